@@ -1,0 +1,60 @@
+"""Artifacts and candidates: what could be shipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FormatName = Literal["safetensors", "compressed-tensors", "gguf", "server"]
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """A numeric retreat inside a tool that must be seen: a damped Cholesky, a layer left in 16 bit."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Bytes that a runtime can load, known by their content hash; or a running server, known by its address.
+
+    ``location`` is a file, a folder or a URL. ``recipe`` is None for what a user brought.
+    """
+
+    location: str
+    format: FormatName
+    hash: str
+    bytes: int | None
+    recipe: str | None = None
+    bits_per_weight: float | None = None
+    build_seconds: float | None = None
+    degradations: tuple[Degradation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Artifact + runtime + cache scheme, named before the artifact exists: ``gptq:int4-g64@transformers``.
+
+    ``source`` is a recipe, a path or a URL. ``control`` marks the negative control, which is measured and never shipped.
+    ``computes_as_stored`` is False where weights are stored small and computed in 16 bit (a quality verdict only).
+    """
+
+    source: str
+    runtime: str
+    cache: str = "f16"
+    baseline: bool = False
+    control: bool = False
+    computes_as_stored: bool = True
+
+    @property
+    def name(self) -> str:
+        """The candidate as a person writes it."""
+        cache = "" if self.cache == "f16" else f",kv={self.cache}"
+        return f"{self.source}@{self.runtime}{cache}"
+
+    @property
+    def shippable(self) -> bool:
+        """Whether a PASS could end in shipping it, so that it counts for multiplicity."""
+        return not (self.baseline or self.control) and self.computes_as_stored

@@ -1,0 +1,113 @@
+"""The plug point for runtimes: who executes an artifact's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from quantwise.core.artifact import Artifact
+from quantwise.core.item import Message
+
+Finish = Literal["stop", "length", "timeout", "crash", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeOptions:
+    """How an artifact is run; part of the question, because changing any of them may change the answers."""
+
+    cache: str = "f16"
+    context: int = 1024
+    threads: int | None = None
+    parallel: int = 8
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request. ``text`` is the rendered prompt; a runtime that has to render itself is given ``messages`` instead.
+
+    With ``choices`` nothing is generated: the reply carries the summed log-probability of each choice after the prompt.
+    Decoding is greedy.
+    """
+
+    text: str | None = None
+    messages: tuple[Message, ...] = ()
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back. ``None`` reads as unknown, never as zero.
+
+    ``seconds`` is wall time from the request's start to its end; ``first_token_seconds`` likewise to its first token.
+    ``choice_logprobs`` are natural logarithms, in the order of the choices. A failed request has a ``finish`` of
+    ``timeout``, ``crash`` or ``refused`` and says why in ``error``.
+    """
+
+    text: str = ""
+    finish: Finish = "stop"
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    seconds: float | None = None
+    first_token_seconds: float | None = None
+    choice_logprobs: tuple[float, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that a running artifact occupies, as measured or as its runtime reports; ``None`` where nobody knows."""
+
+    weights_bytes: int | None = None
+    cache_bytes: int | None = None
+    compute_bytes: int | None = None
+    peak_process_bytes: int | None = None
+
+
+class Session(Protocol):
+    """An artifact loaded and ready. Requests given together may be batched; replies come in the order of the asks."""
+
+    def ask(self, asks: Sequence[Ask]) -> list[Reply]:
+        """Answer every ask; a request that fails is a Reply that says so, never an exception that loses the others.
+
+        Raises RuntimeFailure only when the runtime itself is gone.
+        """
+        ...
+
+    def footprint(self) -> Footprint:
+        """What it occupies now."""
+        ...
+
+
+@runtime_checkable
+class Distributions(Protocol):
+    """A session that also tells next-token distributions, for divergence. Not every runtime can."""
+
+    def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
+        """For each position of the tokenized ``text`` but the last: token id to log-probability, the ``top`` likeliest."""
+        ...
+
+
+class Runtime(Protocol):
+    """One place where artifacts run."""
+
+    @property
+    def name(self) -> str:
+        """The name after ``@`` in a candidate."""
+        ...
+
+    def version(self) -> str:
+        """Build of the runtime, as it goes into the question."""
+        ...
+
+    def refuses(self, artifact: Artifact) -> str | None:
+        """The reason why this runtime cannot load the artifact, or None."""
+        ...
+
+    def open(self, artifact: Artifact, options: RuntimeOptions) -> AbstractContextManager[Session]:
+        """Load the artifact. Raises RuntimeFailure when it cannot."""
+        ...

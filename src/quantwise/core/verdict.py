@@ -1,0 +1,98 @@
+"""Comparisons, verdicts and the decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Answer = Literal["PASS", "FAIL", "UNKNOWN"]
+Reason = Literal[
+    "",
+    "need_n",
+    "margin_unreachable",
+    "missing",
+    "noise",
+    "items_exhausted",
+    "budget",
+    "not_measured",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Paired candidate-minus-baseline evidence for one task.
+
+    ``n`` counts items (or clusters); ``regressions`` are items where the candidate scores lower, ``improvements`` higher.
+    ``delta`` is the mean difference in [-1, 1], negative when the candidate is worse; ``interval`` is its 95 % confidence
+    sequence (valid whenever one looks). ``e_pass`` and ``e_fail`` are e-values against "drop >= margin" and
+    "drop <= margin"; ``z`` is the Tango score statistic, given for fixed-n questions.
+    """
+
+    n: int
+    regressions: int
+    improvements: int
+    margin: float
+    delta: float | None
+    interval: tuple[float, float] | None
+    e_pass: float
+    e_fail: float
+    z: float | None = None
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """PASS, FAIL or UNKNOWN(reason) for one candidate and one task, with what would settle it.
+
+    ``n_more`` is a (low, middle, high) forecast of further items, ``None`` where none is possible or needed.
+    ``smallest_margin`` is the smallest margin that the items left could still certify. ``max_drop`` is the 95 % upper bound
+    of the drop.
+    """
+
+    candidate: str
+    baseline: str
+    task: str
+    verdict: Answer
+    reason: Reason
+    comparison: Comparison
+    n_more: tuple[int, int, int] | None = None
+    minutes_more: float | None = None
+    smallest_margin: float | None = None
+    max_drop: float | None = None
+    explanation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuledOut:
+    """A candidate that is not shipped, and why, in one sentence."""
+
+    candidate: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one candidate costs. Bytes and seconds; ``None`` reads as unknown."""
+
+    candidate: str
+    artifact_bytes: int | None
+    memory_bytes: int | None
+    seconds_per_item: float | None
+    p99_over_p50: float | None = None
+    tokens_per_s: float | None = None
+    joules_per_item: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to ship. ``ship`` is None where the evidence does not allow an answer; ``headline`` says it in one line."""
+
+    ship: str | None
+    status: Literal["ship", "keep", "unknown"]
+    headline: str
+    fallback: str | None
+    rollback: str | None
+    because: tuple[str, ...]
+    ruled_out: tuple[RuledOut, ...]
+    unmeasured: tuple[str, ...]
+    best_supported: str | None = None
