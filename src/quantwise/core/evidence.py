@@ -13,7 +13,7 @@ class Measurement:
     """One item, one candidate, one repeat: a row of the evidence.
 
     ``score`` lies in [0, 1]; it is 0.0 for a failed or unparsable answer of a candidate, and ``finish`` says which. It is
-    None only where nothing was measured. ``seconds`` is unknown (None) where the runtime's time would mislead.
+    None only where nothing was measured. ``cluster`` names items that count as one. ``seconds`` is unknown (None) where the runtime's time would mislead.
     """
 
     candidate: str
@@ -25,6 +25,7 @@ class Measurement:
     score: float | None
     finish: str
     output: str
+    cluster: str | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     seconds: float | None = None

@@ -1,0 +1,38 @@
+# One environment for everything; `make demo` and `make test` set it up by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: setup demo test test-long lint bench clean
+.DELETE_ON_ERROR:
+
+setup: $(STAMP)
+
+# torch goes first and by its exact version: an unpinned torch pulls gigabytes of CUDA on machines that have none.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]' $(shell sed -n 's/^# dev: //p' constraints.txt)
+	touch $@
+
+demo: setup
+	$(BIN)/quantwise decide --run runs/demo
+
+test: setup
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: setup
+	$(BIN)/python -m pytest -m long
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/real_model_replay.py
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,40 @@
+"""Argument types that several verbs share. Each complaint names what was given and what is allowed."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+
+def share(text: str) -> float:
+    """``1%`` or ``0.01`` as a number in [0, 1]."""
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; write 1% or 0.01")
+    return value
+
+
+def task_share(text: str) -> tuple[str, float]:
+    """``task=1%`` as a pair."""
+    name, sign, value = text.rpartition("=")
+    if not sign or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not TASK=SHARE, for example code=1%")
+    return name, share(value)
+
+
+def duration(text: str) -> float:
+    """``30m``, ``90s``, ``2h`` or plain seconds, in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 90s, 30m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)

@@ -1,0 +1,60 @@
+"""``quantwise``: one verb per stage. Results go to standard output, progress and errors to standard error."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from quantwise import __version__
+from quantwise.cli import build, decide, measure, plan, report, verdict
+from quantwise.core.errors import QuantwiseError
+
+VERBS = (decide, verdict, plan, build, measure, report)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"quantwise: {message}; see `{self.prog} --help`\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(
+        prog="quantwise",
+        description="Which quantization to ship for your model, your hardware and your tasks, with evidence you can check.",
+        epilog="Exit codes: 0 a decision or verdict was reached, 1 the environment failed, 2 bad input; "
+        "with --strict also 3 (the shipped candidate FAILs) and 4 (UNKNOWN).",
+    )
+    top.add_argument("--version", action="version", version=f"quantwise {__version__}")
+    verbs = top.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
+    for verb in VERBS:
+        verb.add_parser(verbs)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; every error that we foresee ends in one line and its exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.verb(arguments))
+    except QuantwiseError as error:
+        print(f"quantwise: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        print(f"quantwise: {error.filename or 'writing'}: {error.strerror}; free the disk or choose another --run,"
+              " and run the same command again: it goes on where it was", file=sys.stderr)  # fmt: skip
+        return 1
+    except KeyboardInterrupt:
+        print("\nquantwise: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

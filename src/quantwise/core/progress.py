@@ -1,0 +1,27 @@
+"""How long work tells where it is. The report room draws it; everybody else only calls it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """One bar at a time: ``stage`` starts it, ``advance`` moves it."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a stage of ``total`` steps (0: unknown)."""
+        ...
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """``n`` more steps are done; ``note`` says what is being done now."""
+        ...
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Say nothing."""
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Say nothing."""

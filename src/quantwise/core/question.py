@@ -1,0 +1,98 @@
+"""The question: everything that could change the answer, frozen and hashed before anything is measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from quantwise.core.artifact import Candidate
+from quantwise.core.errors import InputError
+
+SCHEMA = 1
+Mode = Literal["sequential", "fixed"]
+MultiplicityRule = Literal["bonferroni", "ladder"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQuestion:
+    """One task of a question.
+
+    ``margin`` is the largest acceptable drop in score, ``floor`` an absolute minimum (both in [0, 1]); a ``gate`` must
+    pass before anything is shipped, an ``advisory`` task is only shown. ``items`` is how many certification items are
+    planned; for sequential questions more may be added later without harm.
+    """
+
+    name: str
+    source: str
+    source_hash: str
+    kind: str
+    margin: float
+    items: int
+    screen_items: int
+    floor: float | None = None
+    role: Literal["gate", "advisory"] = "gate"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Model, scenario, tasks, candidates and statistics. Its hash names the run."""
+
+    model: str
+    model_hash: str
+    scenario: Mapping[str, Any]
+    tasks: tuple[TaskQuestion, ...]
+    candidates: tuple[Candidate, ...]
+    calibration: Mapping[str, Any]
+    runtimes: Mapping[str, str]
+    template_hash: str | None
+    scorers: str
+    alpha: float = 0.05
+    mode: Mode = "sequential"
+    multiplicity: MultiplicityRule = "bonferroni"
+    block: int = 32
+    parallel: int = 8
+    context: int = 1024
+    seed: int = 0
+    schema: int = SCHEMA
+
+    @property
+    def m(self) -> int:
+        """How many candidates could be shipped: each gate must reach m / alpha, unless the ladder is climbed."""
+        return 1 if self.multiplicity == "ladder" else max(1, sum(c.shippable for c in self.candidates))
+
+    @property
+    def pass_threshold(self) -> float:
+        """The e-value a PASS needs."""
+        return self.m / self.alpha
+
+    def baseline_of(self, candidate: Candidate) -> Candidate:
+        """The baseline of the candidate's runtime, or the only baseline there is."""
+        baselines = [c for c in self.candidates if c.baseline]
+        same = [b for b in baselines if b.runtime == candidate.runtime]
+        return (same or baselines)[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record that is written, and that is hashed."""
+        return asdict(self)
+
+    @property
+    def hash(self) -> str:
+        """blake2b of the canonical JSON, 32 hexadecimal digits."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Question:
+        """Read back what ``to_json`` wrote. Raises InputError for a record of another version."""
+        known = {f.name for f in fields(cls)}
+        if record.get("schema") != SCHEMA or set(record) != known:
+            raise InputError(
+                f"this question has schema {record.get('schema')!r}, this version reads {SCHEMA}; decide again into a new --run"
+            )
+        data = dict(record)
+        data["tasks"] = tuple(TaskQuestion(**t) for t in record["tasks"])
+        data["candidates"] = tuple(Candidate(**c) for c in record["candidates"])
+        return cls(**data)

@@ -1,0 +1,259 @@
+"""The rule, and only the rule: fits, verdicts and costs in, a decision out.
+
+Of the candidates that pass every gate, fit and meet the service level, the best by the scenario's objective. A candidate
+whose time and memory are unknown (stored small, computed in 16 bit) cannot be chosen for being faster or smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from quantwise.core.artifact import Candidate
+from quantwise.core.evidence import Fit
+from quantwise.core.question import Question
+from quantwise.core.verdict import Cost, Decision, RuledOut, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything the rule looks at. ``accuracy`` is candidate -> task -> mean score; ``broken`` is candidate -> why."""
+
+    verdicts: Sequence[Verdict]
+    fits: Mapping[str, Fit]
+    costs: Mapping[str, Cost]
+    accuracy: Mapping[str, Mapping[str, float | None]]
+    broken: Mapping[str, str]
+    p95_seconds: Mapping[str, float | None]
+
+
+def decide(question: Question, evidence: Evidence) -> Decision:
+    """Choose what to ship.
+
+    ``status`` is ``ship`` for a candidate, ``keep`` where every candidate failed or lost to the baseline, ``unknown``
+    where some candidate might still pass.
+    """
+    baselines = [c for c in question.candidates if c.baseline]
+    arms = [c for c in question.candidates if not c.baseline]
+    blocked = {c.name: _why_not(question, evidence, c) for c in arms}
+    if question.multiplicity == "ladder":
+        blocked = _climb(question, evidence, arms, blocked)
+    eligible = [c for c in arms if blocked[c.name] is None]
+    missing_objective = _unknown_objectives(question, evidence, eligible or arms)
+    ranked = sorted(eligible, key=lambda c: _objective(question, evidence, c))
+    open_arms = [c for c in arms if c.shippable and c.name not in evidence.broken and _standing(evidence, c) == "UNKNOWN"]
+    if ranked:
+        chosen = ranked[0]
+        base = question.baseline_of(chosen)
+        gain = _gain(evidence, chosen, base)
+        losers = [RuledOut(c.name, f"passes, but {chosen.name} is better: {_compare(question, evidence, chosen, c)}") for c in ranked[1:]]
+        return Decision(
+            ship=chosen.name,
+            status="ship",
+            headline=f"Ship {chosen.name}{gain}.",
+            fallback=_fallback(evidence, ranked, chosen) or base.name,
+            rollback=base.name,
+            because=_because(question, evidence, chosen),
+            ruled_out=tuple(losers) + _ruled_out(arms, blocked),
+            unmeasured=_unmeasured(question, missing_objective),
+            best_supported=chosen.name,
+        )
+    best = _best_supported(evidence, open_arms)
+    if open_arms:
+        headline = f"Unknown: no candidate has passed every gate yet{_settle(evidence, best)}. Until then keep {baselines[0].name}."
+    else:
+        headline = f"Keep {baselines[0].name}: {_no_candidate(arms)}."
+    return Decision(
+        ship=None if open_arms else baselines[0].name,
+        status="unknown" if open_arms else "keep",
+        headline=headline,
+        fallback=None,
+        rollback=baselines[0].name,
+        because=(),
+        ruled_out=_ruled_out(arms, blocked),
+        unmeasured=_unmeasured(question, missing_objective),
+        best_supported=best.name if best else None,
+    )
+
+
+def standing(verdicts: Sequence[Verdict], candidate: str) -> str:
+    """PASS, FAIL or UNKNOWN over all gates of a candidate: any FAIL is FAIL, else any UNKNOWN is UNKNOWN."""
+    answers = {v.verdict for v in verdicts if v.candidate == candidate}
+    if "FAIL" in answers:
+        return "FAIL"
+    return "PASS" if answers == {"PASS"} else "UNKNOWN"
+
+
+def _standing(evidence: Evidence, candidate: Candidate) -> str:
+    return standing(evidence.verdicts, candidate.name)
+
+
+def _why_not(question: Question, evidence: Evidence, candidate: Candidate) -> str | None:
+    """The reason why a candidate cannot be shipped, or None; the gravest reason first."""
+    name = candidate.name
+    fit = evidence.fits.get(name)
+    verdicts = [v for v in evidence.verdicts if v.candidate == name]
+    failed = [v for v in verdicts if v.verdict == "FAIL"]
+    unknown = [v for v in verdicts if v.verdict == "UNKNOWN"]
+    level = question.scenario.get("max_p95_seconds")
+    p95 = evidence.p95_seconds.get(name)
+    if name in evidence.broken:
+        return evidence.broken[name]
+    if fit is not None and fit.fits == "no":
+        return f"does not fit: {fit.fix or 'needs more memory than the site has'}"
+    if failed:
+        tasks = ", ".join(f"{v.task} ({_points(v.comparison.delta)} in {v.comparison.n} items)" for v in failed)
+        return f"{'the negative control, and as it should it ' if candidate.control else ''}FAILs {tasks}"
+    for verdict in verdicts:
+        floor = next((t.floor for t in question.tasks if t.name == verdict.task), None)
+        mean = evidence.accuracy.get(name, {}).get(verdict.task)
+        if floor is not None and (mean is None or mean < floor):
+            return f"below the floor of {floor:.0%} on {verdict.task}: {'unknown' if mean is None else f'{mean:.1%}'}"
+    if candidate.control:
+        return "the negative control; it is measured and never shipped"
+    if unknown:
+        return f"UNKNOWN on {', '.join(f'{v.task} ({_more(v)})' for v in unknown)}"
+    if not candidate.computes_as_stored:
+        return "passes on quality only: it is stored small but computed in 16 bit here, so its time and memory are unknown"
+    if level is not None and p95 is None:
+        return f"its p95 is unknown and the scenario asks for at most {level} s"
+    if level is not None and p95 is not None and p95 > level:
+        return f"too slow: p95 {p95:.2f} s, the scenario allows {level} s"
+    return None
+
+
+def _climb(
+    question: Question, evidence: Evidence, arms: Sequence[Candidate], blocked: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """Fixed-sequence testing: safest (largest) first at full alpha, and nothing counts after the first non-PASS."""
+    ladder = sorted((c for c in arms if c.shippable), key=lambda c: -(_bytes(evidence, c) or 0))
+    out = dict(blocked)
+    stopped: str | None = None
+    for candidate in ladder:
+        if stopped and out[candidate.name] is None:
+            out[candidate.name] = f"stands below {stopped} on the ladder, which did not pass"
+        if not stopped and _standing(evidence, candidate) != "PASS":
+            stopped = candidate.name
+    return out
+
+
+def _objective(question: Question, evidence: Evidence, candidate: Candidate) -> tuple[float, ...]:
+    """The scenario's objective as a sort key, smaller is better; unknown sorts last."""
+    values = [_value(evidence, candidate, term) for term in question.scenario["objective"]]
+    return tuple(float("inf") if v is None else v for v in values)
+
+
+def _value(evidence: Evidence, candidate: Candidate, term: str) -> float | None:
+    """One term of an objective; a leading minus means that more is better."""
+    cost = evidence.costs.get(candidate.name)
+    if cost is None:
+        return None
+    name = term.removeprefix("-")
+    value = {
+        "bytes": cost.artifact_bytes,
+        "memory_bytes": cost.memory_bytes,
+        "seconds_per_item": cost.seconds_per_item,
+        "p99_over_p50": cost.p99_over_p50,
+        "tokens_per_s": cost.tokens_per_s,
+        "joules_per_item": cost.joules_per_item,
+    }[name]
+    if value is None:
+        return None
+    return -value if term.startswith("-") else float(value)
+
+
+def _unknown_objectives(question: Question, evidence: Evidence, arms: Sequence[Candidate]) -> list[str]:
+    return [t for t in question.scenario["objective"] if any(_value(evidence, c, t) is None for c in arms if c.shippable)]
+
+
+def _bytes(evidence: Evidence, candidate: Candidate) -> int | None:
+    cost = evidence.costs.get(candidate.name)
+    return cost.artifact_bytes if cost else None
+
+
+def _fallback(evidence: Evidence, ranked: Sequence[Candidate], chosen: Candidate) -> str | None:
+    """The next safer candidate: the smallest eligible one that is larger than the chosen one."""
+    size = _bytes(evidence, chosen) or 0
+    larger = [c for c in ranked if c is not chosen and (_bytes(evidence, c) or 0) > size]
+    return min(larger, key=lambda c: _bytes(evidence, c) or 0).name if larger else None
+
+
+def _gain(evidence: Evidence, chosen: Candidate, base: Candidate) -> str:
+    small, large = _bytes(evidence, chosen), _bytes(evidence, base)
+    if not small or not large:
+        return ""
+    return f": {small / large:.0%} of the bytes of {base.name}, and it passes every gate"
+
+
+def _because(question: Question, evidence: Evidence, chosen: Candidate) -> tuple[str, ...]:
+    verdicts = [v for v in evidence.verdicts if v.candidate == chosen.name]
+    margins = sorted({t.margin for t in question.tasks})
+    span = f"{margins[0]:.1%}" if len(margins) == 1 else f"{margins[0]:.1%} to {margins[-1]:.1%}"
+    items = sum(v.comparison.n for v in verdicts)
+    drops = [v.max_drop for v in verdicts if v.max_drop is not None]
+    lines = [f"non-inferior on {len(verdicts)} tasks and {items} paired items at margins of {span}, alpha {question.alpha:g}"]
+    if drops:
+        lines.append(f"the data are compatible with a drop of at most {max(drops):.1%} on any one task (95 %)")
+    cost = evidence.costs.get(chosen.name)
+    if cost and cost.seconds_per_item is not None:
+        lines.append(f"{cost.seconds_per_item * 1000:.0f} ms per item at {question.parallel} requests at a time")
+    return tuple(lines)
+
+
+def _compare(question: Question, evidence: Evidence, chosen: Candidate, other: Candidate) -> str:
+    for term in question.scenario["objective"]:
+        a, b = _value(evidence, chosen, term), _value(evidence, other, term)
+        if a != b:
+            what = term.removeprefix("-").replace("_", " ")
+            return f"{what} {_number(a)} against {_number(b)}"
+    return "equal by the objective, listed first"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{abs(value):,.4g}" if abs(value) < 1e4 else f"{abs(value):,.0f}"
+
+
+def _ruled_out(arms: Sequence[Candidate], blocked: Mapping[str, str | None]) -> tuple[RuledOut, ...]:
+    return tuple(RuledOut(c.name, why) for c in arms if (why := blocked[c.name]) is not None)
+
+
+def _best_supported(evidence: Evidence, arms: Sequence[Candidate]) -> Candidate | None:
+    """The open candidate whose weakest gate has the strongest evidence for it."""
+
+    def weakest(candidate: Candidate) -> float:
+        return min((v.comparison.e_pass for v in evidence.verdicts if v.candidate == candidate.name), default=0.0)
+
+    return max(arms, key=weakest, default=None)
+
+
+def _settle(evidence: Evidence, best: Candidate | None) -> str:
+    if best is None:
+        return ""
+    needs = [v for v in evidence.verdicts if v.candidate == best.name and v.verdict == "UNKNOWN"]
+    return f"; best supported so far is {best.name}, still open on {', '.join(f'{v.task} ({_more(v)})' for v in needs)}"
+
+
+def _more(verdict: Verdict) -> str:
+    if verdict.n_more is not None:
+        low, middle, high = verdict.n_more
+        return f"about {middle} more items, {low} to {high}"
+    return verdict.reason.replace("_", " ")
+
+
+def _no_candidate(arms: Sequence[Candidate]) -> str:
+    if any(c.shippable for c in arms):
+        return "no candidate passed every gate, fits and meets the service level"
+    return "no candidate here could be shipped as smaller or faster"
+
+
+def _points(delta: float | None) -> str:
+    return "unknown" if delta is None else f"{delta * 100:+.1f} points"
+
+
+def _unmeasured(question: Question, missing: Sequence[str]) -> tuple[str, ...]:
+    """What nobody should believe was shown."""
+    lines = [f"{term.removeprefix('-').replace('_', ' ')} is unknown here and did not decide" for term in missing]
+    lines.append("latency under your own traffic and concurrency (only batch time on this machine was seen)")
+    lines.append(f"contexts longer than {question.context} tokens")
+    lines.append("anything that these tasks do not ask: safety, refusals, sampled decoding, other languages and domains")
+    return tuple(lines)

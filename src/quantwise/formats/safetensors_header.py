@@ -1,0 +1,96 @@
+"""Names, shapes, types and bytes of safetensors files from their headers, without torch and without their data.
+
+Layout (https://huggingface.co/docs/safetensors): 8 bytes little-endian header length, JSON header, then the data, to
+which ``data_offsets`` are relative.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantwise.core.errors import InputError
+
+# Bits of one element; types that pack several into a byte have fewer than 8.
+DTYPE_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
+    "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+# The reference reader refuses longer headers.
+_LONGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor of a file: ``bytes`` of data that begin at ``offset`` from the file's start."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    bytes: int
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """The tensors of one file. Raises InputError, naming the file, where it is missing, truncated or no safetensors."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            first = stream.read(8)
+            length = struct.unpack("<Q", first)[0] if len(first) == 8 else _LONGEST_HEADER + 1
+            if length > min(_LONGEST_HEADER, size - 8):
+                raise InputError(f"{path} is no complete safetensors file (bad header length); download it again")
+            header = json.loads(stream.read(length))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is no safetensors file (unreadable header); download it again") from error
+    if not isinstance(header, dict):
+        raise InputError(f"{path} is no safetensors file (the header is no JSON object); download it again")
+    entries = {name: _entry(name, value, path, 8 + length) for name, value in header.items() if name != "__metadata__"}
+    end = max((entry.offset + entry.bytes for entry in entries.values()), default=8 + length)
+    if end != size:
+        raise InputError(f"{path} is damaged: its header describes {end} bytes and it has {size}; download it again")
+    return entries
+
+
+def _entry(name: str, value: Any, path: Path, data_start: int) -> TensorEntry:
+    try:
+        begin, end = value["data_offsets"]
+        shape = tuple(int(n) for n in value["shape"])
+        expected = (math.prod(shape) * DTYPE_BITS[value["dtype"]] + 7) // 8
+        if begin < 0 or end - begin != expected:
+            raise ValueError
+        return TensorEntry(name, value["dtype"], shape, path, data_start + begin, expected)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: the entry of tensor {name!r} is inconsistent; download it again") from error
+
+
+def read_folder(folder: Path) -> dict[str, TensorEntry]:
+    """The tensors of a model folder, of all its shards. Raises InputError naming what is missing or damaged."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        files = [folder / "model.safetensors"] if (folder / "model.safetensors").is_file() else []
+        files = files or sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise InputError(f"{folder} holds no .safetensors file; give a folder in the Hugging Face layout")
+        entries: dict[str, TensorEntry] = {}
+        for file in files:
+            entries |= read_header(file)
+        return entries
+    try:
+        weight_map: Mapping[str, str] = json.loads(index.read_text())["weight_map"]
+        shards = {shard: read_header(folder / shard) for shard in sorted(set(weight_map.values()))}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{index} is no readable index of shards; download it again") from error
+    missing = [name for name, shard in weight_map.items() if name not in shards[shard]]
+    if missing:
+        raise InputError(f"{index} lists tensor {missing[0]!r}, which {weight_map[missing[0]]} lacks; download it again")
+    return {name: shards[shard][name] for name, shard in weight_map.items()}

@@ -1,0 +1,137 @@
+"""Open sessions, ask items, yield measurements.
+
+The bench keeps every arm loaded while they fit into memory together, and otherwise closes the one unused for longest. A
+runtime that dies is started again once; what dies twice on the same block is recorded as crashes of that block's items.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from quantwise.chat import ChatTemplate
+from quantwise.core.artifact import Artifact, Candidate
+from quantwise.core.errors import RuntimeFailure
+from quantwise.core.evidence import Measurement, Stage
+from quantwise.core.item import Item
+from quantwise.core.runtime import Ask, Footprint, Reply, Runtime, RuntimeOptions, Session
+from quantwise.tasks import scorers
+
+Supply = Callable[[str, int], Sequence[Item]]
+"""Task name and count to its first items, in the frozen order; fewer where the task has no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A candidate with its bytes, its runtime and the way it is run."""
+
+    candidate: Candidate
+    artifact: Artifact
+    runtime: Runtime
+    options: RuntimeOptions
+    template: ChatTemplate | None
+
+    @property
+    def name(self) -> str:
+        """The candidate's name."""
+        return self.candidate.name
+
+
+class Bench:
+    """The open sessions. Use as a context manager; closing it ends every server it started."""
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        """``limit_bytes`` bounds what the open arms may hold together; None means no bound is known."""
+        self._limit = limit_bytes
+        self._open: OrderedDict[str, tuple[Arm, Session, ExitStack]] = OrderedDict()
+        self._peak: dict[str, Footprint] = {}
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._open):
+            self.close(name)
+
+    def close(self, name: str) -> None:
+        """Close one arm, remembering what it occupied. Closing a closed arm does nothing."""
+        held = self._open.pop(name, None)
+        if held is not None:
+            self._peak[name] = held[1].footprint()
+            held[2].close()
+
+    def session(self, arm: Arm) -> Session:
+        """The arm's session, opened if it is not. Raises RuntimeFailure when it cannot be loaded."""
+        if arm.name not in self._open:
+            self._make_room(arm)
+            stack = ExitStack()
+            session = stack.enter_context(arm.runtime.open(arm.artifact, arm.options))
+            self._open[arm.name] = (arm, session, stack)
+        self._open.move_to_end(arm.name)
+        return self._open[arm.name][1]
+
+    def footprint(self, name: str) -> Footprint | None:
+        """What the arm occupies, or occupied when it was closed; None if it never ran."""
+        return self._open[name][1].footprint() if name in self._open else self._peak.get(name)
+
+    def _make_room(self, arm: Arm) -> None:
+        if self._limit is None:
+            return
+        while self._open and _held(arm, *(a for a, _, _ in self._open.values())) > self._limit:
+            self.close(next(iter(self._open)))
+
+    def ask(self, arm: Arm, asks: Sequence[Ask]) -> list[Reply]:
+        """Replies in the order of the asks; a runtime that died is started again once."""
+        for attempt in range(2):
+            try:
+                return self.session(arm).ask(asks)
+            except RuntimeFailure as error:
+                self._open.pop(arm.name, (arm, None, ExitStack()))[2].close()
+                if attempt:
+                    return [Reply(finish="crash", error=str(error)) for _ in asks]
+        raise AssertionError("unreachable")
+
+    def block(self, arm: Arm, items: Sequence[Item], *, stage: Stage, task: str, block: int, repeat: int = 0) -> list[Measurement]:
+        """Ask one block of items of one task and score the replies."""
+        replies = self.ask(arm, [_ask(item, arm.template) for item in items])
+        place = Measurement(arm.name, stage, task, "", repeat, block, None, "", "")
+        return [_row(place, item, reply, arm.candidate.computes_as_stored) for item, reply in zip(items, replies, strict=True)]
+
+
+def _held(*arms: Arm) -> int:
+    return sum(arm.artifact.bytes or 0 for arm in arms)
+
+
+def _ask(item: Item, template: ChatTemplate | None) -> Ask:
+    """One rendering for every runtime; without a template a server renders for itself, a local model reads plain text."""
+    shape = Ask(max_tokens=item.max_tokens, stop=item.stop, choices=item.choices)
+    if item.prompt is not None:
+        return replace(shape, text=item.prompt, rendered=False)
+    if template is not None:
+        return replace(shape, text=template.render(item.messages), rendered=True)
+    return replace(shape, messages=item.messages)
+
+
+def _row(place: Measurement, item: Item, reply: Reply, timed: bool) -> Measurement:
+    if reply.finish not in ("stop", "length"):
+        value, output = 0.0, reply.text
+    elif item.choices:
+        value = scorers.score_choice(item, reply.choice_logprobs)
+        output = " ".join(f"{p:.4f}" for p in reply.choice_logprobs)
+    else:
+        value, output = scorers.score(item, reply.text), reply.text
+    return replace(
+        place,
+        item=item.id,
+        score=value,
+        finish=reply.finish,
+        output=output,
+        cluster=item.cluster,
+        prompt_tokens=reply.prompt_tokens,
+        output_tokens=reply.output_tokens,
+        seconds=reply.seconds if timed else None,
+        first_token_seconds=reply.first_token_seconds if timed else None,
+        error=reply.error,
+    )

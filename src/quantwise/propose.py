@@ -1,0 +1,73 @@
+"""Candidates worth trying. One line per candidate; a method is added here once it can be built and run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantwise.core.artifact import Candidate
+from quantwise.core.errors import InputError
+from quantwise.core.recipe import Recipe
+
+# Weights of these are stored small and expanded to 16 bit before computing: a quality verdict only.
+DEFAULT: tuple[Candidate, ...] = (
+    Candidate("16bit", "transformers", baseline=True),
+    Candidate("rtn:int8-channel", "transformers", computes_as_stored=False),
+    Candidate("rtn:int4-g64", "transformers", computes_as_stored=False),
+    Candidate("gptq:int4-g64", "transformers", computes_as_stored=False),
+    Candidate("rtn:int4-tensor", "transformers", computes_as_stored=False, control=True),
+    Candidate("16bit", "llamacpp", baseline=True),
+    Candidate("q8_0", "llamacpp"),
+    Candidate("q4_0", "llamacpp"),
+)
+
+
+def parse(text: str, *, baseline: bool = False) -> Candidate:
+    """A candidate as a person writes it: ``RECIPE[@RUNTIME][,kv=TYPE]``, a ``.gguf`` file, a folder, or a URL.
+
+    Raises InputError naming what was not understood and what is allowed.
+    """
+    source, cache = text, "f16"
+    if ",kv=" in text:
+        source, cache = text.rsplit(",kv=", 1)
+    if source.startswith(("http://", "https://")):
+        if cache != "f16":
+            raise InputError(f"{text}: a server sets its own cache; start it with the cache type you want and leave out ',kv='")
+        return Candidate(source, "openai", baseline=baseline)
+    runtime = None
+    if "@" in source and not Path(source).exists():
+        source, runtime = source.rsplit("@", 1)
+    path = Path(source)
+    if source.endswith(".gguf") or path.exists():
+        return _brought(path, runtime, cache, baseline)
+    if ":" not in source and ("/" in source or "." in source):
+        raise InputError(f"{source}: no such file or folder; a candidate is a recipe, a .gguf file, a folder or a server's URL")
+    recipe = Recipe.parse(source)
+    runtime = runtime or recipe.default_runtime
+    return Candidate(recipe.name, runtime, cache, baseline, computes_as_stored=runtime != "transformers" or recipe.is_16bit)
+
+
+def _brought(path: Path, runtime: str | None, cache: str, baseline: bool) -> Candidate:
+    if not path.exists():
+        raise InputError(f"{path}: no such file; a candidate is a recipe, a .gguf file, a folder or a server's URL")
+    is_gguf = path.is_file() and path.suffix == ".gguf"
+    if not is_gguf and not path.is_dir():
+        raise InputError(f"{path}: neither a .gguf file nor a folder with a config.json")
+    runtime = runtime or ("llamacpp" if is_gguf else "transformers")
+    stored_small = runtime == "transformers" and '"quantization_config"' in _config(path)
+    return Candidate(str(path), runtime, cache, baseline, computes_as_stored=not stored_small)
+
+
+def _config(path: Path) -> str:
+    config = path / "config.json"
+    return config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+
+
+def with_baselines(candidates: Sequence[Candidate], baseline: Candidate | None) -> tuple[Candidate, ...]:
+    """The candidates behind the baselines they need: the one given, or 16 bit in each runtime that is used."""
+    if baseline is not None:
+        return (baseline, *candidates)
+    runtimes = dict.fromkeys(c.runtime for c in candidates)
+    if "openai" in runtimes:
+        raise InputError("a server by URL has no 16-bit baseline of its own; name one with --baseline (a URL, a file or a folder)")
+    return (*(Candidate("16bit", r, baseline=True) for r in runtimes), *candidates)

@@ -1,0 +1,177 @@
+"""The record of a run: everything a report shows, recomputed from the run folder alone."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from quantwise import __version__
+from quantwise.certify import verdicts
+from quantwise.core.artifact import Artifact, Candidate, Degradation
+from quantwise.core.evidence import Fit, Measurement
+from quantwise.core.question import Question
+from quantwise.core.runtime import Footprint
+from quantwise.core.verdict import Verdict
+from quantwise.cost import cost, percentile
+from quantwise.decide import Evidence, decide, standing
+from quantwise.screen import noise, screened
+from quantwise.stats.compare import compare
+from quantwise.stats.pairing import ANSWERED, pairs
+from quantwise.store import Store
+
+
+def assemble(store: Store, question: Question) -> dict[str, Any]:
+    """Verdicts, costs and the decision, with all they rest on, as plain JSON values."""
+    found = verdicts(store, question)
+    rows = {c.name: store.rows("certify", c.name) for c in question.candidates}
+    broken = {name: body["why"] for name, body in store.all("broken").items()}
+    artifacts = {name: artifact_from(body) for name, body in store.all("artifact").items()}
+    footprints = {name: Footprint(**body) for name, body in store.all("footprint").items()}
+    fits = {name: Fit(**body) for name, body in store.all("fit").items()}
+    costs = {
+        c.name: cost(c, artifacts[c.name], footprints.get(c.name), rows[c.name]) for c in question.candidates if c.name in artifacts
+    }
+    accuracy = {c.name: _accuracy(question, rows[c.name]) for c in question.candidates}
+    evidence = Evidence(
+        verdicts=found,
+        fits=fits,
+        costs=costs,
+        accuracy={name: {t: a["mean"] for t, a in by_task.items()} for name, by_task in accuracy.items()},
+        broken=broken,
+        p95_seconds={c.name: _p95(c, rows[c.name]) for c in question.candidates},
+    )
+    overall = {c.name: _overall(question, c, rows, found) for c in question.candidates if not c.baseline}
+    facts = store.get("facts", "machine") or {"machine": {}, "versions": {}}
+    timing = store.all("timing")
+    return {
+        "schema": 1,
+        "quantwise": __version__,
+        "question_hash": question.hash,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "question": _question(question),
+        "machine": facts["machine"],
+        "versions": facts["versions"],
+        "decision": asdict(decide(question, evidence)),
+        "candidates": [
+            _candidate(c, artifacts.get(c.name), fits.get(c.name), footprints.get(c.name), accuracy[c.name], overall.get(c.name))
+            | {"note": broken.get(c.name) or store.get("note", c.name)}
+            for c in question.candidates
+        ],
+        "verdicts": [_verdict(v) for v in found],
+        "noise": noise(store, question),
+        "screen": screened(store, question),
+        "costs": [asdict(costs[c.name]) for c in question.candidates if c.name in costs],
+        "timing": timing,
+        "generations": sum(len(r) for r in rows.values()),
+        "generations_per_s": _rate(rows, timing),
+        "folder": str(store.folder),
+    }
+
+
+def flips(store: Store, question: Question) -> list[dict[str, Any]]:
+    """Items on which a candidate and its baseline differ in score, with both outputs."""
+    out = []
+    for candidate in (c for c in question.candidates if not c.baseline):
+        base = question.baseline_of(candidate)
+        for task in question.tasks:
+            asked = store.asked(task.name)
+            theirs = {r.item: r for r in store.rows("certify", base.name, task.name)}
+            for row in store.rows("certify", candidate.name, task.name):
+                other = theirs.get(row.item)
+                if other is None or other.score == row.score:
+                    continue
+                prompt, target = asked[row.item]
+                out.append(
+                    {
+                        "task": task.name, "item": row.item, "candidate": candidate.name, "baseline": base.name,
+                        "prompt": prompt, "target": target, "baseline_output": _said(other), "candidate_output": _said(row),
+                        "baseline_score": other.score, "candidate_score": row.score,
+                    }  # fmt: skip
+                )
+    return out
+
+
+def artifact_from(body: Mapping[str, Any]) -> Artifact:
+    """An artifact as the store keeps it."""
+    return Artifact(**{**body, "degradations": tuple(Degradation(**d) for d in body["degradations"])})
+
+
+def _said(row: Measurement) -> str:
+    return row.output if row.finish in ANSWERED else f"[{row.finish}] {row.error or ''}"
+
+
+def _question(question: Question) -> dict[str, Any]:
+    body = question.to_json()
+    body["model"] = {"name": question.model, "hash": question.model_hash}
+    body["multiplicity"] = {"rule": question.multiplicity, "m": question.m, "pass_threshold": question.pass_threshold}
+    return body
+
+
+def _accuracy(question: Question, rows: Sequence[Measurement]) -> dict[str, dict[str, Any]]:
+    out = {}
+    for task in question.tasks:
+        scores = [r.score for r in rows if r.task == task.name and r.score is not None]
+        out[task.name] = {"n": len(scores), "mean": sum(scores) / len(scores) if scores else None}
+    return out
+
+
+def _p95(candidate: Candidate, rows: Sequence[Measurement]) -> float | None:
+    return percentile([r.seconds for r in rows if r.seconds is not None], 0.95) if candidate.computes_as_stored else None
+
+
+def _overall(
+    question: Question, candidate: Candidate, rows: Mapping[str, Sequence[Measurement]], found: Sequence[Verdict]
+) -> dict[str, Any]:
+    """All tasks pooled, as a description; no verdict rests on it."""
+    matched, _ = pairs(rows[question.baseline_of(candidate).name], rows[candidate.name])
+    pooled = compare(matched, max(t.margin for t in question.tasks), alpha=question.alpha)
+    return {
+        "n": pooled.n,
+        "delta": pooled.delta,
+        "interval": pooled.interval,
+        "verdict": standing(found, candidate.name),
+        "explanation": "all tasks pooled over the items asked; a description, no verdict rests on it",
+    }
+
+
+def _candidate(
+    candidate: Candidate, artifact: Artifact | None, fit: Fit | None, footprint: Footprint | None,
+    accuracy: Mapping[str, Any], overall: Mapping[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "name": candidate.name,
+        "source": candidate.source,
+        "runtime": candidate.runtime,
+        "cache": candidate.cache,
+        "baseline": candidate.baseline,
+        "control": candidate.control,
+        "shippable": candidate.shippable,
+        "computes_as_stored": candidate.computes_as_stored,
+        "artifact": asdict(artifact) if artifact else None,
+        "fit": asdict(fit) | {"total_bytes": fit.total_bytes} if fit else None,
+        "footprint": asdict(footprint) if footprint else None,
+        "accuracy": accuracy,
+        "overall": overall,
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    """One flat row, with the names that ``--json`` promises."""
+    c = verdict.comparison
+    return {
+        "candidate": verdict.candidate, "baseline": verdict.baseline, "task": verdict.task,
+        "verdict": verdict.verdict, "reason": verdict.reason, "n": c.n, "delta": c.delta, "interval": c.interval,
+        "flips": c.regressions + c.improvements, "regressions": c.regressions, "improvements": c.improvements,
+        "margin": c.margin, "e_pass": c.e_pass, "e_fail": c.e_fail, "z": c.z, "missing": c.missing,
+        "n_more": verdict.n_more, "minutes_more": verdict.minutes_more, "smallest_margin": verdict.smallest_margin,
+        "max_drop": verdict.max_drop, "explanation": verdict.explanation,
+    }  # fmt: skip
+
+
+def _rate(rows: Mapping[str, Sequence[Measurement]], timing: Mapping[str, Any]) -> float | None:
+    seconds = timing.get("certify")
+    return sum(len(r) for r in rows.values()) / seconds if seconds else None
+
+

@@ -1,0 +1,184 @@
+"""Live progress on standard error: what, how many of how many, and the time left.
+
+Anything with ``stage``, ``advance`` and ``close`` can stand in for these classes; rooms below this one are given such an
+object and never import it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal, Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.progress import Task as Bar
+from rich.text import Text
+
+from quantwise.report import notation
+
+_NOTE_WIDTH = 34
+_WARM_UP_S = 2.0
+
+
+class Progress(Protocol):
+    """What a long-running stage tells whoever watches."""
+
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
+        """A stage begins (and the one before it has ended). ``done`` of ``total`` units exist already from an earlier run."""
+        ...
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """``n`` more units are done; ``note`` says in a few words what is going on."""
+        ...
+
+    def close(self) -> None:
+        """Everything has ended, or was given up; may be called twice."""
+        ...
+
+
+class _Closing:
+    """Closes itself at the end of a ``with``."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class SilentProgress(_Closing):
+    """Says nothing."""
+
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
+        """Ignored."""
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Ignored."""
+
+
+def seconds_left(done: int, total: int | None, fresh: int, elapsed: float) -> float | None:
+    """Time left at the average pace of the ``fresh`` units of this run; None while nobody can know."""
+    if total is None or fresh <= 0 or elapsed < _WARM_UP_S:
+        return None
+    return max(total - done, 0) * elapsed / fresh
+
+
+class PlainProgress(_Closing):
+    """Lines for logs and pipes: one when a stage begins, at most one every ``every_s`` seconds, one when it ends."""
+
+    def __init__(self, file: TextIO, every_s: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file, self._every_s, self._clock = file, every_s, clock
+        self._name: str | None = None
+        self._total: int | None = None
+        self._done = self._fresh = 0
+        self._began = self._said = 0.0
+
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
+        """Ends the stage before and announces this one."""
+        self._end()
+        self._name, self._total, self._done, self._fresh = name, total, done, 0
+        self._began = self._said = self._clock()
+        self._say(f"{name}: {self._amount()}" if total is not None else f"{name} ...")
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Counts, and speaks when it is time again."""
+        self._done += n
+        self._fresh += n
+        now = self._clock()
+        if self._name is None or now - self._said < self._every_s:
+            return
+        self._said = now
+        left = seconds_left(self._done, self._total, self._fresh, now - self._began)
+        parts = [f"{self._name}: {self._amount()}", note, "" if left is None else f"{notation.seconds(left)} left"]
+        self._say(", ".join(part for part in parts if part))
+
+    def close(self) -> None:
+        """Ends the last stage."""
+        self._end()
+
+    def _end(self) -> None:
+        if self._name is not None:
+            self._say(f"{self._name}: {self._amount()}, took {notation.seconds(self._clock() - self._began)}")
+        self._name = None
+
+    def _amount(self) -> str:
+        return notation.count(self._done) + ("" if self._total is None else f" of {notation.count(self._total)}")
+
+    def _say(self, text: str) -> None:
+        line = " ".join(notation.plain(text).split())
+        encoding = getattr(self._file, "encoding", None) or "utf-8"
+        self._file.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+        self._file.flush()
+
+
+class _TimeLeft(TextColumn):
+    """Time left by the same rule as in plain lines, so that both say the same."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Bar) -> Text:
+        """One cell: nothing once the stage has ended."""
+        if task.finished or task.stop_time is not None:
+            return Text("")
+        done = int(task.completed)
+        total = None if task.total is None else int(task.total)
+        left = seconds_left(done, total, done - int(task.fields["before"]), task.elapsed or 0.0)
+        return Text("" if left is None else f"{notation.seconds(left)} left", style="cyan")
+
+
+class LiveProgress(_Closing):
+    """One bar per stage on a terminal; the bars of earlier stages stay."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            SpinnerColumn(finished_text="·"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            _TimeLeft(),
+            TextColumn("{task.fields[note]}", markup=False, style="dim"),
+            console=console,
+        )
+        self._bar: TaskID | None = None
+        self._bars.start()
+
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
+        """Stops the clock of the stage before and opens a bar."""
+        self._end()
+        label = notation.shorten(name, 20)
+        self._bar = self._bars.add_task(label, total=total, completed=done, note="", before=done)
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Moves the bar of the present stage."""
+        if self._bar is not None:
+            self._bars.update(self._bar, advance=n, note=notation.shorten(note, _NOTE_WIDTH))
+
+    def close(self) -> None:
+        """Gives the terminal back as it was."""
+        self._end()
+        self._bars.stop()
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bars.update(self._bar, note="")
+            self._bars.stop_task(self._bar)
+        self._bar = None
+
+
+def progress_on(
+    file: TextIO, mode: Literal["auto", "live", "plain", "silent"] = "auto"
+) -> SilentProgress | PlainProgress | LiveProgress:
+    """Progress that suits the stream: bars on a terminal, lines elsewhere, nothing when silent. Use it in a ``with``."""
+    if mode == "silent":
+        return SilentProgress()
+    if mode == "plain" or (mode == "auto" and not file.isatty()):
+        return PlainProgress(file)
+    return LiveProgress(Console(file=file, force_terminal=True if mode == "live" else None))

@@ -1,0 +1,127 @@
+"""The cheap look before certification: does it load, how far is it from 16 bit, a hundred items. Drops and orders only.
+
+Items seen here are never used for a PASS. The A/A check measures every baseline a second time, in a process of its own and
+with another batch composition: the flips it finds are the noise floor of the runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from quantwise.core.errors import RuntimeFailure
+from quantwise.core.evidence import Stage
+from quantwise.core.progress import Progress
+from quantwise.core.question import Question
+from quantwise.core.runtime import Distributions
+from quantwise.measure import Arm, Bench, Supply
+from quantwise.stats.compare import Rule, compare
+from quantwise.stats.divergence import divergence
+from quantwise.stats.pairing import pairs
+from quantwise.store import Store
+
+TOP = 4096
+"""Next-token log-probabilities kept per position; beyond it the divergence states its truncation."""
+
+
+def screen(
+    store: Store, question: Question, arms: Mapping[str, Arm], supply: Supply, texts: Sequence[str], bench: Bench, progress: Progress
+) -> dict[str, str]:  # fmt: skip
+    """Measure the screening items on every arm. Returns candidate to the reason for which it goes no further.
+
+    A candidate is dropped when it cannot be loaded, when its answers equal the baseline's to the last digit although its
+    weights were rounded (a quantization that did nothing), or when the screening items alone show a drop beyond every
+    margin; the negative control is never dropped.
+    """
+    progress.stage("screen", len(arms))
+    broken: dict[str, str] = {}
+    for arm in arms.values():
+        progress.advance(0, arm.name)
+        try:
+            bench.session(arm)
+        except RuntimeFailure as error:
+            if arm.candidate.baseline:
+                raise
+            broken[arm.name] = f"cannot be run: {error}"
+            progress.advance(1, arm.name)
+            continue
+        _answers(store, question, arm, supply, bench, "screen")
+        _divergence(store, question, arms, arm, texts, bench)
+        progress.advance(1, arm.name)
+    for name, arm in arms.items():
+        if name not in broken and not arm.candidate.baseline and (why := _dropped(store, question, arm)):
+            broken[name] = why
+    return broken
+
+
+def noise_floor(store: Store, question: Question, again: Sequence[Arm], supply: Supply, progress: Progress) -> None:
+    """Measure the baselines again (``again`` holds their second incarnations) on the screening items."""
+    progress.stage("A/A noise floor", len(again))
+    for arm in again:
+        with Bench() as bench:
+            _answers(store, question, arm, supply, bench, "aa")
+        progress.advance(1, arm.name)
+
+
+def noise(store: Store, question: Question) -> list[dict[str, Any]]:
+    """Flips between the two measurements of each baseline, per task."""
+    out = []
+    for base in (c for c in question.candidates if c.baseline):
+        for task in question.tasks:
+            first, second = (store.rows(stage, base.name, task.name) for stage in ("screen", "aa"))
+            matched, _ = pairs(first, [replace(r, repeat=0) for r in second])
+            flips = sum(p.baseline != p.candidate for p in matched)
+            out.append({"runtime": base.runtime, "task": task.name, "n": len(matched), "flips": flips})
+    return out
+
+
+def screened(store: Store, question: Question) -> list[dict[str, Any]]:
+    """One line per candidate: accuracy over the screening items, and divergence where the runtime can tell."""
+    out = []
+    for candidate in question.candidates:
+        rows = store.rows("screen", candidate.name)
+        scores = [r.score for r in rows if r.score is not None]
+        line: dict[str, Any] = {"candidate": candidate.name, "n": len(scores)}
+        line["accuracy"] = sum(scores) / len(scores) if scores else None
+        measured = store.get("divergence", candidate.name) or {}
+        out.append(line | {key: measured.get(key) for key in ("kl_mean", "kl_p99", "same_top", "perplexity", "positions", "truncated")})
+    return out
+
+
+def _answers(store: Store, question: Question, arm: Arm, supply: Supply, bench: Bench, stage: Stage) -> None:
+    for task in question.tasks:
+        if not store.has_block(arm.name, stage, task.name, 0) and task.screen_items:
+            items = supply(task.name, task.screen_items)
+            if stage == "aa":
+                items = items[::-1]  # another batch composition
+            store.add_block(items, bench.block(arm, items, stage=stage, task=task.name, block=0, repeat=int(stage == "aa")))
+
+
+def _divergence(store: Store, question: Question, arms: Mapping[str, Arm], arm: Arm, texts: Sequence[str], bench: Bench) -> None:
+    if not texts or store.get("divergence", arm.name) is not None:
+        return
+    base = arms[question.baseline_of(arm.candidate).name]
+    sessions = [bench.session(base), bench.session(arm)]
+    if not all(isinstance(s, Distributions) for s in sessions):
+        return
+    reference, ours = ([s.next_token_logprobs(t, TOP) for t in texts] for s in sessions if isinstance(s, Distributions))
+    store.put("divergence", arm.name, asdict(divergence(reference, ours)))
+
+
+def _dropped(store: Store, question: Question, arm: Arm) -> str | None:
+    if arm.candidate.control:
+        return None
+    measured = store.get("divergence", arm.name)
+    base = question.baseline_of(arm.candidate)
+    if measured and measured["kl_mean"] == 0.0 and arm.artifact.hash != store.get("artifact", base.name)["hash"]:
+        return "its distributions equal the baseline's exactly although its weights differ: the runtime ignored them"
+    rule = Rule(alpha=question.alpha, multiplicity=question.m, mode="sequential")
+    failed = []
+    for task in question.tasks:
+        matched, missing = pairs(store.rows("screen", base.name, task.name), store.rows("screen", arm.name, task.name))
+        if matched and compare(matched, task.margin, alpha=rule.alpha, missing=missing).e_fail >= 1e6:
+            failed.append(task.name)
+    if len(failed) == len(question.tasks):
+        return "far below the baseline on every screening task; it goes no further"
+    return None

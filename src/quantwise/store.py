@@ -1,0 +1,188 @@
+"""The run folder: ``question.json``, ``evidence.sqlite``, ``artifacts/``, ``decision.json``.
+
+Rows of one block are committed together with the mark that the block is done, so a run that is killed at any moment goes
+on where it was: no row twice, at most one block repeated. SQLite runs with write-ahead logging.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, astuple, fields
+from pathlib import Path
+from typing import IO, Any
+
+from quantwise.core.errors import EnvironmentFailure, InputError
+from quantwise.core.evidence import Measurement, Stage
+from quantwise.core.item import Item
+from quantwise.core.question import Question
+
+_COLUMNS = [f.name for f in fields(Measurement)]
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS measurements (
+  {", ".join(f"{c}" for c in _COLUMNS)},
+  PRIMARY KEY (candidate, stage, task, item, repeat)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blocks (
+  candidate TEXT, stage TEXT, task TEXT, block INTEGER, PRIMARY KEY (candidate, stage, task, block)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS items (
+  task TEXT, item TEXT, prompt TEXT, target TEXT, PRIMARY KEY (task, item)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS records (
+  kind TEXT, name TEXT, body TEXT, PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+"""
+
+
+class Store:
+    """One run folder, open for one process at a time. Use as a context manager."""
+
+    def __init__(self, folder: Path, *, create: bool = False) -> None:
+        """Open a run folder. Raises InputError where there is none, EnvironmentFailure where another process holds it."""
+        self.folder = folder
+        if not create and not (folder / "question.json").is_file():
+            raise InputError(f"{folder} is no run folder (no question.json); `quantwise decide --run {folder}` makes one")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._take_lock()
+        try:
+            self._db = sqlite3.connect(folder / "evidence.sqlite", isolation_level=None, timeout=30)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self._lock.close()
+            raise EnvironmentFailure(f"{folder / 'evidence.sqlite'}: {error}; free the disk or choose another --run") from error
+
+    def _take_lock(self) -> IO[str]:
+        handle = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.close()
+            raise EnvironmentFailure(f"another quantwise works in {self.folder}; wait for it or choose another --run") from error
+        return handle
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+        self._lock.close()
+
+    # -- the question ---------------------------------------------------------------------------------------------
+
+    def freeze(self, question: Question) -> None:
+        """Write the question once. Raises InputError if the folder holds another one."""
+        path = self.folder / "question.json"
+        if path.exists():
+            held = self.question()
+            if held.hash != question.hash:
+                changed = _differences(held.to_json(), question.to_json())
+                raise InputError(
+                    f"{self.folder} holds another question ({held.hash[:12]}; changed: {', '.join(changed)}); choose another --run"
+                )
+            return
+        write_atomically(path, json.dumps(question.to_json(), indent=1, ensure_ascii=False))
+
+    def question(self) -> Question:
+        """The frozen question. Raises InputError where the file is damaged."""
+        path = self.folder / "question.json"
+        try:
+            return Question.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            raise InputError(f"{path} is damaged ({error}); decide again into a new --run") from error
+
+    # -- rows -----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
+            self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                self._db.execute("ROLLBACK")
+            raise EnvironmentFailure(
+                f"{self.folder / 'evidence.sqlite'}: {error}; free the disk and run the same command again, nothing is lost"
+            ) from error
+
+    def has_block(self, candidate: str, stage: Stage, task: str, block: int) -> bool:
+        """Whether this block has been measured."""
+        query = "SELECT 1 FROM blocks WHERE candidate=? AND stage=? AND task=? AND block=?"
+        return self._db.execute(query, (candidate, stage, task, block)).fetchone() is not None
+
+    def add_block(self, items: Iterable[Item], rows: Iterable[Measurement]) -> None:
+        """Commit the rows of one block, and what was asked, all or none."""
+        rows = list(rows)
+        asked = [(i.task, i.id, i.text, json.dumps(i.target, ensure_ascii=False)) for i in items]
+        marks = {(r.candidate, r.stage, r.task, r.block) for r in rows}
+        slots = ",".join("?" * len(_COLUMNS))
+        with self._transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO items VALUES (?,?,?,?)", asked)
+            db.executemany(f"INSERT INTO measurements VALUES ({slots})", [astuple(r) for r in rows])
+            db.executemany("INSERT INTO blocks VALUES (?,?,?,?)", sorted(marks))
+
+    def rows(self, stage: Stage, candidate: str | None = None, task: str | None = None) -> list[Measurement]:
+        """Measurements in the order in which they were asked (block, then the order inside the block)."""
+        query = f"SELECT {', '.join(_COLUMNS)} FROM measurements WHERE stage=?"
+        values: list[Any] = [stage]
+        for column, value in (("candidate", candidate), ("task", task)):
+            if value is not None:
+                query += f" AND {column}=?"
+                values.append(value)
+        query += " ORDER BY task, candidate, block, item, repeat"
+        return [Measurement(*row) for row in self._db.execute(query, values)]
+
+    def blocks(self, stage: Stage, candidate: str, task: str) -> int:
+        """How many blocks of this task the candidate has answered."""
+        query = "SELECT COUNT(*) FROM blocks WHERE stage=? AND candidate=? AND task=?"
+        return int(self._db.execute(query, (stage, candidate, task)).fetchone()[0])
+
+    def asked(self, task: str) -> dict[str, tuple[str, Any]]:
+        """Item id to its prompt and its target, of everything that was asked of a task."""
+        rows = self._db.execute("SELECT item, prompt, target FROM items WHERE task=?", (task,))
+        return {item: (prompt, json.loads(target)) for item, prompt, target in rows}
+
+    # -- other records --------------------------------------------------------------------------------------------
+
+    def put(self, kind: str, name: str, body: Any) -> None:
+        """Keep a small record (an artifact, a fit, a footprint); the newest of its name stays."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO records VALUES (?,?,?)", (kind, name, json.dumps(body, ensure_ascii=False)))
+
+    def get(self, kind: str, name: str) -> Any | None:
+        """The record, or None."""
+        row = self._db.execute("SELECT body FROM records WHERE kind=? AND name=?", (kind, name)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def all(self, kind: str) -> dict[str, Any]:
+        """Every record of a kind, by name."""
+        rows = self._db.execute("SELECT name, body FROM records WHERE kind=? ORDER BY name", (kind,))
+        return {name: json.loads(body) for name, body in rows}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or none of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Names of the top-level fields in which two questions differ."""
+    plain_a, plain_b = json.loads(json.dumps(a)), json.loads(json.dumps(b))
+    return [key for key in plain_b if plain_a.get(key) != plain_b[key]]
+
+
+def row_json(row: Measurement) -> dict[str, Any]:
+    """A measurement as the JSON Lines row that ``quantwise verdict --samples`` reads."""
+    return asdict(row)

@@ -1,0 +1,53 @@
+"""Addition and subtraction with rare patterns: chains of carries, borrows across a zero, repeated digits.
+
+At test half of the items are drawn from the rare patterns; in training 15 % are. Operands: three digits and two digits.
+"""
+
+from __future__ import annotations
+
+import random
+
+from quantwise.core.item import Item, Message
+from quantwise.tasks.suite import Suite
+
+RARE_AT_TEST = 0.5
+RARE_IN_TRAINING = 0.15
+
+
+def _plain(rng: random.Random) -> tuple[int, str, int]:
+    return rng.randint(100, 999), rng.choice("+-"), rng.randint(10, 99)
+
+
+def _rare(rng: random.Random) -> tuple[int, str, int]:
+    pattern = rng.choice(("carries", "borrow", "repeated"))
+    if pattern == "carries":  # both the ones and the tens overflow
+        ones, tens = rng.randint(1, 9), rng.randint(1, 8)
+        a = 100 * rng.randint(1, 9) + 10 * tens + ones
+        return a, "+", 10 * rng.randint(9 - tens, 9) + rng.randint(10 - ones, 9)
+    if pattern == "borrow":  # the tens digit to borrow from is zero
+        ones = rng.randint(0, 8)
+        return 100 * rng.randint(1, 9) + ones, "-", 10 * rng.randint(1, 9) + rng.randint(ones + 1, 9)
+    a, b = 111 * rng.randint(1, 9), rng.randint(10, 99)
+    return a, rng.choice("+-"), b
+
+
+def _item(operands: tuple[int, str, int], rng: random.Random) -> Item:
+    a, sign, b = operands
+    prompt = f"{a} {sign} {b}"
+    if sign == "+" and rng.random() < 0.5:
+        prompt = f"{b} + {a}"
+    value = a + b if sign == "+" else a - b
+    return Item(
+        id="", task="arithmetic", target=value, scorer="numeric", messages=(Message("user", f"{prompt} = ?"),), max_tokens=8
+    )
+
+
+def _draw(rng: random.Random) -> Item:
+    return _item(_rare(rng) if rng.random() < RARE_AT_TEST else _plain(rng), rng)
+
+
+def _practice(rng: random.Random) -> Item:
+    return _item(_rare(rng) if rng.random() < RARE_IN_TRAINING else _plain(rng), rng)
+
+
+SUITE = Suite("arithmetic", "three digits plus or minus two; half of the items are carry chains, borrows and repeats", _draw, _practice)

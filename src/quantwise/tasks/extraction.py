@@ -1,0 +1,48 @@
+"""Structured extraction: four facts out of a noisy sentence that also says what is not wanted."""
+
+from __future__ import annotations
+
+import random
+
+from quantwise.core.item import Item, Message
+from quantwise.tasks.suite import Suite
+from quantwise.tasks.words import COLOURS, DAYS, THINGS, made_up_name
+
+_NOISE = ("um,", "well,", "so", "you know,", "I think", "as far as I know", "anyway,", "right,", "ok so", "look,")
+_ASIDES = ("if I remember well", "or so they told me", "which is fine", "no idea why", "as usual", "please check")
+_TEMPLATES = (
+    "{n1} {who} from {where}, not {wrong}, ordered {count} {colour} {thing}s for {day}, {aside}.",
+    "{n1} on {day} we send {count} {thing}s, the {colour} ones, to {who} in {where}, {aside}, {wrong} gets none.",
+    "{n1} the {count} {colour} {thing}s go to {where} on {day}, {n2} {who} pays, not {wrong}, {aside}.",
+    "{n1} {wrong} called, {n2} but it is {who} in {where} who wants {count} {colour} {thing}s by {day}.",
+    "{n1} not on {other}, {n2} {who} wants the {colour} {thing}s on {day}, {count} of them, in {where}.",
+    "{n1} {who}, {aside}, moved to {where} and needs {count} {colour} {thing}s before {day}, not {other}.",
+)
+
+
+def _draw(rng: random.Random) -> Item:
+    day, other = rng.sample(DAYS, 2)
+    noise = rng.sample(_NOISE, 2)
+    facts = {
+        "who": made_up_name(rng),
+        "where": made_up_name(rng, rng.choice((2, 3))),
+        "wrong": made_up_name(rng),
+        "count": str(rng.randint(2, 99)),
+        "colour": rng.choice(COLOURS),
+        "thing": rng.choice(THINGS),
+        "day": day,
+        "other": other,
+    }
+    sentence = rng.choice(_TEMPLATES).format(n1=noise[0], n2=noise[1], aside=rng.choice(_ASIDES), **facts)
+    target = f"{facts['who']} | {facts['where']} | {facts['count']} | {facts['thing']} | {facts['day']}"
+    return Item(
+        id="",
+        task="extraction",
+        target=target,
+        scorer="exact",
+        messages=(Message("user", f"Who, where, count, thing, day? {sentence}"),),
+        max_tokens=40,
+    )
+
+
+SUITE = Suite("extraction", "name, place, count, thing and day out of a noisy sentence with misleading neighbours", _draw)

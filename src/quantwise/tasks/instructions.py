@@ -1,0 +1,47 @@
+"""Multi-step instructions: two or three named operations on a list, every step written, the last one scored."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+
+from quantwise.core.item import Item, Message
+from quantwise.tasks.suite import Suite
+
+_OPERATIONS: dict[str, Callable[[list[int]], list[int]]] = {
+    "reverse": lambda v: v[::-1],
+    "drop first": lambda v: v[1:],
+    "drop last": lambda v: v[:-1],
+    "swap ends": lambda v: [v[-1], *v[1:-1], v[0]],
+    "rotate": lambda v: [*v[1:], v[0]],
+    "add one": lambda v: [n + 1 for n in v],
+    "sort": lambda v: sorted(v),
+    "repeat last": lambda v: [*v, v[-1]],
+}
+
+
+def _draw(rng: random.Random) -> Item:
+    values = [rng.randint(0, 9) for _ in range(rng.choice((4, 5, 6)))]
+    names = [rng.choice(sorted(_OPERATIONS)) for _ in range(rng.choice((2, 3)))]
+    prompt = f"List {_shown(values)}. Do: {', '.join(names)}."
+    steps: list[str] = []
+    for name in names:
+        values = _OPERATIONS[name](values)
+        steps.append(f"{name}: {_shown(values)}")
+    return Item(
+        id="",
+        task="instructions",
+        target=_shown(values),
+        scorer="regex",
+        messages=(Message("user", prompt),),
+        options={"pattern": rf"(?:^|\n)[a-z ]+: {re.escape(_shown(values))}\s*\Z", "worked": "\n".join(steps)},
+        max_tokens=64,
+    )
+
+
+def _shown(values: list[int]) -> str:
+    return " ".join(str(v) for v in values)
+
+
+SUITE = Suite("instructions", "two or three list operations in a row, each step written, the last list scored", _draw)

@@ -1,0 +1,51 @@
+"""Exact JSON output: a short description of a record, to be written as JSON with the right types and nesting."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from quantwise.core.item import Item, Message
+from quantwise.tasks.suite import Suite
+from quantwise.tasks.words import COLOURS, THINGS, made_up_name
+
+_TEXT_KEYS = ("name", "city", "owner", "team", "street")
+_NUMBER_KEYS = ("age", "count", "size", "price", "year")
+_TRUTH_KEYS = ("active", "paid", "open")
+
+
+def _field(rng: random.Random) -> tuple[str, Any, str]:
+    """A key, its value, and the words that describe it."""
+    kind = rng.choice(("text", "text", "number", "number", "truth", "list", "record"))
+    if kind == "text":
+        name = made_up_name(rng, rng.choice((2, 3)))
+        return rng.choice(_TEXT_KEYS), name, name
+    if kind == "number":
+        number = rng.randint(2, 999)
+        return rng.choice(_NUMBER_KEYS), number, str(number)
+    if kind == "truth":
+        truth = rng.random() < 0.5
+        return rng.choice(_TRUTH_KEYS), truth, "yes" if truth else "no"
+    if kind == "list":
+        listed = rng.sample(COLOURS, rng.choice((2, 3)))
+        return "colours", listed, "the list " + " and ".join(listed)
+    thing, count = rng.choice(THINGS), rng.randint(2, 99)
+    return "item", {"kind": thing, "count": count}, f"a record of kind {thing} and count {count}"
+
+
+def _draw(rng: random.Random) -> Item:
+    record: dict[str, Any] = {}
+    described: list[str] = []
+    fields = rng.choice((2, 3, 3))
+    while len(record) < fields:
+        key, value, words = _field(rng)
+        if key not in record:
+            record[key] = value
+            described.append(f"{key} is {words}")
+    prompt = f"Write JSON: {', '.join(described)}."
+    return Item(
+        id="", task="json_output", target=record, scorer="json_equal", messages=(Message("user", prompt),), max_tokens=96
+    )
+
+
+SUITE = Suite("json_output", "a described record, written as exact JSON with text, numbers, truth values and nesting", _draw)
