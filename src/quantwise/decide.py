@@ -1,7 +1,8 @@
 """The rule, and only the rule: fits, verdicts and costs in, a decision out.
 
-Of the candidates that pass every gate, fit and meet the service level, the best by the scenario's objective. A candidate
-whose time and memory are unknown (stored small, computed in 16 bit) cannot be chosen for being faster or smaller.
+Of the candidates that pass every gate, fit and meet the service level, the best by the scenario's objective. A
+candidate whose time and memory are unknown (stored small, computed in 16 bit) cannot be chosen for being faster or
+smaller.
 """
 
 from __future__ import annotations
@@ -41,12 +42,17 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     eligible = [c for c in arms if blocked[c.name] is None]
     missing_objective = _unknown_objectives(question, evidence, eligible or arms)
     ranked = sorted(eligible, key=lambda c: _objective(question, evidence, c))
-    open_arms = [c for c in arms if c.shippable and c.name not in evidence.broken and _standing(evidence, c) == "UNKNOWN"]
+    open_arms = [
+        c for c in arms if c.shippable and c.name not in evidence.broken and _standing(evidence, c) == "UNKNOWN"
+    ]
     if ranked:
         chosen = ranked[0]
         base = question.baseline_of(chosen)
         gain = _gain(evidence, chosen, base)
-        losers = [RuledOut(c.name, f"passes, but {chosen.name} is better: {_compare(question, evidence, chosen, c)}") for c in ranked[1:]]
+        losers = [
+            RuledOut(c.name, f"passes, but {chosen.name} is better: {_compare(question, evidence, chosen, c)}")
+            for c in ranked[1:]
+        ]
         return Decision(
             ship=chosen.name,
             status="ship",
@@ -60,7 +66,8 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         )
     best = _best_supported(evidence, open_arms)
     if open_arms:
-        headline = f"Unknown: no candidate has passed every gate yet{_settle(evidence, best)}. Until then keep {baselines[0].name}."
+        lead = f"; best supported so far is {best.name}" if best else ""
+        headline = f"Unknown: no candidate has passed every gate yet{lead}. Until then keep {baselines[0].name}."
     else:
         headline = f"Keep {baselines[0].name}: {_no_candidate(arms)}."
     return Decision(
@@ -114,7 +121,9 @@ def _why_not(question: Question, evidence: Evidence, candidate: Candidate) -> st
     if unknown:
         return f"UNKNOWN on {', '.join(f'{v.task} ({_more(v)})' for v in unknown)}"
     if not candidate.computes_as_stored:
-        return "passes on quality only: it is stored small but computed in 16 bit here, so its time and memory are unknown"
+        return (
+            "passes on quality only: it is stored small but computed in 16 bit here, so its time and memory are unknown"
+        )
     if level is not None and p95 is None:
         return f"its p95 is unknown and the scenario asks for at most {level} s"
     if level is not None and p95 is not None and p95 > level:
@@ -163,7 +172,9 @@ def _value(evidence: Evidence, candidate: Candidate, term: str) -> float | None:
 
 
 def _unknown_objectives(question: Question, evidence: Evidence, arms: Sequence[Candidate]) -> list[str]:
-    return [t for t in question.scenario["objective"] if any(_value(evidence, c, t) is None for c in arms if c.shippable)]
+    return [
+        t for t in question.scenario["objective"] if any(_value(evidence, c, t) is None for c in arms if c.shippable)
+    ]
 
 
 def _bytes(evidence: Evidence, candidate: Candidate) -> int | None:
@@ -191,7 +202,9 @@ def _because(question: Question, evidence: Evidence, chosen: Candidate) -> tuple
     span = f"{margins[0]:.1%}" if len(margins) == 1 else f"{margins[0]:.1%} to {margins[-1]:.1%}"
     items = sum(v.comparison.n for v in verdicts)
     drops = [v.max_drop for v in verdicts if v.max_drop is not None]
-    lines = [f"non-inferior on {len(verdicts)} tasks and {items} paired items at margins of {span}, alpha {question.alpha:g}"]
+    lines = [
+        f"non-inferior on {len(verdicts)} tasks and {items} paired items at margins of {span}, alpha {question.alpha:g}"
+    ]
     if drops:
         lines.append(f"the data are compatible with a drop of at most {max(drops):.1%} on any one task (95 %)")
     cost = evidence.costs.get(chosen.name)
@@ -226,13 +239,6 @@ def _best_supported(evidence: Evidence, arms: Sequence[Candidate]) -> Candidate 
     return max(arms, key=weakest, default=None)
 
 
-def _settle(evidence: Evidence, best: Candidate | None) -> str:
-    if best is None:
-        return ""
-    needs = [v for v in evidence.verdicts if v.candidate == best.name and v.verdict == "UNKNOWN"]
-    return f"; best supported so far is {best.name}, still open on {', '.join(f'{v.task} ({_more(v)})' for v in needs)}"
-
-
 def _more(verdict: Verdict) -> str:
     if verdict.n_more is not None:
         low, middle, high = verdict.n_more
@@ -255,5 +261,7 @@ def _unmeasured(question: Question, missing: Sequence[str]) -> tuple[str, ...]:
     lines = [f"{term.removeprefix('-').replace('_', ' ')} is unknown here and did not decide" for term in missing]
     lines.append("latency under your own traffic and concurrency (only batch time on this machine was seen)")
     lines.append(f"contexts longer than {question.context} tokens")
-    lines.append("anything that these tasks do not ask: safety, refusals, sampled decoding, other languages and domains")
+    lines.append(
+        "anything that these tasks do not ask: safety, refusals, sampled decoding, other languages and domains"
+    )
     return tuple(lines)

@@ -19,7 +19,7 @@ from quantwise.core.item import Item
 from quantwise.core.runtime import Ask, Footprint, Reply, Runtime, RuntimeOptions, Session
 from quantwise.tasks import scorers
 
-Supply = Callable[[str, int], Sequence[Item]]
+ItemSupply = Callable[[str, int], Sequence[Item]]
 """Task name and count to its first items, in the frozen order; fewer where the task has no more."""
 
 
@@ -93,11 +93,16 @@ class Bench:
                     return [Reply(finish="crash", error=str(error)) for _ in asks]
         raise AssertionError("unreachable")
 
-    def block(self, arm: Arm, items: Sequence[Item], *, stage: Stage, task: str, block: int, repeat: int = 0) -> list[Measurement]:
+    def block(
+        self, arm: Arm, items: Sequence[Item], *, stage: Stage, task: str, block: int, repeat: int = 0
+    ) -> list[Measurement]:
         """Ask one block of items of one task and score the replies."""
         replies = self.ask(arm, [_ask(item, arm.template) for item in items])
         place = Measurement(arm.name, stage, task, "", repeat, block, None, "", "")
-        return [_row(place, item, reply, arm.candidate.computes_as_stored) for item, reply in zip(items, replies, strict=True)]
+        return [
+            _row(place, item, reply, arm.candidate.computes_as_stored)
+            for item, reply in zip(items, replies, strict=True)
+        ]
 
 
 def _held(*arms: Arm) -> int:
@@ -105,7 +110,7 @@ def _held(*arms: Arm) -> int:
 
 
 def _ask(item: Item, template: ChatTemplate | None) -> Ask:
-    """One rendering for every runtime; without a template a server renders for itself, a local model reads plain text."""
+    """One rendering for every runtime; without a template a server renders for itself, a file reads plain text."""
     shape = Ask(max_tokens=item.max_tokens, stop=item.stop, choices=item.choices)
     if item.prompt is not None:
         return replace(shape, text=item.prompt, rendered=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
-from quantwise.core.recipe import Recipe
+from quantwise.core.recipe import parse_recipe
 
 # Weights of these are stored small and expanded to 16 bit before computing: a quality verdict only.
 DEFAULT: tuple[Candidate, ...] = (
@@ -32,7 +32,9 @@ def parse(text: str, *, baseline: bool = False) -> Candidate:
         source, cache = text.rsplit(",kv=", 1)
     if source.startswith(("http://", "https://")):
         if cache != "f16":
-            raise InputError(f"{text}: a server sets its own cache; start it with the cache type you want and leave out ',kv='")
+            raise InputError(
+                f"{text}: a server sets its own cache; start it with the cache type you want and leave out ',kv='"
+            )
         return Candidate(source, "openai", baseline=baseline)
     runtime = None
     if "@" in source and not Path(source).exists():
@@ -41,10 +43,14 @@ def parse(text: str, *, baseline: bool = False) -> Candidate:
     if source.endswith(".gguf") or path.exists():
         return _brought(path, runtime, cache, baseline)
     if ":" not in source and ("/" in source or "." in source):
-        raise InputError(f"{source}: no such file or folder; a candidate is a recipe, a .gguf file, a folder or a server's URL")
-    recipe = Recipe.parse(source)
-    runtime = runtime or recipe.default_runtime
-    return Candidate(recipe.name, runtime, cache, baseline, computes_as_stored=runtime != "transformers" or recipe.is_16bit)
+        raise InputError(
+            f"{source}: no such file or folder; a candidate is a recipe, a .gguf file, a folder or a server's URL"
+        )
+    scheme = parse_recipe(source).scheme
+    runtime = runtime or ("llamacpp" if scheme.format == "gguf" else "transformers")
+    return Candidate(
+        source, runtime, cache, baseline, computes_as_stored=runtime != "transformers" or scheme.kind == "float"
+    )
 
 
 def _brought(path: Path, runtime: str | None, cache: str, baseline: bool) -> Candidate:
@@ -69,5 +75,7 @@ def with_baselines(candidates: Sequence[Candidate], baseline: Candidate | None) 
         return (baseline, *candidates)
     runtimes = dict.fromkeys(c.runtime for c in candidates)
     if "openai" in runtimes:
-        raise InputError("a server by URL has no 16-bit baseline of its own; name one with --baseline (a URL, a file or a folder)")
+        raise InputError(
+            "a server by URL has no 16-bit baseline of its own; name one with --baseline (a URL, a file or a folder)"
+        )
     return (*(Candidate("16bit", r, baseline=True) for r in runtimes), *candidates)

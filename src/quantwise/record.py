@@ -31,7 +31,9 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
     footprints = {name: Footprint(**body) for name, body in store.all("footprint").items()}
     fits = {name: Fit(**body) for name, body in store.all("fit").items()}
     costs = {
-        c.name: cost(c, artifacts[c.name], footprints.get(c.name), rows[c.name]) for c in question.candidates if c.name in artifacts
+        c.name: cost(c, artifacts[c.name], footprints.get(c.name), rows[c.name])
+        for c in question.candidates
+        if c.name in artifacts
     }
     accuracy = {c.name: _accuracy(question, rows[c.name]) for c in question.candidates}
     evidence = Evidence(
@@ -55,7 +57,14 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "versions": facts["versions"],
         "decision": asdict(decide(question, evidence)),
         "candidates": [
-            _candidate(c, artifacts.get(c.name), fits.get(c.name), footprints.get(c.name), accuracy[c.name], overall.get(c.name))
+            _candidate(
+                c,
+                artifacts.get(c.name),
+                fits.get(c.name),
+                footprints.get(c.name),
+                accuracy[c.name],
+                overall.get(c.name),
+            )
             | {"note": broken.get(c.name) or store.get("note", c.name)}
             for c in question.candidates
         ],
@@ -85,10 +94,17 @@ def flips(store: Store, question: Question) -> list[dict[str, Any]]:
                 prompt, target = asked[row.item]
                 out.append(
                     {
-                        "task": task.name, "item": row.item, "candidate": candidate.name, "baseline": base.name,
-                        "prompt": prompt, "target": target, "baseline_output": _said(other), "candidate_output": _said(row),
-                        "baseline_score": other.score, "candidate_score": row.score,
-                    }  # fmt: skip
+                        "task": task.name,
+                        "item": row.item,
+                        "candidate": candidate.name,
+                        "baseline": base.name,
+                        "prompt": prompt,
+                        "target": target,
+                        "baseline_output": _said(other),
+                        "candidate_output": _said(row),
+                        "baseline_score": other.score,
+                        "candidate_score": row.score,
+                    }
                 )
     return out
 
@@ -118,7 +134,9 @@ def _accuracy(question: Question, rows: Sequence[Measurement]) -> dict[str, dict
 
 
 def _p95(candidate: Candidate, rows: Sequence[Measurement]) -> float | None:
-    return percentile([r.seconds for r in rows if r.seconds is not None], 0.95) if candidate.computes_as_stored else None
+    return (
+        percentile([r.seconds for r in rows if r.seconds is not None], 0.95) if candidate.computes_as_stored else None
+    )
 
 
 def _overall(
@@ -173,5 +191,3 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 def _rate(rows: Mapping[str, Sequence[Measurement]], timing: Mapping[str, Any]) -> float | None:
     seconds = timing.get("certify")
     return sum(len(r) for r in rows.values()) / seconds if seconds else None
-
-

@@ -1,38 +1,49 @@
 """The cheap look before certification: does it load, how far is it from 16 bit, a hundred items. Drops and orders only.
 
-Items seen here are never used for a PASS. The A/A check measures every baseline a second time, in a process of its own and
-with another batch composition: the flips it finds are the noise floor of the runtime.
+Items seen here are never used for a PASS. The A/A check measures every baseline a second time, in a process of its
+own and with another batch composition: the flips it finds are the noise floor of the runtime.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from quantwise.core.errors import RuntimeFailure
+from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.evidence import Stage
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
-from quantwise.core.runtime import Distributions
-from quantwise.measure import Arm, Bench, Supply
+from quantwise.core.runtime import Ask, Distributions
+from quantwise.measure import Arm, Bench, ItemSupply
 from quantwise.stats.compare import Rule, compare
 from quantwise.stats.divergence import divergence
 from quantwise.stats.pairing import pairs
 from quantwise.store import Store
 
+_SHOWN = {
+    "kl_mean": "mean_kl",
+    "kl_mean_se": "mean_kl_se",
+    "kl_p99": "p99_kl",
+    "same_top": "same_top",
+    "perplexity": "perplexity",
+    "positions": "positions",
+    "truncated": "truncated",
+}
 TOP = 4096
 """Next-token log-probabilities kept per position; beyond it the divergence states its truncation."""
 
 
 def screen(
-    store: Store, question: Question, arms: Mapping[str, Arm], supply: Supply, texts: Sequence[str], bench: Bench, progress: Progress
+    store: Store, question: Question, arms: Mapping[str, Arm], supply: ItemSupply, texts: Sequence[str], bench: Bench,
+    progress: Progress
 ) -> dict[str, str]:  # fmt: skip
     """Measure the screening items on every arm. Returns candidate to the reason for which it goes no further.
 
-    A candidate is dropped when it cannot be loaded, when its answers equal the baseline's to the last digit although its
-    weights were rounded (a quantization that did nothing), or when the screening items alone show a drop beyond every
-    margin; the negative control is never dropped.
+    A candidate is dropped when it cannot be loaded, when its answers equal the baseline's to the last digit although
+    its weights were rounded (a quantization that did nothing), or when the screening items alone show a drop beyond
+    every margin; the negative control is never dropped.
     """
     progress.stage("screen", len(arms))
     broken: dict[str, str] = {}
@@ -55,7 +66,7 @@ def screen(
     return broken
 
 
-def noise_floor(store: Store, question: Question, again: Sequence[Arm], supply: Supply, progress: Progress) -> None:
+def noise_floor(store: Store, question: Question, again: Sequence[Arm], supply: ItemSupply, progress: Progress) -> None:
     """Measure the baselines again (``again`` holds their second incarnations) on the screening items."""
     progress.stage("A/A noise floor", len(again))
     for arm in again:
@@ -85,28 +96,42 @@ def screened(store: Store, question: Question) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"candidate": candidate.name, "n": len(scores)}
         line["accuracy"] = sum(scores) / len(scores) if scores else None
         measured = store.get("divergence", candidate.name) or {}
-        out.append(line | {key: measured.get(key) for key in ("kl_mean", "kl_p99", "same_top", "perplexity", "positions", "truncated")})
+        out.append(line | {shown: measured.get(key) for shown, key in _SHOWN.items()})
     return out
 
 
-def _answers(store: Store, question: Question, arm: Arm, supply: Supply, bench: Bench, stage: Stage) -> None:
+def _answers(store: Store, question: Question, arm: Arm, supply: ItemSupply, bench: Bench, stage: Stage) -> None:
     for task in question.tasks:
         if not store.has_block(arm.name, stage, task.name, 0) and task.screen_items:
             items = supply(task.name, task.screen_items)
             if stage == "aa":
                 items = items[::-1]  # another batch composition
-            store.add_block(items, bench.block(arm, items, stage=stage, task=task.name, block=0, repeat=int(stage == "aa")))
+            store.add_block(
+                items, bench.block(arm, items, stage=stage, task=task.name, block=0, repeat=int(stage == "aa"))
+            )
 
 
-def _divergence(store: Store, question: Question, arms: Mapping[str, Arm], arm: Arm, texts: Sequence[str], bench: Bench) -> None:
+def _divergence(
+    store: Store, question: Question, arms: Mapping[str, Arm], arm: Arm, texts: Sequence[str], bench: Bench
+) -> None:
     if not texts or store.get("divergence", arm.name) is not None:
         return
     base = arms[question.baseline_of(arm.candidate).name]
     sessions = [bench.session(base), bench.session(arm)]
     if not all(isinstance(s, Distributions) for s in sessions):
         return
-    reference, ours = ([s.next_token_logprobs(t, TOP) for t in texts] for s in sessions if isinstance(s, Distributions))
-    store.put("divergence", arm.name, asdict(divergence(reference, ours)))
+    try:
+        reference, ours = (
+            [s.next_token_logprobs(t, TOP) for t in texts] for s in sessions if isinstance(s, Distributions)
+        )
+    except (RuntimeFailure, InputError):
+        return  # a server that does not tell distributions leaves the divergence unknown
+    measured = asdict(divergence(reference, ours))
+    replies = bench.ask(arm, [Ask(text="", choices=(text,)) for text in texts])
+    nats = [-sum(r.choice_logprobs) for r in replies if r.choice_logprobs]
+    known = len(nats) == len(texts)
+    measured["perplexity"] = math.exp(sum(nats) / measured["positions"]) if known else None
+    store.put("divergence", arm.name, measured)
 
 
 def _dropped(store: Store, question: Question, arm: Arm) -> str | None:
@@ -114,7 +139,8 @@ def _dropped(store: Store, question: Question, arm: Arm) -> str | None:
         return None
     measured = store.get("divergence", arm.name)
     base = question.baseline_of(arm.candidate)
-    if measured and measured["kl_mean"] == 0.0 and arm.artifact.hash != store.get("artifact", base.name)["hash"]:
+    rounded = (arm.artifact.bits_per_weight or 16.0) < 16.0
+    if rounded and measured and measured["mean_kl"] == 0.0:
         return "its distributions equal the baseline's exactly although its weights differ: the runtime ignored them"
     rule = Rule(alpha=question.alpha, multiplicity=question.m, mode="sequential")
     failed = []

@@ -1,7 +1,7 @@
 """The run folder: ``question.json``, ``evidence.sqlite``, ``artifacts/``, ``decision.json``.
 
-Rows of one block are committed together with the mark that the block is done, so a run that is killed at any moment goes
-on where it was: no row twice, at most one block repeated. SQLite runs with write-ahead logging.
+Rows of one block are committed together with the mark that the block is done, so a run that is killed at any moment
+goes on where it was: no row twice, at most one block repeated. SQLite runs with write-ahead logging.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ class Store:
     """One run folder, open for one process at a time. Use as a context manager."""
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
-        """Open a run folder. Raises InputError where there is none, EnvironmentFailure where another process holds it."""
+        """Open a run folder. Raises InputError where there is none, EnvironmentFailure where it is held."""
         self.folder = folder
         if not create and not (folder / "question.json").is_file():
-            raise InputError(f"{folder} is no run folder (no question.json); `quantwise decide --run {folder}` makes one")
+            raise InputError(
+                f"{folder} is no run folder (no question.json); `quantwise decide --run {folder}` makes one"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
         try:
@@ -56,7 +58,9 @@ class Store:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             self._lock.close()
-            raise EnvironmentFailure(f"{folder / 'evidence.sqlite'}: {error}; free the disk or choose another --run") from error
+            raise EnvironmentFailure(
+                f"{folder / 'evidence.sqlite'}: {error}; free the disk or choose another --run"
+            ) from error
 
     def _take_lock(self) -> IO[str]:
         handle = (self.folder / "lock").open("w")
@@ -64,7 +68,9 @@ class Store:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             handle.close()
-            raise EnvironmentFailure(f"another quantwise works in {self.folder}; wait for it or choose another --run") from error
+            raise EnvironmentFailure(
+                f"another quantwise works in {self.folder}; wait for it or choose another --run"
+            ) from error
         return handle
 
     def __enter__(self) -> Store:
@@ -84,7 +90,7 @@ class Store:
             if held.hash != question.hash:
                 changed = _differences(held.to_json(), question.to_json())
                 raise InputError(
-                    f"{self.folder} holds another question ({held.hash[:12]}; changed: {', '.join(changed)}); choose another --run"
+                    f"{self.folder} holds another question (changed: {', '.join(changed)}); choose another --run"
                 )
             return
         write_atomically(path, json.dumps(question.to_json(), indent=1, ensure_ascii=False))
@@ -109,7 +115,7 @@ class Store:
             with contextlib.suppress(sqlite3.DatabaseError):
                 self._db.execute("ROLLBACK")
             raise EnvironmentFailure(
-                f"{self.folder / 'evidence.sqlite'}: {error}; free the disk and run the same command again, nothing is lost"
+                f"{self.folder / 'evidence.sqlite'}: {error}; free the disk and run the command again: nothing is lost"
             ) from error
 
     def has_block(self, candidate: str, stage: Stage, task: str, block: int) -> bool:
@@ -154,7 +160,9 @@ class Store:
     def put(self, kind: str, name: str, body: Any) -> None:
         """Keep a small record (an artifact, a fit, a footprint); the newest of its name stays."""
         with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO records VALUES (?,?,?)", (kind, name, json.dumps(body, ensure_ascii=False)))
+            db.execute(
+                "INSERT OR REPLACE INTO records VALUES (?,?,?)", (kind, name, json.dumps(body, ensure_ascii=False))
+            )
 
     def get(self, kind: str, name: str) -> Any | None:
         """The record, or None."""

@@ -16,25 +16,43 @@ def add_parser(verbs: Any) -> None:
     p = verbs.add_parser(
         "decide",
         help="plan, build, measure, compare and decide",
-        description="Decide which candidate to ship. Without arguments: the reference model, its suites, the demo scenario.",
+        description="Decide what to ship. Without arguments: the reference model, its suites, the demo scenario.",
     )
     p.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="folder with config.json and safetensors")
     p.add_argument("--scenario", default=None, metavar="S", help="laptop, nas, lab-server, demo, or a TOML file")
-    p.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="suites by name, or task files (see docs/tasks.md)")
-    p.add_argument("--candidate", action="append", metavar="C", help="a recipe, .gguf file, folder or server URL; repeatable")
-    p.add_argument("--baseline", metavar="B", help="what candidates are compared with; default 16 bit in the same runtime")
-    p.add_argument("--margin", action="append", type=task_share, metavar="TASK=SHARE", help="largest acceptable drop, code=1%%")
-    p.add_argument("--floor", action="append", type=task_share, metavar="TASK=SHARE", help="absolute minimum score, code=70%%")
-    p.add_argument("--alpha", type=share, default=0.05, help="error rate of a PASS (default 0.05)")
+    p.add_argument(
+        "--tasks", nargs="+", action="extend", metavar="T", help="suites by name, or task files (see docs/tasks.md)"
+    )
+    p.add_argument(
+        "--candidate", action="append", metavar="C", help="a recipe, .gguf file, folder or server URL; repeatable"
+    )
+    p.add_argument(
+        "--baseline", metavar="B", help="what candidates are compared with; default 16 bit in the same runtime"
+    )
+    p.add_argument(
+        "--margin", action="append", type=task_share, metavar="TASK=SHARE", help="largest acceptable drop, code=1%%"
+    )
+    p.add_argument(
+        "--floor", action="append", type=task_share, metavar="TASK=SHARE", help="absolute minimum score, code=70%%"
+    )
+    p.add_argument("--alpha", type=share, help="error rate of a PASS (default from the scenario, 0.05)")
     p.add_argument("--multiplicity", choices=("bonferroni", "ladder"), default="bonferroni", help="default bonferroni")
     p.add_argument("--items", type=positive, metavar="N", help="certification items per task, at most")
-    p.add_argument("--fixed-n", type=positive, metavar="N", help="ask exactly N items per task, then one Tango test; no peeking")
+    p.add_argument(
+        "--fixed-n", type=positive, metavar="N", help="ask exactly N items per task, then one Tango test; no peeking"
+    )
     p.add_argument("--budget", type=duration, metavar="TIME", help="stop measuring after 30m (or 90s, 2h)")
-    p.add_argument("--calibration", type=Path, metavar="FILE", help="texts for GPTQ, one document per line or blank-line separated")
-    p.add_argument("--parallel", type=positive, default=None, metavar="N", help="requests at a time (default 32)")
-    p.add_argument("--context", type=positive, default=None, metavar="N", help="tokens per request (default from the scenario)")
+    p.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="texts for GPTQ, one document per line or blank-line separated"
+    )
+    p.add_argument("--parallel", type=positive, default=None, metavar="N", help="requests at a time (default 16)")
+    p.add_argument(
+        "--context", type=positive, default=None, metavar="N", help="tokens per request (default from the scenario)"
+    )
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--run", type=Path, metavar="DIR", help="run folder (default runs/HASH); the same command goes on where it was")
+    p.add_argument(
+        "--run", type=Path, metavar="DIR", help="run folder (default runs/HASH); the same command goes on where it was"
+    )
     p.add_argument("--json", action="store_true", help="print the record as JSON")
     p.add_argument("--strict", action="store_true", help="exit 3 when the best candidate FAILs, 4 when it is UNKNOWN")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -44,9 +62,10 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Decide, print, and return the exit code."""
     from quantwise import workbench
-    from quantwise.report.progress import progress
+    from quantwise.pose import Request
+    from quantwise.report.progress import progress_on
 
-    request = workbench.Request(
+    request = Request(
         model=arguments.model,
         scenario=arguments.scenario,
         tasks=tuple(arguments.tasks or ()),
@@ -65,23 +84,29 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         run=arguments.run,
     )
-    with progress(silent=arguments.quiet) as bar:
+    with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
         record = workbench.decide(request, bar)
     return show(record, arguments)
 
 
 def show(record: dict[str, Any], arguments: argparse.Namespace) -> int:
-    """Print a record as JSON or as one screen; the exit code follows the decision."""
+    """Write the page, print the record as JSON or as one screen; the exit code follows the decision."""
+    from quantwise import workbench
+    from quantwise.report.page import render
     from quantwise.report.terminal import print_screen
+    from quantwise.store import write_atomically
 
+    folder = Path(record["folder"])
+    page = folder / "report.html"
+    write_atomically(page, render(record, workbench.flips(folder)))
     if arguments.json:
         json.dump(record, sys.stdout, ensure_ascii=False, indent=1)
         print()
     else:
-        print_screen(record, sys.stdout)
+        print_screen(record, sys.stdout, str(page))
     return exit_code(record) if arguments.strict else 0
 
 
 def exit_code(record: dict[str, Any]) -> int:
-    """0 when something new can be shipped; 3 when nothing passed because candidates FAIL; 4 when it is still unknown."""
+    """0 when something new can be shipped, 3 when nothing passed because candidates FAIL, 4 while it is unknown."""
     return {"ship": 0, "keep": 3, "unknown": 4}[record["decision"]["status"]]

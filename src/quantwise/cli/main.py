@@ -26,9 +26,9 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = _Parser(
         prog="quantwise",
-        description="Which quantization to ship for your model, your hardware and your tasks, with evidence you can check.",
+        description="Which quantization to ship for your model, with evidence you can check.",
         epilog="Exit codes: 0 a decision or verdict was reached, 1 the environment failed, 2 bad input; "
-        "with --strict also 3 (the shipped candidate FAILs) and 4 (UNKNOWN).",
+        "with --strict also 3 (nothing passed, candidates FAIL) and 4 (UNKNOWN).",
     )
     top.add_argument("--version", action="version", version=f"quantwise {__version__}")
     verbs = top.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)

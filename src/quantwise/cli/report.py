@@ -12,7 +12,9 @@ from quantwise.cli.decide import show
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    p = verbs.add_parser("report", help="show a run again", description="Recompute a run's verdicts from its folder, and its page.")
+    p = verbs.add_parser(
+        "report", help="show a run again", description="Recompute a run's verdicts from its folder, and its page."
+    )
     p.add_argument("folder", type=Path, metavar="RUN", help="a run folder that `quantwise decide` made")
     p.add_argument("--open", action="store_true", help="open the page in a browser")
     p.add_argument("--json", action="store_true", help="print the record as JSON")

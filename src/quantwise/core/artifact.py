@@ -37,7 +37,8 @@ class Artifact:
 class Candidate:
     """Artifact + runtime + cache scheme, named before the artifact exists: ``gptq:int4-g64@transformers``.
 
-    ``source`` is a recipe, a path or a URL. ``control`` marks the negative control, which is measured and never shipped.
+    ``source`` is a recipe, a path or a URL. ``control`` marks the negative control, which is measured and never
+    shipped.
     ``computes_as_stored`` is False where weights are stored small and computed in 16 bit (a quality verdict only).
     """
 

@@ -12,8 +12,9 @@ Stage = Literal["aa", "screen", "certify"]
 class Measurement:
     """One item, one candidate, one repeat: a row of the evidence.
 
-    ``score`` lies in [0, 1]; it is 0.0 for a failed or unparsable answer of a candidate, and ``finish`` says which. It is
-    None only where nothing was measured. ``cluster`` names items that count as one. ``seconds`` is unknown (None) where the runtime's time would mislead.
+    ``score`` lies in [0, 1]; it is 0.0 for a failed or unparsable answer of a candidate, and ``finish`` says which.
+    It is None only where nothing was measured. ``cluster`` names items that count as one. ``seconds`` is unknown
+    (None) where the runtime's time would mislead.
     """
 
     candidate: str

@@ -26,8 +26,8 @@ class Item:
     """One question with its target; exactly one of ``prompt`` (raw text) and ``messages`` (a conversation) is given.
 
     ``target`` is what the scorer compares with: a text, a number, a JSON value, or the index of the right choice.
-    ``options`` are the scorer's own (a JSON Schema, a pattern, test inputs). ``cluster`` names items that share a passage
-    or a template and must be counted as one.
+    ``options`` are the scorer's own (a JSON Schema, a pattern, test inputs). ``cluster`` names items that share a
+    passage or a template and must be counted as one.
     """
 
     id: str

@@ -8,8 +8,8 @@ from typing import Protocol
 class Progress(Protocol):
     """One bar at a time: ``stage`` starts it, ``advance`` moves it."""
 
-    def stage(self, name: str, total: int) -> None:
-        """Begin a stage of ``total`` steps (0: unknown)."""
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
+        """Begin a stage of ``total`` steps (None: unknown), of which ``done`` were done by an earlier process."""
         ...
 
     def advance(self, n: int = 1, note: str = "") -> None:
@@ -20,7 +20,7 @@ class Progress(Protocol):
 class Silent:
     """Progress that nobody watches."""
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
         """Say nothing."""
 
     def advance(self, n: int = 1, note: str = "") -> None:

@@ -38,7 +38,10 @@ class TaskQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Model, scenario, tasks, candidates and statistics. Its hash names the run."""
+    """Model, scenario, tasks, candidates and statistics. Its hash names the run.
+
+    ``runtimes`` maps each runtime to its build, ``brought`` each artifact that exists already to its content hash.
+    """
 
     model: str
     model_hash: str
@@ -47,6 +50,7 @@ class Question:
     candidates: tuple[Candidate, ...]
     calibration: Mapping[str, Any]
     runtimes: Mapping[str, str]
+    brought: Mapping[str, str]
     template_hash: str | None
     scorers: str
     alpha: float = 0.05
@@ -90,7 +94,7 @@ class Question:
         known = {f.name for f in fields(cls)}
         if record.get("schema") != SCHEMA or set(record) != known:
             raise InputError(
-                f"this question has schema {record.get('schema')!r}, this version reads {SCHEMA}; decide again into a new --run"
+                f"question of schema {record.get('schema')!r}, this version reads {SCHEMA}; choose a new --run"
             )
         data = dict(record)
         data["tasks"] = tuple(TaskQuestion(**t) for t in record["tasks"])

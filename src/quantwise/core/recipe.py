@@ -49,7 +49,9 @@ def parse_recipe(text: str) -> Recipe:
         try:
             scheme = parse_scheme(text)
         except InputError as error:
-            raise InputError(f"unknown recipe {text!r}; write QUANTIZER:SCHEME, quantizers: {', '.join(QUANTIZERS)}; "
-                             f"schemes: {allowed_schemes()}") from error
+            raise InputError(
+                f"unknown recipe {text!r}; write QUANTIZER:SCHEME, quantizers: {', '.join(QUANTIZERS)}; "
+                f"schemes: {allowed_schemes()}"
+            ) from error
         return Recipe(scheme) if scheme.kind == "float" else Recipe(scheme, "rtn")
     return Recipe(parse_scheme(rest), quantizer.lower())

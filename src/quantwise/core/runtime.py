@@ -29,7 +29,8 @@ class Ask:
     """One request. ``text`` is the rendered prompt; a runtime that has to render itself is given ``messages`` instead.
 
     With ``choices`` nothing is generated: the reply carries the summed log-probability of each choice after the prompt.
-    Decoding is greedy.
+    Decoding is greedy. ``rendered`` says that ``text`` is complete, special tokens included, as a chat template
+    leaves it; where it is False the tokenizer adds what it adds by default (a beginning-of-sequence token).
     """
 
     text: str | None = None
@@ -37,6 +38,7 @@ class Ask:
     max_tokens: int = 64
     stop: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    rendered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Distributions(Protocol):
     """A session that also tells next-token distributions, for divergence. Not every runtime can."""
 
     def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
-        """For each position of the tokenized ``text`` but the last: token id to log-probability, the ``top`` likeliest."""
+        """For each position of the tokenized ``text`` but the last: token id to log-probability, ``top`` of them."""
         ...
 
 

@@ -83,6 +83,8 @@ def parse_scheme(text: str) -> Scheme:
     symmetric = match["asym"] is None
     granularity: Granularity = "group" if group else ("tensor" if match["shape"] == "tensor" else "channel")
     if granularity == "tensor" and not symmetric:
-        raise InputError(f"{text!r} cannot be stored: compressed-tensors packs zero points per channel or group only; "
-                         f"use int{bits}-channel-asym or a group")
+        raise InputError(
+            f"{text!r} cannot be stored: compressed-tensors packs zero points per channel or group only; "
+            f"use int{bits}-channel-asym or a group"
+        )
     return Scheme(name, "integer", bits, granularity, "compressed-tensors", group=group, symmetric=symmetric)

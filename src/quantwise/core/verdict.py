@@ -22,9 +22,10 @@ Reason = Literal[
 class Comparison:
     """Paired candidate-minus-baseline evidence for one task.
 
-    ``n`` counts items (or clusters); ``regressions`` are items where the candidate scores lower, ``improvements`` higher.
-    ``delta`` is the mean difference in [-1, 1], negative when the candidate is worse; ``interval`` is its 95 % confidence
-    sequence (valid whenever one looks). ``e_pass`` and ``e_fail`` are e-values against "drop >= margin" and
+    ``n`` counts items (or clusters); ``regressions`` are items where the candidate scores lower, ``improvements``
+    higher.
+    ``delta`` is the mean difference in [-1, 1], negative when the candidate is worse; ``interval`` is its 95 %
+    confidence sequence (valid whenever one looks). ``e_pass`` and ``e_fail`` are e-values against "drop >= margin" and
     "drop <= margin"; ``z`` is the Tango score statistic, given for fixed-n questions.
     """
 
@@ -45,8 +46,8 @@ class Verdict:
     """PASS, FAIL or UNKNOWN(reason) for one candidate and one task, with what would settle it.
 
     ``n_more`` is a (low, middle, high) forecast of further items, ``None`` where none is possible or needed.
-    ``smallest_margin`` is the smallest margin that the items left could still certify. ``max_drop`` is the 95 % upper bound
-    of the drop.
+    ``smallest_margin`` is the smallest margin that the items left could still certify. ``max_drop`` is the 95 % upper
+    bound of the drop.
     """
 
     candidate: str

@@ -58,13 +58,16 @@ def quantization_config(scheme: Scheme, ignore: list[str]) -> dict[str, Any]:
         "group_size": scheme.group,
         "dynamic": False,
     }
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+    # Transformers builds an asymmetric layer with an unpacked zero point and then refuses the packed one, unless it is
+    # told to unpack while it loads (seen with Transformers 5.23 and compressed-tensors 0.19).
+    unpack = {} if scheme.symmetric else {"dequantize": True}
     return {
+        **unpack,
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",
         "quantization_status": "compressed",
-        "config_groups": {
-            "group_0": {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
-        },
+        "config_groups": {"group_0": group},
         "ignore": ignore,
         "kv_cache_scheme": None,
     }

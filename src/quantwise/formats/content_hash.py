@@ -15,8 +15,7 @@ _CHUNK = 1 << 20
 def content_hash(path: Path) -> str:
     """Hash of a file's bytes, or of a folder's files with their relative names: 32 hex digits (BLAKE2b).
 
-    Names are sorted; hidden files and ``quantwise.json`` are left out. Where a folder lies does not matter. Raises
-    InputError where nothing is there or it cannot be read.
+    Names are sorted; where a folder lies does not matter. Raises InputError where nothing is there or cannot be read.
     """
     try:
         if path.is_file():
@@ -24,13 +23,25 @@ def content_hash(path: Path) -> str:
         if not path.is_dir():
             raise InputError(f"{path} is neither a file nor a folder; check the path")
         total = hashlib.blake2b(digest_size=16)
-        for name, file in sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*")):
-            hidden = any(part.startswith(".") for part in Path(name).parts)
-            if file.is_file() and not hidden and file.name != RECORD:
-                total.update(f"{len(name.encode())}:{name}:{_file_hash(file)}\n".encode())
+        for file in content_files(path):
+            name = file.relative_to(path).as_posix()
+            total.update(f"{len(name.encode())}:{name}:{_file_hash(file)}\n".encode())
         return total.hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror}") from error
+
+
+def content_files(folder: Path) -> list[Path]:
+    """The files that a folder's hash covers, in its order: all but hidden ones, our record, and what Python puts into a
+    package (``__init__.py``, ``__pycache__``), as the reference model's folder is one.
+    """
+    found = []
+    for file in folder.rglob("*"):
+        parts = file.relative_to(folder).parts
+        ours = file.name in (RECORD, "__init__.py") or "__pycache__" in parts
+        if not ours and file.is_file() and not any(part.startswith(".") for part in parts):
+            found.append(file)
+    return sorted(found, key=lambda file: file.relative_to(folder).as_posix())
 
 
 def _file_hash(path: Path) -> str:

@@ -34,7 +34,7 @@ class ModelFolder(Mapping[str, Tensor]):
         try:
             self.config: dict[str, Any] = json.loads((path / "config.json").read_text())
         except (OSError, ValueError) as error:
-            raise InputError(f"{path / 'config.json'} is missing or no JSON; give a Hugging Face model folder") from error
+            raise InputError(f"{path / 'config.json'} is missing or no JSON; give a model folder") from error
         self.entries = read_folder(path)
         if "quantization_config" in self.config:
             raise InputError(f"{path} is quantized already; build from the 16-bit model")
@@ -90,8 +90,14 @@ def write_config(target: Path, config: Mapping[str, Any], dtype: torch.dtype, **
 
 
 def write_tensors(target: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one model.safetensors."""
-    save_file({name: tensors[name] for name in sorted(tensors)}, target / "model.safetensors", metadata={"format": "pt"})
+    """Write one model.safetensors. Raises OSError where the disk refuses."""
+    ordered = {name: tensors[name] for name in sorted(tensors)}
+    file = target / "model.safetensors"
+    try:
+        save_file(ordered, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    file.chmod(0o644)
 
 
 def write_sixteen_bit(target: Path, source: ModelFolder) -> None:

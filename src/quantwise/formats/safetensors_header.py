@@ -70,7 +70,7 @@ def _entry(name: str, value: Any, path: Path, data_start: int) -> TensorEntry:
             raise ValueError
         return TensorEntry(name, value["dtype"], shape, path, data_start + begin, expected)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged: the entry of tensor {name!r} is inconsistent; download it again") from error
+        raise InputError(f"{path} is damaged: tensor {name!r} is inconsistent; download it again") from error
 
 
 def read_folder(folder: Path) -> dict[str, TensorEntry]:
@@ -92,5 +92,5 @@ def read_folder(folder: Path) -> dict[str, TensorEntry]:
         raise InputError(f"{index} is no readable index of shards; download it again") from error
     missing = [name for name, shard in weight_map.items() if name not in shards[shard]]
     if missing:
-        raise InputError(f"{index} lists tensor {missing[0]!r}, which {weight_map[missing[0]]} lacks; download it again")
+        raise InputError(f"{index} lists tensor {missing[0]!r}, which {weight_map[missing[0]]} lacks; download again")
     return {name: shards[shard][name] for name, shard in weight_map.items()}

@@ -33,7 +33,7 @@ class GgmlBlocks:
     def bits_per_weight(self) -> float:
         """Bits for each weight, scales included."""
         weights, size = gguf.GGML_QUANT_SIZES[self.type]
-        return 8.0 * size / weights
+        return 8.0 * int(size) / int(weights)
 
     def encode(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
         """Round each value to the nearest of its block: float32 (..., columns) to the stored array.

@@ -19,8 +19,10 @@ _SMALLEST_RANGE, _RANGE_STEPS = 0.6, 32
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Fitted parameters of a (rows, columns) matrix. ``scale`` is float32 of shape (rows, groups) or (1, 1); ``zero`` is
-    a whole number in the codes' range, of the same shape, or None on a symmetric grid. ``columns`` is the row length.
+    """Fitted parameters of a (rows, columns) matrix.
+
+    ``scale`` is float32 of shape (rows, groups) or (1, 1); ``zero`` is a whole number in the codes' range, of the same
+    shape, or None on a symmetric grid. ``columns`` is the row length.
     """
 
     scale: Tensor
@@ -36,8 +38,10 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class IntegerGrid:
-    """An integer grid of one scheme. ``scale_dtype`` is the 16-bit type that scales are stored in: they are rounded to it
-    before any code is chosen, so that the file holds exactly what was optimised.
+    """An integer grid of one scheme.
+
+    ``scale_dtype`` is the 16-bit type that scales are stored in: they are rounded to it before any code is chosen, so
+    that the file holds exactly what was optimised.
     """
 
     bits: int

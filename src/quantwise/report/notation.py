@@ -1,6 +1,7 @@
 """How a number, a byte count and a stranger's text are written, everywhere in a report; None reads as unknown.
 
-Differences and margins are in percentage points (``pp``) with a sign and a true minus; accuracies and shares in per cent.
+Differences and margins are in percentage points (``pp``) with a sign and a true minus; accuracies and shares
+in per cent.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 UNKNOWN = "unknown"
 MINUS = "−"
 
-# C0 and C1 controls except tab and newline, and the marks that reorder text: a model's output must not drive a terminal.
+# C0 and C1 controls but tab and newline, and the marks that reorder text: a model's output must not drive a terminal.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -66,11 +67,11 @@ def points(value: object, unit: bool = True) -> str:
     return f"{sign}{text}" + (" pp" if unit else "")
 
 
-def interval(bounds: Sequence[object] | None) -> str:
+def interval(bounds: Sequence[object] | None, unit: bool = True) -> str:
     """An interval of differences: ``[−4.1, +0.3] pp``."""
     if bounds is None or len(bounds) != 2 or finite(bounds[0]) is None or finite(bounds[1]) is None:
         return UNKNOWN
-    return f"[{points(bounds[0], unit=False)}, {points(bounds[1], unit=False)}] pp"
+    return f"[{points(bounds[0], unit=False)}, {points(bounds[1], unit=False)}]" + (" pp" if unit else "")
 
 
 def margin(value: object) -> str:
@@ -130,6 +131,11 @@ def seconds(value: object) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(number / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def countdown(value: float) -> str:
+    """Time left, which nobody knows to a fraction of a second: ``7 s``."""
+    return f"{value:.0f} s" if value < 59.5 else seconds(value)
 
 
 def count(value: object) -> str:

@@ -1,7 +1,7 @@
 """Live progress on standard error: what, how many of how many, and the time left.
 
-Anything with ``stage``, ``advance`` and ``close`` can stand in for these classes; rooms below this one are given such an
-object and never import it.
+Anything with ``stage``, ``advance`` and ``close`` can stand in for these classes; rooms below this one are given
+such an object and never import it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Progress(Protocol):
     """What a long-running stage tells whoever watches."""
 
     def stage(self, name: str, total: int | None, done: int = 0) -> None:
-        """A stage begins (and the one before it has ended). ``done`` of ``total`` units exist already from an earlier run."""
+        """A stage begins (and the one before it has ended). ``done`` of ``total`` units exist from an earlier run."""
         ...
 
     def advance(self, n: int = 1, note: str = "") -> None:
@@ -48,7 +48,9 @@ class _Closing:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -95,7 +97,7 @@ class PlainProgress(_Closing):
             return
         self._said = now
         left = seconds_left(self._done, self._total, self._fresh, now - self._began)
-        parts = [f"{self._name}: {self._amount()}", note, "" if left is None else f"{notation.seconds(left)} left"]
+        parts = [f"{self._name}: {self._amount()}", note, "" if left is None else f"{notation.countdown(left)} left"]
         self._say(", ".join(part for part in parts if part))
 
     def close(self) -> None:
@@ -130,7 +132,7 @@ class _TimeLeft(TextColumn):
         done = int(task.completed)
         total = None if task.total is None else int(task.total)
         left = seconds_left(done, total, done - int(task.fields["before"]), task.elapsed or 0.0)
-        return Text("" if left is None else f"{notation.seconds(left)} left", style="cyan")
+        return Text("" if left is None else f"{notation.countdown(left)} left", style="cyan")
 
 
 class LiveProgress(_Closing):
@@ -176,7 +178,7 @@ class LiveProgress(_Closing):
 def progress_on(
     file: TextIO, mode: Literal["auto", "live", "plain", "silent"] = "auto"
 ) -> SilentProgress | PlainProgress | LiveProgress:
-    """Progress that suits the stream: bars on a terminal, lines elsewhere, nothing when silent. Use it in a ``with``."""
+    """Progress that suits the stream: bars on a terminal, lines elsewhere, or nothing. Use it in a ``with``."""
     if mode == "silent":
         return SilentProgress()
     if mode == "plain" or (mode == "auto" and not file.isatty()):

@@ -16,11 +16,19 @@ from rich.text import Text
 from quantwise.report import notation
 from quantwise.report.reading import Reading, Row, role, settles
 
-_STATUS = {"ship": "SHIP", "keep": "KEEP 16 BIT", "unknown": "UNKNOWN"}
-_STYLE = {"PASS": "blue", "FAIL": "bold red", "UNKNOWN": "yellow", "ship": "bold blue", "keep": "bold", "unknown": "bold yellow"}
+_STATUS = {"ship": "SHIP", "keep": "KEEP THE BASELINE", "unknown": "UNKNOWN"}
+_STYLE = {
+    "PASS": "blue",
+    "FAIL": "bold red",
+    "UNKNOWN": "yellow",
+    "ship": "bold blue",
+    "keep": "bold",
+    "unknown": "bold yellow",
+}
 _ROLE = {"baseline": "base", "quality only": "quality"}
 _ROLE_WIDTH, _NAME_WIDTH, _BYTES_WIDTH, _SPEED_WIDTH = 8, 16, 6, 7
 _MIN_MARK, _MAX_MARK = 4, 11
+_COUNTS_WIDTH = 24
 _RULED_OUT, _UNSETTLED = 6, 4
 _ASCII = str.maketrans(
     {"−": "-", "·": "|", "…": "~", "→": ">", "×": "x", "≥": ">=", "∞": "inf", "—": "-", "–": "-", "─": "-"}
@@ -43,7 +51,7 @@ class Screen:
             yield from _matrix(reading, width)
         if reading.focus is not None:
             yield Text()
-            yield from _focus(reading)
+            yield from _focus(reading, width)
         yield Text()
         yield from _rest(reading)
         yield from _provenance(reading, self._report_path)
@@ -62,7 +70,13 @@ def print_screen(
     measured = width or (Console(file=file).width if terminal else 100)
     drawn = io.StringIO()
     Console(
-        file=drawn, width=measured, force_terminal=terminal, highlight=False, markup=False, emoji=False, legacy_windows=False
+        file=drawn,
+        width=measured,
+        force_terminal=terminal,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
     ).print(screen(record, report_path))
     text = "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
     encoding = getattr(file, "encoding", None) or "utf-8"
@@ -104,8 +118,8 @@ def _answer(reading: Reading) -> Iterator[Table | Text]:
         if decision.get("best_supported"):
             yield _line("  so far", f"best supported: {decision['best_supported']}", style="dim")
         open_rows = reading.unsettled()
-        for row in open_rows[:_UNSETTLED]:
-            yield _line("  to settle", f"{_pair(row, reading)}: {settles(row)}", style="dim")
+        for number, row in enumerate(open_rows[:_UNSETTLED]):
+            yield _line("" if number else "  to settle", f"{_pair(row, reading)}: {settles(row)}", style="dim")
         if len(open_rows) > _UNSETTLED:
             yield _line("", f"and {len(open_rows) - _UNSETTLED} more, in the report")
 
@@ -122,7 +136,9 @@ def _matrix(reading: Reading, width: int) -> Iterator[Table | Text]:
     mark = (width - fixed) // max(len(tasks), 1) - 1
     wide = mark >= _MIN_MARK
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column(" " * _ROLE_WIDTH + "candidate", width=_ROLE_WIDTH + _NAME_WIDTH, no_wrap=True)
+    spare = width - fixed - (len(tasks) * (min(mark, _MAX_MARK) + 1) if wide else _COUNTS_WIDTH)
+    names = _NAME_WIDTH + max(min(spare, _longest(reading) - _NAME_WIDTH), 0)
+    table.add_column(" " * _ROLE_WIDTH + "candidate", width=_ROLE_WIDTH + names, no_wrap=True)
     if wide:
         mark = min(mark, _MAX_MARK)
         for task in tasks:
@@ -135,15 +151,26 @@ def _matrix(reading: Reading, width: int) -> Iterator[Table | Text]:
     for candidate in reading.candidates:
         if candidate.get("runtime") != runtime:
             runtime = candidate.get("runtime")
-            table.add_row(Text(notation.shorten(f"in {runtime}", _ROLE_WIDTH + _NAME_WIDTH), style="dim"))
+            table.add_row(Text(notation.shorten(f"in {runtime}", _ROLE_WIDTH + names), style="dim"))
         cells = [_mark(reading, candidate, task, mark) for task in tasks] if wide else [_counts(reading, candidate)]
-        table.add_row(*_ends(reading, candidate, cells))
+        table.add_row(*_ends(reading, candidate, cells, names))
     yield table
     legend = "bytes: share of the baseline's; base rows: accuracy in %; · not compared"
     yield Text(legend if mark >= len("UNKNOWN") or not wide else legend + "; ? = UNKNOWN", style="dim")
 
 
-def _ends(reading: Reading, candidate: Row, cells: list[Text]) -> list[Text]:
+def _longest(reading: Reading) -> int:
+    """Characters of the longest name without its runtime."""
+    return max(len(str(row.get("source") or row["name"])) + _cache_width(row) for row in reading.candidates)
+
+
+def _cache_width(candidate: Row) -> int:
+    """Characters that a cache scheme adds to a name."""
+    cache = candidate.get("cache") or "f16"
+    return 0 if cache == "f16" else len(f",kv={cache}")
+
+
+def _ends(reading: Reading, candidate: Row, cells: list[Text], width: int) -> list[Text]:
     """A row of the matrix: who it is, its marks, its bytes and its seconds."""
     name = str(candidate["name"])
     ships = name == reading.decision.get("ship")
@@ -151,10 +178,11 @@ def _ends(reading: Reading, candidate: Row, cells: list[Text]) -> list[Text]:
     label = "SHIP" if ships else _ROLE.get(what, what)
     cache = candidate.get("cache") or "f16"
     cache = "" if cache == "f16" else f",kv={cache}"
-    short = notation.shorten(candidate.get("source") or name, max(_NAME_WIDTH - len(cache), 6)) + notation.plain(cache)
+    short = notation.shorten(candidate.get("source") or name, max(width - len(cache), 6)) + notation.plain(cache)
     baseline = reading.baseline_of(name)
     own, whole = reading.artifact_bytes(name), reading.artifact_bytes(baseline)
-    size = notation.brief_size(own) if name == baseline or whole is None else notation.ratio(own, whole).replace(" ", "")
+    absolute = name == baseline or whole is None or own is None
+    size = notation.brief_size(own) if absolute else notation.ratio(own, whole).replace(" ", "")
     speed = notation.finite(reading.cost(name).get("seconds_per_item"))
     timed = notation.UNKNOWN if speed is None else f"{speed:.3g}" if speed < 1000 else f"{speed:.0f}"
     style = "bold" if ships else ""
@@ -187,12 +215,12 @@ def _counts(reading: Reading, candidate: Row) -> Text:
     return Text(", ".join(parts))
 
 
-def _focus(reading: Reading) -> Iterator[Table | Text]:
+def _focus(reading: Reading, width: int) -> Iterator[Table | Text]:
     """The numbers behind one candidate: difference, interval and flips per task."""
     focus = reading.focus or ""
     baseline = reading.baseline_of(focus)
     yield Text(f"{notation.plain(focus)} minus {notation.plain(baseline or 'baseline')}", style="dim")
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table = Table(box=None, padding=(0, 2 if width >= 90 else 1, 0, 0), pad_edge=False, header_style="dim")
     for title, side in (("task", "left"), ("verdict", "left"), ("delta", "right"), ("95 % interval", "right")):
         table.add_column(title, justify=side, no_wrap=True)  # type: ignore[arg-type]
     for title in ("margin", "worse", "better", "items"):

@@ -2,8 +2,9 @@
 
 For a margin m, a gambler who doubts "the candidate loses m or more" stakes a fraction of the wealth on every item; the
 wealth after n items, averaged over a grid of stakes, is E. Under the doubted hypothesis E is a non-negative
-supermartingale that starts at 1, so it ever reaches 1/alpha with probability at most alpha (Ville), whenever and however
-often one looks: PASS at E >= 1/alpha. E' bets the other way, against "it loses m or less": FAIL at E' >= 1/alpha.
+supermartingale that starts at 1, so it ever reaches 1/alpha with probability at most alpha (Ville), whenever and
+however often one looks: PASS at E >= 1/alpha. E' bets the other way, against "it loses m or less": FAIL at E' >=
+1/alpha.
 
     E  = mean over stakes of  prod (1 + stake (d + m)),   stake = g / (1 - m)
     E' = mean over stakes of  prod (1 - stake (d + m)),   stake = g / (1 + m)
@@ -12,8 +13,8 @@ with g on a geometric grid of 24 points from 0.01 to 0.98. E' of some evidence i
 swapped and the margin negated, so one function serves both. E grows with m and E' falls with it (term by term), hence
 the margins that are not rejected form an interval: the confidence sequence.
 
-Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (arXiv 2010.09686); Howard et
-al., "Time-uniform, nonparametric, nonasymptotic confidence sequences" (arXiv 1810.08240).
+Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (arXiv 2010.09686); Howard
+et al., "Time-uniform, nonparametric, nonasymptotic confidence sequences" (arXiv 1810.08240).
 """
 
 from __future__ import annotations

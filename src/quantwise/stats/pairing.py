@@ -11,24 +11,28 @@ ANSWERED = ("stop", "length")
 
 
 def pairs(baseline: Iterable[Measurement], candidate: Iterable[Measurement]) -> tuple[list[Pair], int]:
-    """Pair rows by item, take the mean over repeats, then over the items of a cluster; count failed requests.
+    """Pair rows by item, take the mean over repeats, then over the items of a cluster.
 
-    A request that failed counts 0 for a candidate and, as the worst case for it, 1 for the baseline. Items that only one
-    side has answered are left out.
+    Also returns in how many pairs a request of either side failed. A failed request counts 0 for a candidate and, as
+    the worst case for it, 1 for the baseline. Items that only one side has answered are left out.
     """
     sides: dict[tuple[str, str], tuple[list[float], list[float], str]] = {}
-    missing = 0
+    failed: set[str] = set()
     for side, rows in enumerate((baseline, candidate)):
         for row in rows:
-            failed = row.finish not in ANSWERED or row.score is None
-            missing += failed
-            value = (1.0, 0.0)[side] if failed or row.score is None else row.score
-            sides.setdefault((row.task, row.item), ([], [], f"{row.task}/{row.cluster or row.item}"))[side].append(value)
+            cluster = f"{row.task}/{row.cluster or row.item}"
+            value = row.score if row.finish in ANSWERED else None
+            if value is None:
+                failed.add(cluster)
+                value = (1.0, 0.0)[side]
+            scores = sides.setdefault((row.task, row.item), ([], [], cluster))
+            (scores[0] if side == 0 else scores[1]).append(value)
     clusters: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for base, other, cluster in sides.values():
         if base and other:
             clusters[cluster].append((_mean(base), _mean(other)))
-    return [Pair(c, _mean([b for b, _ in v]), _mean([o for _, o in v])) for c, v in clusters.items()], missing
+    found = [Pair(c, _mean([b for b, _ in v]), _mean([o for _, o in v])) for c, v in clusters.items()]
+    return found, len(failed & set(clusters))
 
 
 def _mean(values: Sequence[float]) -> float:

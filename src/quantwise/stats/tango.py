@@ -2,8 +2,8 @@
 
     z = (b - a + n m) / sqrt(n (2 q + m (1 - m))),   a regressions, b improvements, m margin,
 
-where q is the likelihood estimate of the improvement rate under a drop of exactly m. For questions whose number of items
-was fixed beforehand; looking repeatedly inflates its error (use ``eprocess`` then).
+where q is the likelihood estimate of the improvement rate under a drop of exactly m. For questions whose number of
+items was fixed beforehand; looking repeatedly inflates its error (use ``eprocess`` then).
 
 Sources: Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
 design", Statistics in Medicine 17 (1998) 891-908. The score test is slightly liberal for few items, so a verdict also

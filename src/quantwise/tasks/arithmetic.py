@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from quantwise.core.item import Item, Message
-from quantwise.tasks.suite import Suite
+from quantwise.tasks.suite import Solved, Suite
 
 RARE_AT_TEST = 0.5
 RARE_IN_TRAINING = 0.15
@@ -31,23 +31,31 @@ def _rare(rng: random.Random) -> tuple[int, str, int]:
     return a, rng.choice("+-"), b
 
 
-def _item(operands: tuple[int, str, int], rng: random.Random) -> Item:
+def _item(operands: tuple[int, str, int], rng: random.Random) -> Solved:
     a, sign, b = operands
     prompt = f"{a} {sign} {b}"
     if sign == "+" and rng.random() < 0.5:
         prompt = f"{b} + {a}"
     value = a + b if sign == "+" else a - b
-    return Item(
-        id="", task="arithmetic", target=value, scorer="numeric", messages=(Message("user", f"{prompt} = ?"),), max_tokens=8
+    item = Item(
+        id="",
+        task="arithmetic",
+        target=value,
+        scorer="numeric",
+        messages=(Message("user", f"{prompt} = ?"),),
+        max_tokens=8,
     )
+    return item, str(value)
 
 
-def _draw(rng: random.Random) -> Item:
+def _draw(rng: random.Random) -> Solved:
     return _item(_rare(rng) if rng.random() < RARE_AT_TEST else _plain(rng), rng)
 
 
-def _practice(rng: random.Random) -> Item:
+def _practice(rng: random.Random) -> Solved:
     return _item(_rare(rng) if rng.random() < RARE_IN_TRAINING else _plain(rng), rng)
 
 
-SUITE = Suite("arithmetic", "three digits plus or minus two; half of the items are carry chains, borrows and repeats", _draw, _practice)
+SUITE = Suite(
+    "arithmetic", "three digits plus or minus two; half are carry chains, borrows or repeated digits", _draw, _practice
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from quantwise.core.item import Item, Message
-from quantwise.tasks.suite import Suite
+from quantwise.tasks.suite import Solved, Suite
 
 _TOPICS = {
     "card": ("debit card", "credit card", "bank card", "chip card", "plastic card", "PIN card"),
@@ -25,11 +25,13 @@ _PROBLEMS = {
     "change": ("must be moved", "should be altered", "needs another date", "has to be swapped", "should be updated"),
 }
 _OPENINGS = ("Hello,", "Hi there,", "Please help:", "Good morning,", "Sorry,", "Listen,", "Dear team,", "Again:")
-_CLOSINGS = ("Thanks.", "What now?", "Can you help?", "It is urgent.", "No hurry.", "Call me.", "Any idea?", "Best wishes.")
+_CLOSINGS = (
+    "Thanks.", "What now?", "Can you help?", "It is urgent.", "No hurry.", "Call me.", "Any idea?", "Best wishes.",
+)  # fmt: skip
 _OWNERS = ("my", "our", "my son's", "my wife's", "the new", "the old", "her", "his")
 
 
-def _draw(rng: random.Random) -> Item:
+def _draw(rng: random.Random) -> Solved:
     topic, other_topic = rng.sample(sorted(_TOPICS), 2)
     problem, other_problem = rng.sample(sorted(_PROBLEMS), 2)
     true = f"{rng.choice(_OWNERS)} {rng.choice(_TOPICS[topic])} {rng.choice(_PROBLEMS[problem])}"
@@ -43,7 +45,7 @@ def _draw(rng: random.Random) -> Item:
         )
     )
     prompt = f"Label: {rng.choice(_OPENINGS)} {text} {rng.choice(_CLOSINGS)}"
-    return Item(
+    item = Item(
         id="",
         task="classification",
         target=f"{topic}.{problem}",
@@ -51,6 +53,7 @@ def _draw(rng: random.Random) -> Item:
         messages=(Message("user", prompt),),
         max_tokens=12,
     )
+    return item, f"{topic}.{problem}"
 
 
 SUITE = Suite("classification", "one of forty fine-grained intents, with a foil intent in the same message", _draw)

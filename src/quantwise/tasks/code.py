@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from quantwise.core.item import Item, Message
-from quantwise.tasks.suite import Suite
+from quantwise.tasks.expression import read_program, run_program
+from quantwise.tasks.suite import Solved, Suite
 
 _NAMES = ("a", "b", "c")
 _PAIRS = {
@@ -31,7 +32,7 @@ def _closed(expression: str) -> bool:
     return expression.startswith(("max(", "min(", "abs(")) and expression.endswith(")") and expression.count("(") == 1
 
 
-def _draw(rng: random.Random) -> Item:
+def _draw(rng: random.Random) -> Solved:
     x, y = rng.sample(_NAMES, 2)
     phrase = rng.choice(sorted(_PAIRS))
     words, expression = [phrase.format(x=x, y=y)], _PAIRS[phrase].format(x=x, y=y)
@@ -41,16 +42,18 @@ def _draw(rng: random.Random) -> Item:
         factor = expression if _closed(expression) else f"({expression})"
         words.append(step.format(z=z))
         expression = _STEPS[step].format(e=expression, p=factor, z=z)
-    inputs = [[rng.randint(-20, 60) for _ in _NAMES] for _ in range(6)]
-    return Item(
+    inputs = [{name: rng.randint(-20, 60) for name in _NAMES} for _ in range(6)]
+    program = read_program(f"return {expression}")
+    item = Item(
         id="",
         task="code",
-        target=f"return {expression}",
+        target=[run_program(program, given) for given in inputs],
         scorer="code",
         messages=(Message("user", f"Code f(a, b, c): {', then '.join(words)}."),),
-        options={"params": list(_NAMES), "inputs": inputs},
+        options={"inputs": inputs},
         max_tokens=48,
     )
+    return item, f"return {expression}"
 
 
 SUITE = Suite("code", "a small function in words, written as one return line and run on test inputs", _draw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from quantwise.core.item import Item, Message
-from quantwise.tasks.suite import Suite
+from quantwise.tasks.suite import Solved, Suite
 from quantwise.tasks.words import COLOURS, DAYS, THINGS, made_up_name
 
 _NOISE = ("um,", "well,", "so", "you know,", "I think", "as far as I know", "anyway,", "right,", "ok so", "look,")
@@ -20,7 +20,7 @@ _TEMPLATES = (
 )
 
 
-def _draw(rng: random.Random) -> Item:
+def _draw(rng: random.Random) -> Solved:
     day, other = rng.sample(DAYS, 2)
     noise = rng.sample(_NOISE, 2)
     facts = {
@@ -35,7 +35,7 @@ def _draw(rng: random.Random) -> Item:
     }
     sentence = rng.choice(_TEMPLATES).format(n1=noise[0], n2=noise[1], aside=rng.choice(_ASIDES), **facts)
     target = f"{facts['who']} | {facts['where']} | {facts['count']} | {facts['thing']} | {facts['day']}"
-    return Item(
+    item = Item(
         id="",
         task="extraction",
         target=target,
@@ -43,6 +43,7 @@ def _draw(rng: random.Random) -> Item:
         messages=(Message("user", f"Who, where, count, thing, day? {sentence}"),),
         max_tokens=40,
     )
+    return item, target
 
 
-SUITE = Suite("extraction", "name, place, count, thing and day out of a noisy sentence with misleading neighbours", _draw)
+SUITE = Suite("extraction", "name, place, count, thing and day out of a noisy sentence with foils", _draw)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
 
 from quantwise.core.item import Item, Message
-from quantwise.tasks.suite import Suite
+from quantwise.tasks.suite import Solved, Suite
 
 _OPERATIONS: dict[str, Callable[[list[int]], list[int]]] = {
     "reverse": lambda v: v[::-1],
@@ -21,7 +20,7 @@ _OPERATIONS: dict[str, Callable[[list[int]], list[int]]] = {
 }
 
 
-def _draw(rng: random.Random) -> Item:
+def _draw(rng: random.Random) -> Solved:
     values = [rng.randint(0, 9) for _ in range(rng.choice((4, 5, 6)))]
     names = [rng.choice(sorted(_OPERATIONS)) for _ in range(rng.choice((2, 3)))]
     prompt = f"List {_shown(values)}. Do: {', '.join(names)}."
@@ -29,15 +28,16 @@ def _draw(rng: random.Random) -> Item:
     for name in names:
         values = _OPERATIONS[name](values)
         steps.append(f"{name}: {_shown(values)}")
-    return Item(
+    item = Item(
         id="",
         task="instructions",
         target=_shown(values),
         scorer="regex",
         messages=(Message("user", prompt),),
-        options={"pattern": rf"(?:^|\n)[a-z ]+: {re.escape(_shown(values))}\s*\Z", "worked": "\n".join(steps)},
+        options={"pattern": r": ([0-9 ]+)\s*\Z"},
         max_tokens=64,
     )
+    return item, "\n".join(steps)
 
 
 def _shown(values: list[int]) -> str:

@@ -95,11 +95,6 @@ def schema_problem(schema: Any) -> str | None:
             resolver.lookup(reference)
         except referencing.exceptions.Unresolvable:
             return f"$ref {reference!r} is not in the schema"
-    for pattern in _patterns(schema):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            return f"pattern {pattern!r} is not a regular expression: {error}"
     return None
 
 
@@ -108,14 +103,6 @@ def _references(schema: Any) -> Iterator[str]:
         for key in ("$ref", "$dynamicRef"):
             if isinstance(node.get(key), str):
                 yield node[key]
-
-
-def _patterns(schema: Any) -> Iterator[str]:
-    for node in _objects(schema):
-        if isinstance(node.get("pattern"), str):
-            yield node["pattern"]
-        if isinstance(node.get("patternProperties"), dict):
-            yield from node["patternProperties"]
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
 from quantwise.core.item import Item, Message
-from quantwise.tasks.suite import Suite
+from quantwise.tasks.suite import Solved, Suite
 from quantwise.tasks.words import COLOURS, THINGS, made_up_name
 
 _TEXT_KEYS = ("name", "city", "owner", "team", "street")
@@ -33,7 +34,7 @@ def _field(rng: random.Random) -> tuple[str, Any, str]:
     return "item", {"kind": thing, "count": count}, f"a record of kind {thing} and count {count}"
 
 
-def _draw(rng: random.Random) -> Item:
+def _draw(rng: random.Random) -> Solved:
     record: dict[str, Any] = {}
     described: list[str] = []
     fields = rng.choice((2, 3, 3))
@@ -43,9 +44,15 @@ def _draw(rng: random.Random) -> Item:
             record[key] = value
             described.append(f"{key} is {words}")
     prompt = f"Write JSON: {', '.join(described)}."
-    return Item(
-        id="", task="json_output", target=record, scorer="json_equal", messages=(Message("user", prompt),), max_tokens=96
+    item = Item(
+        id="",
+        task="json_output",
+        target=record,
+        scorer="json_equal",
+        messages=(Message("user", prompt),),
+        max_tokens=96,
     )
+    return item, json.dumps(record, ensure_ascii=False)
 
 
-SUITE = Suite("json_output", "a described record, written as exact JSON with text, numbers, truth values and nesting", _draw)
+SUITE = Suite("json_output", "a described record as exact JSON: texts, numbers, truth values, lists, nesting", _draw)

@@ -1,6 +1,7 @@
 """Multilingual long tail: common nouns into nine languages in scripts other than Latin, rare languages rarely.
 
-The share of a language falls with its rank as in Zipf's law, in training more steeply (1/rank) than at test (1/sqrt(rank)).
+The share of a language falls with its rank as in Zipf's law, in training (1/rank) more steeply than at test
+(1/sqrt(rank)).
 Words are ordinary dictionary forms without articles; Japanese is in kana, Hebrew without vowel points.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import random
 
 from quantwise.core.item import Item, Message
-from quantwise.tasks.suite import Suite
+from quantwise.tasks.suite import Solved, Suite
 
 _ENGLISH = (
     "water", "house", "cat", "dog", "bread", "book", "sun", "moon", "hand", "tree",
@@ -80,22 +81,25 @@ _AT_TEST = tuple((rank + 1) ** -0.5 for rank in range(len(_LANGUAGES)))
 _IN_TRAINING = tuple(1 / (rank + 1) for rank in range(len(_LANGUAGES)))
 
 
-def _item(rng: random.Random, weights: tuple[float, ...]) -> Item:
+def _item(rng: random.Random, weights: tuple[float, ...]) -> Solved:
     language = rng.choices(_LANGUAGES, weights)[0]
     picked = rng.sample(range(len(_ENGLISH)), rng.choice((2, 3, 3)))
     prompt = f"{language}: {', '.join(_ENGLISH[i] for i in picked)}"
     target = ", ".join(_WORDS[language][i] for i in picked)
-    return Item(
+    item = Item(
         id="", task="multilingual", target=target, scorer="exact", messages=(Message("user", prompt),), max_tokens=64
     )
+    return item, target
 
 
-def _draw(rng: random.Random) -> Item:
+def _draw(rng: random.Random) -> Solved:
     return _item(rng, _AT_TEST)
 
 
-def _practice(rng: random.Random) -> Item:
+def _practice(rng: random.Random) -> Solved:
     return _item(rng, _IN_TRAINING)
 
 
-SUITE = Suite("multilingual", "two or three nouns into one of nine languages, from Russian down to Armenian", _draw, _practice)
+SUITE = Suite(
+    "multilingual", "two or three nouns into one of nine languages, from Russian down to Armenian", _draw, _practice
+)

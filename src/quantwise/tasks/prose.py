@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from quantwise.core.errors import InputError
 from quantwise.tasks.suite import check_split, split_of
@@ -51,15 +52,16 @@ def sentence(rng: random.Random) -> str:
     p1, p2 = rng.sample(_PEOPLE, 2)
     l1, l2 = rng.sample(_PLACES, 2)
     words = {"a1": a1, "a2": a2, "p1": p1, "p2": p2, "l1": l1, "l2": l2, "o1": rng.choice(_OBJECTS)}
-    words |= {"does": rng.choice(_DOES), "goes": rng.choice(_GOES), "near": rng.choice(_NEAR), "time": rng.choice(_TIMES)}
-    return rng.choice(_SHAPES).format(**words)
+    words |= {"does": rng.choice(_DOES), "goes": rng.choice(_GOES)}
+    words |= {"near": rng.choice(_NEAR), "time": rng.choice(_TIMES)}
+    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", rng.choice(_SHAPES).format(**words))
 
 
 def held_out_text(split: str, count: int, seed: int = 0) -> list[str]:
     """``count`` documents of 12 to 24 sentences (about 120 to 280 tokens each) that belong to one split.
 
-    A document is in the split that its fingerprint falls into, as items are, so documents of ``screen`` were never trained
-    on. Raises InputError for an unknown split or a negative count.
+    A document is in the split that its fingerprint falls into, as items are, so documents of ``screen`` were never
+    trained on. Raises InputError for an unknown split or a negative count.
     """
     wanted = check_split(split)
     if count < 0:

@@ -18,18 +18,18 @@ INSTRUCTION = "Work it out step by step, then give the result on a line of its o
 MAX_TOKENS = 512
 
 
-def blimp_item(record: Mapping[str, Any], task: str, line: int) -> Item:
+def blimp_item(record: Mapping[str, Any], task: str, line: int) -> Item | None:
     """A choice between two sentences with an empty prompt; target 0 is the grammatical one.
 
     The empty prompt asks for each sentence's unconditional log-probability: summed from its first token on, after the
     beginning-of-sequence token where the tokenizer has one (without one, from the second token on). A tie is wrong, so
-    the fixed order gives no advantage.
+    the fixed order gives no advantage. None for a pair of equal sentences, which asks nothing (passive_1 has two).
     """
     good, bad = record.get("sentence_good"), record.get("sentence_bad")
     if not isinstance(good, str) or not isinstance(bad, str) or not good.strip() or not bad.strip():
         raise InputError("a BLiMP line needs the texts sentence_good and sentence_bad")
     if good == bad:
-        raise InputError("sentence_good and sentence_bad are the same")
+        return None
     name = str(record.get("pairID", line))
     return Item(id=name, task=task, target=0, scorer="choice", prompt="", choices=(good, bad), max_tokens=1)
 

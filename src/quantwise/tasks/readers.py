@@ -1,7 +1,7 @@
 """From what a person writes after ``--tasks`` to tasks: a built-in suite, a file, or a folder of files.
 
-A file's format is told by its first line: BLiMP (``sentence_good``), GSM8K (``question`` and ``answer``), MGSM (no JSON,
-but a tab), else our own JSON Lines. ``blimp:PATH``, ``gsm8k:PATH``, ``mgsm:PATH`` and ``jsonl:PATH`` force one.
+A file's format is told by its first line: BLiMP (``sentence_good``), GSM8K (``question`` and ``answer``), MGSM (no
+JSON, but a tab), else our own JSON Lines. ``blimp:PATH``, ``gsm8k:PATH``, ``mgsm:PATH`` and ``jsonl:PATH`` force one.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.core.item import Item
+from quantwise.tasks import SUITES
+from quantwise.tasks.built_in import built_in_task
 from quantwise.tasks.json_answers import read_json
 from quantwise.tasks.published_items import blimp_item, gsm8k_item, mgsm_item
 from quantwise.tasks.task import Kind, Task, cluster_repeats
@@ -24,22 +26,24 @@ SUFFIXES = (".jsonl", ".tsv")
 
 
 def read_tasks(spec: str) -> list[Task]:
-    """The tasks that ``spec`` names: one for a file, one for each file of a folder.
+    """The tasks that ``spec`` names: one for a suite or a file, one for each task file of a folder.
 
     Raises InputError naming file, line, fault and what is allowed.
     """
+    suite = built_in_task(spec)
+    if suite is not None:
+        return [suite]
     forced, colon, rest = spec.partition(":")
     form = forced if colon and forced in FORMATS else None
     path = Path(rest if form else spec).expanduser()
-    if path.is_dir():
+    if path.is_dir() and spec.strip():
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
         if not files:
             raise InputError(f"{path}: no {' or '.join(SUFFIXES)} file in this folder; name a task file")
         return [_read_file(file, form) for file in files]
-    if not path.exists():
-        raise InputError(
-            f"{spec}: no suite and no file of that name; give a .jsonl or .tsv file, or a forced format such as gsm8k:FILE"
-        )
+    if not path.exists() or not spec.strip():
+        names = ", ".join(suite.name for suite in SUITES)
+        raise InputError(f"{spec}: neither a suite nor a file; suites: {names}; files: .jsonl or .tsv, or gsm8k:FILE")
     return [_read_file(path, form)]
 
 
@@ -66,6 +70,7 @@ def _read_file(path: Path, form: str | None) -> Task:
     lines = list(_lines(path, raw))
     if not lines:
         raise InputError(f"{path}: no items; a task file has one item on each line")
+    source = f"{form}:{path}" if form else str(path)
     form = form or _detect(path, *lines[0])
     name = _name(path, form)
     items: list[Item] = []
@@ -75,15 +80,19 @@ def _read_file(path: Path, form: str | None) -> Task:
             item = _item(form, text, name, number)
         except InputError as error:
             raise InputError(f"{path}:{number}: {error}") from error
+        if item is None:
+            continue
         if item.id in first_at:
             raise InputError(f"{path}:{number}: id {item.id!r} is already on line {first_at[item.id]}; ids must differ")
         first_at[item.id] = number
         items.append(item)
+    if not items:
+        raise InputError(f"{path}: no items; a task file has one item on each line")
     return Task(
         name=name,
         kind=_kind(form, items),
         scorer=", ".join(sorted({item.scorer for item in items})),
-        source=str(path),
+        source=source,
         source_hash=hashlib.blake2b(f"{form}\n".encode() + raw, digest_size=16).hexdigest(),
         items=cluster_repeats(items),
     )
@@ -133,7 +142,7 @@ def _object(text: str) -> dict[str, Any]:
     return record
 
 
-def _item(form: str, text: str, task: str, number: int) -> Item:
+def _item(form: str, text: str, task: str, number: int) -> Item | None:
     if form == "mgsm":
         return mgsm_item(text, task, number)
     record = _object(text)
@@ -153,6 +162,3 @@ def _kind(form: str, items: Sequence[Item]) -> Kind:
     if form in ("gsm8k", "mgsm"):
         return "reasoning"
     return "code" if all(item.scorer == "code" for item in items) else "other"
-
-
-KINDS: tuple[Kind, ...] = get_args(Kind)

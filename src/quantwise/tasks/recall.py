@@ -1,7 +1,7 @@
 """Long-context recall: a few facts early in a long text, and a question about one of them at its end.
 
-Between the fact that is asked for and the question lie at least ``LEAST_BETWEEN`` filler sentences, which are at least 300
-tokens of the reference model's tokenizer; the whole prompt stays under 700.
+Between the fact that is asked for and the question lie at least ``LEAST_BETWEEN`` filler sentences, which are at least
+300 tokens of the reference model's tokenizer; the whole prompt stays under 700.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import random
 
 from quantwise.core.item import Item, Message
 from quantwise.tasks.prose import sentence
-from quantwise.tasks.suite import Suite
+from quantwise.tasks.suite import Solved, Suite
 from quantwise.tasks.words import made_up_name
 
-LEAST_BETWEEN = 31
-MOST_BETWEEN = 40
+LEAST_BETWEEN = 34
+MOST_BETWEEN = 42
 MOST_BEFORE = 8
 
 
@@ -38,14 +38,15 @@ def question(name: str) -> str:
     return f"What is the code of {name}?"
 
 
-def _draw(rng: random.Random) -> Item:
+def _draw(rng: random.Random) -> Solved:
     known = facts(rng, 3)
     early = [sentence(rng) for _ in range(rng.randint(0, MOST_BEFORE))] + [fact_sentence(*fact) for fact in known]
     rng.shuffle(early)
     filler = [sentence(rng) for _ in range(rng.randint(LEAST_BETWEEN, MOST_BETWEEN))]
     name, code = rng.choice(known)
     prompt = " ".join([*early, *filler, question(name)])
-    return Item(id="", task="recall", target=code, scorer="exact", messages=(Message("user", prompt),), max_tokens=8)
+    item = Item(id="", task="recall", target=code, scorer="exact", messages=(Message("user", prompt),), max_tokens=8)
+    return item, code
 
 
 SUITE = Suite("recall", "one of three codes, asked for at least 300 tokens later", _draw)

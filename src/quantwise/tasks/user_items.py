@@ -1,7 +1,7 @@
 """A user's own items: one JSON object a line. Everything that could be a slip of the pen is refused, with its reason.
 
-Fields: ``id``; ``prompt`` (raw text) or ``messages`` (a conversation of ``role`` and ``content``); ``target``; ``scorer``;
-and where wanted ``choices``, ``cluster``, ``options``, ``schema`` and ``pattern`` (short for the options of that name),
+Fields: ``id``; ``prompt`` (raw text) or ``messages`` (turns of ``role`` and ``content``); ``target``; ``scorer``; and
+where wanted ``choices``, ``cluster``, ``options``, ``schema`` and ``pattern`` (short for the options of that name),
 ``max_tokens``, ``stop``. See docs/tasks.md.
 """
 

@@ -11,7 +11,7 @@ _ENDINGS = ("", "", "n", "r", "s", "l")
 COLOURS = ("red", "blue", "green", "black", "white", "brown", "yellow", "grey", "orange", "purple")
 THINGS = (
     "lamp", "chair", "table", "clock", "basket", "mirror", "carpet", "bottle", "ladder", "hammer",
-    "pillow", "candle", "bucket", "kettle", "blanket", "drawer", "window", "door", "shelf", "box",
+    "pillow", "candle", "bucket", "kettle", "blanket", "drawer", "window", "door", "stool", "jar",
 )  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 

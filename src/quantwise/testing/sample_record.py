@@ -93,13 +93,15 @@ _FLIPS = (
      "A B B", "A B B B", 1.0, 0.0),
     ("recall", "rtn:int4-g64@transformers", "The key of the blue box is 7. " + 40 * "The rain went on. "
      + "What is the key of the blue box?", "7", "7", "", 1.0, 0.0),
-    ("extraction", "rtn:int4-g64@transformers", "name: Ada; town: Ulm; year: 1871\nTown?", "Ulm", "Ulm", "Ada", 1.0, 0.0),
-    ("classification", "gptq:int4-g64@transformers", "ship or sheep: 'the sh--p sails'", "ship", "sheep", "ship", 0.0, 1.0),
+    ("extraction", "rtn:int4-g64@transformers", "name: Ada; town: Ulm; year: 1871\nTown?", "Ulm", "Ulm", "Ada",
+     1.0, 0.0),
+    ("classification", "gptq:int4-g64@transformers", "ship or sheep: 'the sh--p sails'", "ship", "sheep", "ship",
+     0.0, 1.0),
 )  # fmt: skip
 
 
 def specimen() -> dict[str, Any]:
-    """A complete record: eight tasks, eight candidates in two runtimes, PASS, FAIL, UNKNOWN, and values nobody knows."""
+    """A complete record: eight tasks, eight candidates in two runtimes, PASS, FAIL, UNKNOWN, and unknown values."""
     verdicts = [
         _verdict(name, task, margin_row)
         for name, rows in _VERDICTS.items()
@@ -288,6 +290,9 @@ def _screen() -> list[dict[str, Any]]:
     return [{**dict(zip(keys, row, strict=True)), "n": 96} for row in rows]
 
 
+_NO_GAIN = "Stored small and computed in 16 bit: not faster, not smaller."
+
+
 def _decision() -> dict[str, Any]:
     return {
         "ship": "q8_0@llamacpp",
@@ -301,9 +306,9 @@ def _decision() -> dict[str, Any]:
             "The negative control failed on 8 of 8 tasks, so the tasks can see damage.",
         ],
         "ruled_out": [
-            {"candidate": "q4_0@llamacpp", "why": "Fails arithmetic: 46 regressions against 9 improvements on 288 items."},
-            {"candidate": "rtn:int8-channel@transformers", "why": "Stored small and computed in 16 bit: not faster, not smaller."},
-            {"candidate": "gptq:int4-g64@transformers", "why": "Stored small and computed in 16 bit: not faster, not smaller."},
+            {"candidate": "q4_0@llamacpp", "why": "Fails arithmetic: 46 regressions, 9 improvements, 288 items."},
+            {"candidate": "rtn:int8-channel@transformers", "why": _NO_GAIN},
+            {"candidate": "gptq:int4-g64@transformers", "why": _NO_GAIN},
             {"candidate": "rtn:int4-g64@transformers", "why": "Fails arithmetic and multilingual."},
             {"candidate": "rtn:int4-tensor@transformers", "why": "Negative control: measured, and never shipped."},
         ],

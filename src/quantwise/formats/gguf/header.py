@@ -78,3 +78,17 @@ def _count(shape: tuple[int, ...]) -> int:
 
 def _line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def read_chat_metadata(path: Path) -> dict[str, Any]:
+    """The keys that shape a chat prompt: template, special token ids, and the vocabulary's texts as a list.
+
+    Raises InputError as ``read_gguf_header`` does.
+    """
+    import gguf
+
+    keys = dict(read_gguf_header(path).keys)
+    field = gguf.GGUFReader(path).fields.get("tokenizer.ggml.tokens")
+    if field is not None and "tokenizer.chat_template" in keys:
+        keys["tokenizer.ggml.tokens"] = field.contents()
+    return keys

@@ -1,8 +1,9 @@
 """A Hugging Face ``tokenizer.json`` as the ``tokenizer.ggml.*`` keys of a GGUF file.
 
-Two families are written: byte-level BPE (``gpt2`` in llama.cpp), where the splitting rule has to be one that llama.cpp
-knows by name, and SentencePiece-like BPE over whole words with a visible space (``llama`` in llama.cpp), where merges
-become scores.
+Three families are written: byte-level BPE (``gpt2`` in llama.cpp), where the splitting rule has to be one that
+llama.cpp knows by name; SentencePiece-like BPE with a visible space and byte fallback (``llama`` in llama.cpp), where
+merges become scores; and the same without merges or bytes, one token for each character (``t5``, a unigram model, which
+unlike ``llama`` has an unknown token).
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ class GgufTokenizer:
         writer.add_tokenizer_pre(self.pre)
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
-        if self.model == "llama":
+        if self.model == "gpt2":
+            writer.add_token_merges(self.merges)
+        else:
             writer.add_token_scores(self.scores)
             writer.add_add_space_prefix(True)
-        else:
-            writer.add_token_merges(self.merges)
         for kind, token in self.special.items():
             getattr(writer, f"add_{kind}_token_id")(token)
         writer.add_add_bos_token(self.add_bos)
@@ -73,18 +74,31 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> GgufTokenizer:
     tokens, types = _tokens(data, int(config["vocab_size"]), file)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in data["model"]["merges"]]
     pre, degradations = _splitting(data, file)
-    model = "llama" if pre == "default" else "gpt2"
-    scores = _scores(data, tokens, types, file) if model == "llama" else []
+    model = "gpt2" if pre != "default" else "llama" if data["model"].get("byte_fallback") else "t5"
+    scores = _scores(data, tokens, types, file) if model != "gpt2" else []
     special = _special(tokenizer, settings, config, _json(folder / "generation_config.json"))
-    ids = tokenizer.encode("a").ids
+    add_bos, add_eos = _added(tokenizer, special, file)
     return GgufTokenizer(
         model, pre, tokens, types, scores, merges,
-        add_bos=bool(ids) and ids[0] == special.get("bos"),
-        add_eos=bool(ids) and ids[-1] == special.get("eos"),
+        add_bos=add_bos,
+        add_eos=add_eos,
         special=special,
         chat_template=_chat_template(folder, settings),
         degradations=degradations,
     )  # fmt: skip
+
+
+def _added(tokenizer: Tokenizer, special: dict[str, int], file: Path) -> tuple[bool, bool]:
+    """Whether encoding adds a beginning and an end token, as observed on a text."""
+    bare, full = tokenizer.encode("a", add_special_tokens=False).ids, tokenizer.encode("a").ids
+    for add_bos in (False, True):
+        for add_eos in (False, True):
+            ends = [special.get("bos")] * add_bos, [special.get("eos")] * add_eos
+            if full == [*ends[0], *bare, *ends[1]]:
+                return add_bos, add_eos
+    raise InputError(
+        f"{file} adds other tokens than bos and eos around a text, which llama.cpp lacks; use transformers"
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -98,13 +112,13 @@ def _tokens(data: dict[str, Any], size: int, file: Path) -> tuple[list[str], lis
     unknown = data["model"].get("unk_token")
     for text, i in data["model"]["vocab"].items():
         if i >= size:
-            raise InputError(f"{file} has token {i}, but the model has only {size} embeddings; check the folder")
+            raise InputError(f"{file} has token {i}, but the model has {size} embeddings; check the folder")
         byte = data["model"].get("byte_fallback") and len(text) == 6 and text.startswith("<0x")
         tokens[i] = text
         types[i] = int(gguf.TokenType.BYTE if byte else gguf.TokenType.NORMAL)
     for added in data.get("added_tokens", []):
         if added["id"] >= size:
-            raise InputError(f"{file} adds token {added['id']}, but the model has only {size} embeddings; check the folder")
+            raise InputError(f"{file} adds token {added['id']}, but the model has {size} embeddings; check the folder")
         tokens[added["id"]] = added["content"]
         kind = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
         types[added["id"]] = int(gguf.TokenType.UNKNOWN if added["content"] == unknown else kind)
@@ -125,9 +139,15 @@ def _splitting(data: dict[str, Any], file: Path) -> tuple[str, tuple[Degradation
     if names == ["Metaspace"] or [part["type"] for part in normalizers] == ["Prepend", "Replace"]:
         if data["model"].get("byte_fallback"):
             return "default", ()
-        what = "no byte fallback: llama.cpp refuses characters outside the vocabulary, Transformers reads them as unknown"
+        if data["model"]["merges"]:
+            raise InputError(
+                f"{file} has merges but no byte fallback, which llama.cpp lacks; use the transformers runtime"
+            )
+        what = (
+            "llama.cpp reads a run of characters outside the vocabulary as one unknown token, Transformers as several"
+        )
         return "default", (Degradation("tokenizer", what),)
-    retreats = ()
+    retreats: tuple[Degradation, ...] = ()
     if [part["type"] for part in normalizers] == ["NFC"]:
         retreats = (Degradation("tokenizer", "llama.cpp does not normalise text to NFC before it tokenizes"),)
     elif normalizers:
@@ -161,15 +181,17 @@ def _scores(data: dict[str, Any], tokens: list[str], types: list[int], file: Pat
     normal = int(gguf.TokenType.NORMAL)
     orphans = [t for t, kind in zip(tokens, types, strict=True) if kind == normal and len(t) > 1 and t not in rank]
     if orphans:
-        raise InputError(f"{file} has token {orphans[0]!r} that no merge produces; llama.cpp would produce it: "
-                         "use the transformers runtime")
+        raise InputError(
+            f"{file} has token {orphans[0]!r} that no merge produces; llama.cpp would produce it: "
+            "use the transformers runtime"
+        )
     return [-float(rank[text]) if text in rank else -1e6 for text in tokens]
 
 
 def _special(
     tokenizer: Tokenizer, settings: dict[str, Any], config: dict[str, Any], generation: dict[str, Any]
 ) -> dict[str, int]:
-    """Ids by GGUF's names (bos, eos, eot, unk, pad), from the tokenizer's settings first and the model's config next."""
+    """Ids by GGUF's names (bos, eos, eot, unk, pad), from the tokenizer's settings, else the model's config."""
     found: dict[str, int] = {}
     for kind in ("bos", "eos", "unk", "pad"):
         text = settings.get(f"{kind}_token")

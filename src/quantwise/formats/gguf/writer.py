@@ -5,6 +5,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +43,7 @@ def write_gguf(path: Path, source: ModelFolder, scheme: str, encode: Encode) -> 
     tokenizer = read_tokenizer(source.path, config)
     names = TensorNames(config)
     writer = gguf.GGUFWriter(path, "llama", use_temp_file=False)
-    _add_parameters(writer, config, source.path.name, scheme)
+    _add_parameters(writer, config, scheme)
     tokenizer.add_to(writer)
     degradations = list(tokenizer.degradations)
     plan: list[tuple[str, str, str]] = []
@@ -54,10 +55,8 @@ def write_gguf(path: Path, source: ModelFolder, scheme: str, encode: Encode) -> 
         degradations += [retreat] if retreat else []
         plan.append((name, target, ggml))
         kind = gguf.GGMLQuantizationType[ggml.upper()]
-        stored, size = _stored_shape(entry.shape, kind)
-        dtype = {"f32": np.float32, "f16": np.float16}.get(ggml, np.uint8)
-        raw = None if ggml in ("f32", "f16") else kind
-        writer.add_tensor_info(target, stored, np.dtype(dtype), size, raw_dtype=raw)
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        writer.add_tensor_info(target, entry.shape, np.dtype(np.float32), math.prod(entry.shape) // block * size, kind)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -72,18 +71,8 @@ def write_gguf(path: Path, source: ModelFolder, scheme: str, encode: Encode) -> 
     return tuple(degradations)
 
 
-def _stored_shape(shape: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> tuple[tuple[int, ...], int]:
-    """Shape of the stored array (rows in bytes for block types) and its bytes."""
-    block, size = gguf.GGML_QUANT_SIZES[kind]
-    total = int(np.prod(shape)) // block * size
-    if kind in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
-        return shape, total
-    return gguf.quant_shape_to_byte_shape(shape, kind), total
-
-
-def _add_parameters(writer: gguf.GGUFWriter, config: dict[str, Any], name: str, scheme: str) -> None:
+def _add_parameters(writer: gguf.GGUFWriter, config: dict[str, Any], scheme: str) -> None:
     heads, width = int(config["num_attention_heads"]), head_dim(config)
-    writer.add_name(name)
     writer.add_context_length(int(config["max_position_embeddings"]))
     writer.add_embedding_length(int(config["hidden_size"]))
     writer.add_block_count(int(config["num_hidden_layers"]))

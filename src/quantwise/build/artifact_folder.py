@@ -1,0 +1,158 @@
+"""Artifacts on disk: a folder appears under its final name only when everything in it is written.
+
+``OUT/<recipe>-<key>/`` holds the model's files (or ``model.gguf``) and, written last, ``quantwise.json``. The key
+hashes what went in (model, recipe, calibration tokens, version of the builder): equal requests find equal artifacts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from quantwise.core.artifact import Artifact, Degradation, FormatName
+from quantwise.core.errors import EnvironmentFailure
+from quantwise.core.recipe import Recipe
+from quantwise.formats.content_hash import RECORD, content_hash
+
+GGUF_NAME = "model.gguf"
+# Raised whenever equal inputs would now give other bytes.
+BUILDER = 1
+# Bytes of free space below which an unexplained write error is put down to a full disk.
+_ALMOST_NOTHING = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What an artifact is made of. ``calibration_hash`` is None where the recipe reads no data."""
+
+    recipe: Recipe
+    model_hash: str
+    calibration_hash: str | None
+
+    @property
+    def folder_name(self) -> str:
+        """The artifact's folder name."""
+        parts = (str(BUILDER), self.recipe.name, self.model_hash, self.calibration_hash or "")
+        key = hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+        return f"{self.recipe.name.replace(':', '-')}-{key}"
+
+
+def find(out: Path, ingredients: Ingredients) -> Artifact | None:
+    """The complete artifact made of these ingredients, or None. One whose files do not add up is removed."""
+    folder = out / ingredients.folder_name
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        artifact = _artifact(folder, record)
+        if artifact.bytes == _bytes(folder):
+            return artifact
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    if folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+@dataclass(slots=True)
+class Draft:
+    """An artifact being written: fill ``folder``, then give its facts to ``finish``."""
+
+    folder: Path
+    final: Path
+    ingredients: Ingredients
+    artifact: Artifact | None = None
+
+    def finish(self, bits_per_weight: float, seconds: float, degradations: Sequence[Degradation]) -> Artifact:
+        """Hash what is in the folder, write the record last, and rename. Returns the artifact under its final name."""
+        scheme = self.ingredients.recipe.scheme
+        record = {
+            "recipe": self.ingredients.recipe.name,
+            "format": scheme.format,
+            "hash": content_hash(self.folder / GGUF_NAME if scheme.format == "gguf" else self.folder),
+            "bytes": _bytes(self.folder),
+            "bits_per_weight": bits_per_weight,
+            "seconds": seconds,
+            "model_hash": self.ingredients.model_hash,
+            "calibration_hash": self.ingredients.calibration_hash,
+            "degradations": [asdict(d) for d in degradations],
+        }
+        (self.folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        for file in (*self.folder.iterdir(), self.folder):
+            _sync(file)
+        with contextlib.suppress(OSError):
+            # Fails only where another build was faster; its bytes are the same, and are read below.
+            self.folder.rename(self.final)
+        _sync(self.final.parent)
+        self.artifact = find(self.final.parent, self.ingredients)
+        if self.artifact is None:
+            raise EnvironmentFailure(f"artifact {self.final} vanished while it was written; build again")
+        return self.artifact
+
+
+@contextlib.contextmanager
+def draft(out: Path, ingredients: Ingredients) -> Iterator[Draft]:
+    """A temporary folder beside the final one; removed if it was not finished. Drafts of dead processes are swept away.
+
+    Raises EnvironmentFailure where the disk is full or not writable.
+    """
+    full = False
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        folder = out / f".draft-{os.getpid()}-{ingredients.folder_name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield Draft(folder, out / ingredients.folder_name, ingredients)
+        except OSError as error:
+            # Asked before the draft is removed: numpy's and safetensors' own errors come without a number.
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(out).free < _ALMOST_NOTHING
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        why = "the disk is full" if full else error.strerror or str(error)
+        advice = "free some space or choose another folder" if full else "check the folder and its permissions"
+        raise EnvironmentFailure(f"cannot write {ingredients.recipe.name} to {out}: {why}; {advice}") from error
+
+
+def _artifact(folder: Path, record: dict[str, Any]) -> Artifact:
+    form: FormatName = record["format"]
+    return Artifact(
+        location=str(folder / GGUF_NAME if form == "gguf" else folder),
+        format=form,
+        hash=record["hash"],
+        bytes=record["bytes"],
+        recipe=record["recipe"],
+        bits_per_weight=record["bits_per_weight"],
+        build_seconds=record["seconds"],
+        degradations=tuple(Degradation(**d) for d in record["degradations"]),
+    )
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.name != RECORD)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(out: Path) -> None:
+    for folder in out.glob(".draft-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,87 @@
+"""Calibration texts as token sequences: a bounded, seeded selection, kept apart from each other."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from quantwise.core.errors import InputError
+
+# More tokens change little: see "calibration data" in docs/build.md.
+MOST_TOKENS = 65_536
+LONGEST_SEQUENCE = 2048
+_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sequences of similar length, padded on the right: ``ids`` int64 (sequences, length), ``real`` bool of that shape.
+
+    A causal model never looks right, so padding changes nothing at real positions and needs no attention mask.
+    """
+
+    ids: Tensor
+    real: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The sequences used, and the hash of exactly these tokens."""
+
+    sequences: tuple[tuple[int, ...], ...]
+    hash: str
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the statistics rest on."""
+        return sum(map(len, self.sequences))
+
+    def batches(self) -> Iterator[Batch]:
+        """Longest first, so that memory is known after the first batch."""
+        left = sorted(self.sequences, key=lambda s: (-len(s), s))
+        while left:
+            width = len(left[0])
+            count = max(1, _BATCH_TOKENS // width)
+            part, left = left[:count], left[count:]
+            ids, real = torch.zeros(len(part), width, dtype=torch.long), torch.zeros(len(part), width, dtype=torch.bool)
+            for row, sequence in enumerate(part):
+                ids[row, : len(sequence)] = torch.tensor(sequence)
+                real[row, : len(sequence)] = True
+            yield Batch(ids, real)
+
+
+def calibrate(folder: Path, texts: Sequence[str], longest: int, seed: int) -> Calibration:
+    """Tokenize ``texts`` in a seeded order until MOST_TOKENS; each is cut at ``longest`` tokens of the model's context.
+
+    Raises InputError where nothing is left, or where the folder has no readable tokenizer.json.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"{folder / 'tokenizer.json'} is unreadable; calibration needs it ({error})") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    order = list(range(len(texts)))
+    random.Random(seed).shuffle(order)
+    sequences: list[tuple[int, ...]] = []
+    room = MOST_TOKENS
+    for i in order:
+        ids = tuple(tokenizer.encode(texts[i]).ids[: min(longest, LONGEST_SEQUENCE, room)])
+        if ids:
+            sequences.append(ids)
+            room -= len(ids)
+        if room <= 0:
+            break
+    if not sequences:
+        raise InputError("the calibration set has no text; give at least one text, better a hundred")
+    digest = hashlib.blake2b(digest_size=16)
+    for sequence in sorted(sequences):
+        digest.update(repr(sequence).encode())
+    return Calibration(tuple(sequences), digest.hexdigest())

@@ -1,0 +1,106 @@
+"""The shape of a model out of its config.json, without weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantwise.core.errors import InputError
+
+# Architectures whose linear layers and caches are those of Llama, so that `parameters` counts them exactly.
+LLAMA_LIKE = ("LlamaForCausalLM", "MistralForCausalLM")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Sizes of a decoder. ``heads`` ask, ``kv_heads`` are cached; ``head_dim`` is the width of one head.
+
+    ``intermediate`` is the width of the feed-forward layer, ``vocab`` the count of token embeddings, ``tied`` whether
+    the output matrix is the embedding, ``context`` the longest sequence it was trained for, ``quantized`` whether
+    config.json says that the weights are stored quantized.
+    """
+
+    architecture: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    tied: bool
+    context: int
+    quantized: bool = False
+
+    @property
+    def parameters(self) -> int | None:
+        """Count of weights, norms included; None where the architecture is not Llama's."""
+        if self.architecture not in LLAMA_LIKE:
+            return None
+        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
+        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
+        return self.layers * layer + embeddings + self.hidden
+
+
+def read_config(folder: Path) -> ModelShape:
+    """Read the config.json of a model folder in the Hugging Face layout.
+
+    Raises InputError where the folder or the file is missing, is no JSON object, or lacks a size.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"model folder {folder} {what}; give a folder in the Hugging Face layout, or a .gguf file")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} has no config.json; give a folder in the Hugging Face layout")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON ({str(error).splitlines()[0]}); download it again") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is no JSON object; download it again")
+    return _shape(config, path)
+
+
+def _shape(config: Mapping[str, Any], path: Path) -> ModelShape:
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
+        raise InputError(f"{path} names no architectures; give the config.json of a language model")
+    if "text_config" in config and "hidden_size" not in config:
+        raise InputError(f"{path} describes a model of several modalities ({architectures[0]}); give a text-only model")
+    heads, hidden = _size(config, "num_attention_heads", path), _size(config, "hidden_size", path)
+    kv_heads = _size(config, "num_key_value_heads", path, heads)
+    if config.get("head_dim") is None and hidden % heads:
+        raise InputError(f"{path}: hidden_size {hidden} is no multiple of {heads} heads; set head_dim")
+    if heads % kv_heads:
+        raise InputError(f"{path}: {heads} heads do not split over {kv_heads} key-value heads; the file is damaged")
+    return ModelShape(
+        architecture=architectures[0],
+        layers=_size(config, "num_hidden_layers", path),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=_size(config, "head_dim", path, hidden // heads),
+        intermediate=_size(config, "intermediate_size", path),
+        vocab=_size(config, "vocab_size", path),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        context=_size(config, "max_position_embeddings", path),
+        quantized="quantization_config" in config,
+    )
+
+
+def _size(config: Mapping[str, Any], name: str, path: Path, default: int | None = None) -> int:
+    value = config.get(name)
+    if value is None and default is not None:
+        return default
+    if value is None:
+        raise InputError(f"{path} lacks {name}; give the config.json of a decoder in the Hugging Face layout")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{path}: {name} must be a whole number of at least 1, not {value!r:.40}")
+    return value

@@ -1,0 +1,59 @@
+"""Whether bytes fit under a limit, and what would be the cheapest way to make them fit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from quantwise.core.evidence import Fit
+
+MARGINAL = 0.9
+"""Above this share of the limit a fit is marginal: the terms are estimates, and a machine does other things too."""
+
+
+def fit(
+    candidate: str,
+    weights_bytes: int | None,
+    cache_bytes: int | None,
+    overhead_bytes: int | None,
+    limit_bytes: int | None,
+) -> Fit:
+    """Compare the sum of the terms with the limit, all in bytes; an unknown term (None) makes the answer unknown.
+
+    Weights alone above the limit are a "no" whatever else is unknown.
+    """
+    terms = (weights_bytes, cache_bytes, overhead_bytes)
+    least = sum(term for term in terms if term is not None)
+    if limit_bytes is None or (None in terms and least <= limit_bytes):
+        return Fit(candidate, *terms, limit_bytes, "unknown")
+    answer: Literal["yes", "marginal", "no"] = "yes"
+    if least > limit_bytes:
+        answer = "no"
+    elif least > MARGINAL * limit_bytes:
+        answer = "marginal"
+    fix = None if answer == "yes" else _fix(weights_bytes or 0, cache_bytes or 0, least, limit_bytes)
+    return Fit(candidate, *terms, limit_bytes, answer, fix)
+
+
+def _fix(weights: int, cache: int, total: int, limit: int) -> str:
+    """One sentence; a setting before a smaller scheme before another machine."""
+    over = total - int(MARGINAL * limit)
+    need = f"needs {size(total)} of {size(limit)}"
+    if cache * 15 // 32 >= over:
+        return f"{need}; an 8-bit cache (kv=q8_0) saves {size(cache * 15 // 32)}"
+    if cache >= 2 * over:
+        return f"{need}; half the context or half the requests at a time save {size(cache // 2)}"
+    if weights > over:
+        return f"{need}; take a scheme whose weights are {size(weights - over)} or less (these: {size(weights)})"
+    return (
+        f"{need}; no setting saves enough: take a machine with {size(int(total / MARGINAL))} free, or a smaller model"
+    )
+
+
+def size(amount: int) -> str:
+    """Bytes as a person reads them, in binary units."""
+    value, unit = float(amount), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"

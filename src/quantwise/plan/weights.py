@@ -1,0 +1,107 @@
+"""Bytes of weights: of a scheme before it is built, of a file that is there, and of a folder once it is expanded.
+
+Sums over the tensor table, never parameters times nominal bits: files are mixes, and embeddings weigh a lot in small
+models.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from quantwise.core.errors import InputError
+from quantwise.core.scheme import Scheme
+from quantwise.formats.gguf.header import GgufHeader
+from quantwise.formats.safetensors_header import TensorEntry
+from quantwise.models.config import ModelShape
+
+# Weights and bytes of one ggml block (ggml/src/ggml-common.h).
+GGML_BLOCKS: Mapping[str, tuple[int, int]] = {
+    "f32": (1, 4),
+    "f16": (1, 2),
+    "bf16": (1, 2),
+    "q8_0": (32, 34),
+    "q4_0": (32, 18),
+}
+
+_LAYER_MATRIX = re.compile(r"(^|\.)layers\.\d+\..*\.weight")
+_FLOATS = ("F64", "F32", "F16", "BF16")
+# An int64 pair that compressed-tensors keeps beside every packed matrix.
+_SHAPE_BYTES = 16
+
+
+def scheme_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme, tied: bool) -> int:
+    """Bytes of tensor data that ``scheme`` will store of a model's tensors (``safetensors_header.read_folder``).
+
+    Integer schemes fill the matrices of the decoder's layers; what does not split into their groups, embeddings and
+    norms stay in 16 bit. ggml schemes fill every matrix (embedding and output take q8_0 in a q4_0 file) and keep
+    vectors in 32 bit. ``tied`` models store no output matrix of their own in a GGUF file.
+    """
+    if scheme.format == "gguf":
+        skipped = ("lm_head.weight",) if tied else ()
+        return sum(
+            _ggml_bytes(entry, scheme.name)
+            for name, entry in entries.items()
+            if name not in skipped and not name.endswith("rotary_emb.inv_freq")
+        )
+    if scheme.kind == "float":
+        return sixteen_bit_bytes(entries)
+    return sum(_integer_bytes(entry, scheme) for entry in entries.values())
+
+
+def sixteen_bit_bytes(entries: Mapping[str, TensorEntry]) -> int:
+    """Bytes of the tensors with every floating-point number in 16 bit."""
+    return sum(_sixteen(entry) for entry in entries.values())
+
+
+def stored_bytes(header: GgufHeader) -> int:
+    """Bytes of tensor data in a GGUF file, from its header."""
+    return sum(tensor.bytes for tensor in header.tensors)
+
+
+def expanded_bytes(entries: Mapping[str, TensorEntry], shape: ModelShape) -> int | None:
+    """Bytes of a folder once Transformers has expanded it to 16 bit; None where the count of weights is unknown."""
+    if not shape.quantized:
+        return sixteen_bit_bytes(entries)
+    return None if shape.parameters is None else 2 * shape.parameters
+
+
+def check_shapes(entries: Mapping[str, TensorEntry], shape: ModelShape, folder: Path) -> None:
+    """Raise InputError where the weights are not those that config.json describes, as far as a count can tell."""
+    expected, found = shape.parameters, sum(math.prod(e.shape) for e in entries.values())
+    # Extra tensors (biases, a copy of a tied output matrix) are no fault; missing ones are.
+    if expected is not None and not shape.quantized and found < expected:
+        raise InputError(
+            f"{folder} holds {found:,} weights, its config.json describes {expected:,}; download the missing shards"
+        )
+
+
+def _sixteen(entry: TensorEntry) -> int:
+    return 2 * math.prod(entry.shape) if entry.dtype in _FLOATS else entry.bytes
+
+
+def _integer_bytes(entry: TensorEntry, scheme: Scheme) -> int:
+    is_layer = len(entry.shape) == 2 and _LAYER_MATRIX.search(entry.name) is not None
+    if not is_layer or not scheme.divides(entry.shape[1]):
+        return _sixteen(entry)
+    rows, columns = entry.shape
+    groups = {"tensor": (1, 1), "channel": (rows, 1), "group": (rows, columns // (scheme.group or columns))}
+    scale_rows, scale_columns = groups[scheme.granularity]
+    packed = 4 * rows * -(-columns * scheme.bits // 32)
+    zeros = 0 if scheme.symmetric else 4 * -(-scale_rows * scheme.bits // 32) * scale_columns
+    return packed + 2 * scale_rows * scale_columns + zeros + _SHAPE_BYTES
+
+
+def _ggml_bytes(entry: TensorEntry, scheme: str) -> int:
+    count = math.prod(entry.shape)
+    kind = scheme
+    if len(entry.shape) == 1:
+        kind = "f32"
+    elif entry.shape[-1] % GGML_BLOCKS[scheme][0]:
+        kind = "f16"
+    elif scheme == "q4_0" and entry.name.rsplit(".", 2)[-2] in ("embed_tokens", "lm_head"):
+        kind = "q8_0"
+    weights, size = GGML_BLOCKS[kind]
+    return count // weights * size

@@ -1,0 +1,316 @@
+"""From a request to a question: read everything that could change the answer, refuse what cannot work, freeze the rest.
+
+Nothing is built, loaded or measured here, so that a slip of the pen costs a second and not an hour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantwise import propose
+from quantwise.chat import ChatTemplate
+from quantwise.core.artifact import Artifact, Candidate
+from quantwise.core.errors import InputError
+from quantwise.core.item import Item
+from quantwise.core.question import MultiplicityRule, Question, TaskQuestion
+from quantwise.core.recipe import QUANTIZERS, parse_recipe
+from quantwise.core.runtime import Runtime
+from quantwise.formats.content_hash import content_hash
+from quantwise.formats.gguf.header import read_chat_metadata, read_gguf_header
+from quantwise.models import reference
+from quantwise.models.config import read_config
+from quantwise.runtimes import runtime_named
+from quantwise.scenarios.reader import read_scenario
+from quantwise.scenarios.scenario import Scenario
+from quantwise.tasks import SUITES
+from quantwise.tasks.calibration import calibration_texts
+from quantwise.tasks.readers import read_all
+from quantwise.tasks.scorers import SCORERS_VERSION
+from quantwise.tasks.task import Task
+
+BLOCK = 32
+PARALLEL = 16
+ITEMS = 768
+"""Certification items per task where they are made and nobody says how many."""
+SCREEN_ITEMS = 96
+CALIBRATION_ITEMS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asked for; None means that the scenario or the default decides."""
+
+    model: Path | None = None
+    scenario: str | None = None
+    tasks: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
+    baseline: str | None = None
+    margins: Mapping[str, float] = field(default_factory=dict)
+    floors: Mapping[str, float] = field(default_factory=dict)
+    alpha: float | None = None
+    multiplicity: MultiplicityRule = "bonferroni"
+    items: int | None = None
+    fixed: bool = False
+    budget_seconds: float | None = None
+    calibration: Path | None = None
+    parallel: int | None = None
+    context: int | None = None
+    seed: int = 0
+    run: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Posed:
+    """A frozen question with the live things that answer it. ``brought`` are artifacts that exist already, by name."""
+
+    question: Question
+    tasks: Mapping[str, Task]
+    model: Path | None
+    calibration: Sequence[str]
+    runtimes: Mapping[str, Runtime]
+    brought: Mapping[str, Artifact]
+    template: ChatTemplate | None
+
+    def certify_items(self, task: str, count: int) -> Sequence[Item]:
+        """The first certification items of a task, in the frozen order."""
+        return self.tasks[task].supply("certify", count, self.question.seed)
+
+    def screen_items(self, task: str, count: int) -> Sequence[Item]:
+        """The screening items of a task; none of them is ever used to certify."""
+        return self.tasks[task].supply("screen", count, self.question.seed)
+
+
+def pose(request: Request) -> Posed:
+    """Read, check and freeze. Raises InputError naming what cannot work."""
+    candidates = _candidates(request)
+    model = _model(request, candidates)
+    scenario = read_scenario(request.scenario or ("demo" if _is_demo(request) else "laptop"))
+    tasks = read_all(request.tasks or [suite.name for suite in SUITES])
+    runtimes = {name: runtime_named(name) for name in dict.fromkeys(c.runtime for c in candidates)}
+    brought = {c.name: made for c in candidates if (made := _brought(c, model, runtimes)) is not None}
+    template = _template(model, brought)
+    texts = calibration(request.calibration, template) if any(map(_reads_data, candidates)) else []
+    question = Question(
+        model=_model_name(model, candidates),
+        model_hash=content_hash(model) if model else "",
+        scenario=scenario.to_json(),
+        tasks=tuple(_task(request, scenario, task) for task in tasks),
+        candidates=candidates,
+        calibration={"texts": len(texts), "hash": _hash_of(texts)},
+        runtimes={name: live.version() for name, live in runtimes.items()},
+        brought={name: made.hash for name, made in brought.items()},
+        template_hash=template.hash if template else None,
+        scorers=SCORERS_VERSION,
+        alpha=scenario.alpha if request.alpha is None else request.alpha,
+        mode="fixed" if request.fixed else "sequential",
+        multiplicity=request.multiplicity,
+        block=BLOCK,
+        parallel=request.parallel or PARALLEL,
+        context=_context(request.context or scenario.context, model, brought),
+        seed=request.seed,
+    )
+    _check_task_names(request, question)
+    return Posed(question, {t.name: t for t in tasks}, model, texts, runtimes, brought, template)
+
+
+def repose(question: Question, model: Path | None, artifacts: Mapping[str, Artifact]) -> Posed:
+    """The live things of a question that was frozen earlier. Raises InputError where something has changed since."""
+    tasks = read_all([t.source for t in question.tasks])
+    for task, frozen in zip(tasks, question.tasks, strict=True):
+        if task.source_hash != frozen.source_hash:
+            raise InputError(
+                f"{frozen.source} has changed since the question was frozen; decide again into a new --run"
+            )
+    runtimes = {name: runtime_named(name) for name in question.runtimes}
+    for name, live in runtimes.items():
+        if live.version() != question.runtimes[name]:
+            raise InputError(
+                f"asked of {question.runtimes[name]}, but here is {live.version()}; decide again into a new --run"
+            )
+    for name, made in artifacts.items():
+        if made.format != "server" and content_hash(Path(made.location)) != made.hash:
+            raise InputError(
+                f"{made.location} ({name}) has changed since it was measured; decide again into a new --run"
+            )
+    template = _template(model, artifacts)
+    if (template.hash if template else None) != question.template_hash:
+        raise InputError("the chat template has changed since the question was frozen; decide again into a new --run")
+    return Posed(question, {t.name: t for t in tasks}, model, (), runtimes, artifacts, template)
+
+
+def calibration(file: Path | None, template: ChatTemplate | None) -> list[str]:
+    """The texts of a file, or of the suites' calibration split as the template renders them."""
+    render = None if template is None else lambda turns: template.render(turns, add_generation_prompt=False)
+    return calibration_texts(file, CALIBRATION_ITEMS, render)
+
+
+def _is_demo(request: Request) -> bool:
+    return request.model is None and not request.candidates and request.baseline is None
+
+
+def _candidates(request: Request) -> tuple[Candidate, ...]:
+    if not request.candidates:
+        if request.baseline is not None:
+            raise InputError(
+                "a baseline alone decides nothing; add --candidate (a recipe, a .gguf file, a folder or a URL)"
+            )
+        return propose.DEFAULT
+    baseline = None if request.baseline is None else propose.parse(request.baseline, baseline=True)
+    found = propose.with_baselines([propose.parse(text) for text in request.candidates], baseline)
+    names = [c.name for c in found]
+    if double := {n for n in names if names.count(n) > 1}:
+        raise InputError(f"{', '.join(sorted(double))} is named twice; name every candidate once")
+    return found
+
+
+def _model(request: Request, candidates: Sequence[Candidate]) -> Path | None:
+    """The folder that recipes are applied to; None where everything was brought."""
+    recipes = [c for c in candidates if _is_recipe(c)]
+    if not recipes:
+        if request.model is not None:
+            raise InputError(
+                f"no candidate is built from {request.model}: all were brought; leave MODEL out or name a recipe"
+            )
+        return None
+    folder = request.model or reference.path()
+    read_config(folder)
+    return folder
+
+
+def _is_recipe(candidate: Candidate) -> bool:
+    return not (candidate.source.startswith(("http://", "https://")) or Path(candidate.source).exists())
+
+
+def _reads_data(candidate: Candidate) -> bool:
+    if not _is_recipe(candidate):
+        return False
+    quantizer = parse_recipe(candidate.source).quantizer
+    return quantizer is not None and quantizer != "rtn" and quantizer in QUANTIZERS
+
+
+def _brought(candidate: Candidate, model: Path | None, runtimes: Mapping[str, Runtime]) -> Artifact | None:
+    """The artifact of a candidate that needs no building. Raises InputError where its runtime refuses it."""
+    if candidate.source.startswith(("http://", "https://")):
+        from quantwise.runtimes.openai import server_artifact
+
+        return server_artifact(candidate.source)
+    if _is_recipe(candidate):
+        if candidate.source != "16bit" or candidate.runtime != "transformers" or model is None:
+            return None
+        path = model
+    else:
+        path = Path(candidate.source)
+    found = describe(path)
+    if (why := runtimes[candidate.runtime].refuses(found)) is not None:
+        raise InputError(f"{candidate.name}: {why}")
+    return found
+
+
+def describe(path: Path) -> Artifact:
+    """A file or folder that exists, as an artifact."""
+    if path.is_dir():
+        config = read_config(path)
+        small = json.loads((path / "config.json").read_text(encoding="utf-8")).get("quantization_config") is not None
+        size = sum(f.stat().st_size for f in path.glob("*.safetensors"))
+        bits = 8 * size / config.parameters if config.parameters else None
+        return Artifact(
+            str(path), "compressed-tensors" if small else "safetensors", content_hash(path), size, None, bits
+        )
+    return Artifact(str(path), "gguf", content_hash(path), path.stat().st_size)
+
+
+def _template(model: Path | None, artifacts: Mapping[str, Artifact]) -> ChatTemplate | None:
+    """The one template that every arm is rendered with.
+
+    Raises InputError where two arms bring different ones: that breaks more comparisons than quantization does.
+    """
+    found: dict[str, ChatTemplate] = {}
+    if model is not None and (own := ChatTemplate.from_folder(model)) is not None:
+        found[str(model)] = own
+    for name, made in artifacts.items():
+        template = template_of(made)
+        if template is not None:
+            found[name] = template
+    hashes = {t.hash for t in found.values()}
+    if len(hashes) > 1:
+        raise InputError(
+            f"chat templates differ between {', '.join(found)}; give every arm the same template, or raw prompts"
+        )
+    local = [a for a in artifacts.values() if a.format != "server"] or model
+    return next(iter(found.values())) if found and local else None
+
+
+def template_of(artifact: Artifact) -> ChatTemplate | None:
+    """The chat template that an artifact carries, or None; a server keeps its own."""
+    if artifact.format == "server":
+        return None
+    if artifact.format == "gguf":
+        return ChatTemplate.from_gguf(read_chat_metadata(Path(artifact.location)))
+    return ChatTemplate.from_folder(artifact.location)
+
+
+def _model_name(model: Path | None, candidates: Sequence[Candidate]) -> str:
+    if model is None:
+        return next(c.source for c in candidates if c.baseline)
+    return "the reference model" if model == reference.path() else str(model)
+
+
+def _task(request: Request, scenario: Scenario, task: Task) -> TaskQuestion:
+    planned = _planned(request, task)
+    return TaskQuestion(
+        name=task.name,
+        source=task.source,
+        source_hash=task.source_hash,
+        kind=task.kind,
+        margin=request.margins.get(task.name, scenario.margin(task.name, task.kind)),
+        items=planned,
+        screen_items=len(task.supply("screen", SCREEN_ITEMS, request.seed)),
+        floor=request.floors.get(task.name, scenario.floors.get(task.name)),
+    )
+
+
+def _context(wanted: int, model: Path | None, brought: Mapping[str, Artifact]) -> int:
+    """Tokens per request, no more than every model here was made for."""
+    known: list[int | None] = [read_config(model).context] if model is not None else []
+    known += [read_config(Path(a.location)).context for a in brought.values() if Path(a.location).is_dir()]
+    known += [read_gguf_header(Path(a.location)).context_length for a in brought.values() if a.format == "gguf"]
+    return min([wanted, *(c for c in known if c)])
+
+
+def _planned(request: Request, task: Task) -> int:
+    """Certification items: whole blocks, unless a file has fewer or the question fixes the number."""
+    wanted = request.items or (ITEMS if task.available is None else task.available)
+    if request.fixed:
+        if any(item.cluster for item in task.supply("certify", wanted, request.seed)):
+            raise InputError(
+                f"{task.source}: --fixed-n needs right-or-wrong items, and clustered ones are graded; leave it out"
+            )
+        if task.available is not None and task.available < wanted:
+            raise InputError(f"{task.source} has {task.available} items to certify with, not {wanted}; lower --fixed-n")
+        return wanted
+    rounded = -(-wanted // BLOCK) * BLOCK
+    return rounded if task.available is None else min(rounded, task.available)
+
+
+def _check_task_names(request: Request, question: Question) -> None:
+    names = [t.name for t in question.tasks]
+    for given in (*request.margins, *request.floors):
+        if given not in names:
+            raise InputError(f"no task {given!r} in this question; tasks: {', '.join(names)}")
+    if not 0 < question.alpha < 0.5:
+        raise InputError(f"alpha {question.alpha:g} is out of range: give a share between 0 and 0.5, for example 0.05")
+    for task in question.tasks:
+        if not 0 < task.margin < 1:
+            raise InputError(f"margin of {task.name} must lie between 0 and 1, such as 1%, not {task.margin:g}")
+
+
+def _hash_of(texts: Sequence[str]) -> str:
+    digest: Any = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    return str(digest.hexdigest())

@@ -1,0 +1,132 @@
+"""Plan and build: from a posed question to arms that can be opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from quantwise.core.artifact import Artifact, Candidate
+from quantwise.core.errors import EnvironmentFailure
+from quantwise.core.evidence import Fit
+from quantwise.core.progress import Progress
+from quantwise.core.recipe import Recipe, parse_recipe
+from quantwise.core.runtime import Runtime, RuntimeOptions
+from quantwise.measure import Arm
+from quantwise.plan.candidate_fit import Workload, plan_candidate
+from quantwise.plan.fit import size
+from quantwise.pose import Posed
+from quantwise.store import Store
+
+
+def plan(store: Store, posed: Posed) -> None:
+    """Keep a fit per candidate. What cannot fit is ruled out here, before a byte of it is loaded.
+
+    Raises EnvironmentFailure where a baseline does not fit: then nothing can be compared here.
+    """
+    question = posed.question
+    site = question.scenario["site"]
+    workload = Workload(question.context, question.scenario["concurrency"], site["memory_bytes"])
+    here = Workload(question.context, question.parallel)
+    for candidate in question.candidates:
+        store.put("fit", candidate.name, asdict(plan_candidate(candidate, posed.model, workload)))
+        able = plan_candidate(candidate, posed.model, here)
+        if able.fits == "no":
+            _rule_out(store, candidate, able)
+
+
+def _rule_out(store: Store, candidate: Candidate, able: Fit) -> None:
+    need = f"{size(able.total_bytes or able.weights_bytes or 0)} of {size(able.limit_bytes or 0)} that are free here"
+    if candidate.baseline:
+        raise EnvironmentFailure(
+            f"the baseline {candidate.name} needs {need}; name a smaller --baseline or a shorter --context"
+        )
+    store.put("broken", candidate.name, {"why": f"does not fit this machine: it needs {need}"})
+
+
+def build(store: Store, posed: Posed, progress: Progress) -> dict[str, Artifact]:
+    """The artifact of every candidate that is still in: brought, built before, or built now in one walk."""
+    question = posed.question
+    wanted = {
+        c.name: recipe_of(c)
+        for c in question.candidates
+        if c.name not in posed.brought and store.get("broken", c.name) is None
+    }
+    made = dict(posed.brought)
+    if wanted and posed.model is not None:
+        from quantwise.build.walk import build as walk
+
+        recipes = list(dict.fromkeys(wanted.values()))
+        artifacts = walk(
+            posed.model,
+            recipes,
+            posed.calibration,
+            store.folder / "artifacts",
+            progress=Steps(progress),
+            seed=question.seed,
+        )
+        by_recipe = dict(zip(recipes, artifacts, strict=True))
+        made |= {name: replace(by_recipe[recipe], recipe=recipe.name) for name, recipe in wanted.items()}
+    for name, artifact in made.items():
+        store.put("artifact", name, asdict(artifact))
+    return made
+
+
+def recipe_of(candidate: Candidate) -> Recipe:
+    """The recipe that makes a candidate's bytes; 16 bit in llama.cpp is a GGUF of the model as it is."""
+    if candidate.source == "16bit" and candidate.runtime == "llamacpp":
+        return parse_recipe("bf16")
+    return parse_recipe(candidate.source)
+
+
+class Steps:
+    """The walk's (what, done, total) as stages of the progress: one per kind of work."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._stage: str | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Open a stage when the kind of work changes, and move its bar to ``done``."""
+        kind = what.split(" ")[0]
+        if kind != self._stage:
+            self._stage, self._done = kind, 0
+            self._progress.stage(f"build: {kind}", total)
+        self._progress.advance(max(0, done - self._done), what)
+        self._done = max(done, self._done)
+
+
+def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) -> dict[str, Arm]:
+    """Candidates with their artifacts and the way they are run, in the question's order, but for those in ``out``."""
+    question = posed.question
+    found = {}
+    for candidate in question.candidates:
+        if candidate.name in out or candidate.name not in artifacts:
+            continue
+        artifact = artifacts[candidate.name]
+        options = RuntimeOptions(cache=candidate.cache, context=question.context, parallel=question.parallel)
+        found[candidate.name] = Arm(
+            candidate=candidate,
+            artifact=replace(artifact, location=gguf_file(artifact)),
+            runtime=posed.runtimes[candidate.runtime],
+            options=options,
+            template=posed.template,
+        )
+    return found
+
+
+def gguf_file(artifact: Artifact) -> str:
+    """Where the bytes lie: a built GGUF stands in a folder of its own."""
+    path = Path(artifact.location)
+    if artifact.format == "gguf" and path.is_dir():
+        return str(next(path.glob("*.gguf")))
+    return artifact.location
+
+
+def elsewhere(runtime: Runtime) -> Runtime:
+    """The runtime in a process of its own, where it is not in one already."""
+    if runtime.name == "transformers":
+        from quantwise.runtimes.transformers import Transformers
+
+        return Transformers(own_process=True)
+    return runtime

@@ -1,0 +1,193 @@
+"""The native HTTP interface of llama.cpp's server: rendered text or token ids in, text and log-probabilities out.
+
+It serves both our own llama.cpp process and a llama-server that a user runs somewhere. Fields as documented in
+llama.cpp's tools/server/README.md. Two of them were checked against Transformers, because everything rests on them:
+with ``post_sampling_probs`` off the reported log-probabilities come from the raw logits, also for a token that
+``logit_bias`` forced; and greedy decoding needs an explicit sampler (an empty ``samplers`` list draws at random,
+whatever the temperature).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from quantwise.core.errors import RuntimeFailure
+from quantwise.core.item import Message
+from quantwise.core.runtime import Ask, Finish, Reply
+from quantwise.runtimes.prompt import align
+
+_GREEDY: dict[str, Any] = {"temperature": 0, "top_k": 1, "samplers": ["top_k"], "seed": 0, "cache_prompt": True}
+_FORCE = 1e6  # added to a logit: beats every other by far and stays finite
+_BESIDE = 64  # likeliest tokens reported beside a forced one; a choice's rivals are mostly among them
+
+
+class Refused(Exception):
+    """The server answered, and would not do it (status 4xx)."""
+
+
+class LlamaServer:
+    """A client of one llama-server; thread-safe. ``http`` carries the base URL, the time limit and the key."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+        self._adds_tokens = self.tokenize("a", True) != self.tokenize("a", False)
+        self.props = self._get("/props")
+        self._opening = self._opening_token()
+
+    def _opening_token(self) -> int | None:
+        """What the tokenizer puts before a text, or else the token that ends one.
+
+        Not ``bos_token`` of /props: for a model that has none, llama.cpp names an unrelated token there.
+        """
+        if first := self.tokenize("", True)[:1]:
+            return first[0]
+        end = self.tokenize(str(self.props.get("eos_token") or ""), False)
+        return end[0] if len(end) == 1 else None
+
+    def tokenize(self, text: str, add_special: bool) -> list[int]:
+        """Token ids; special tokens written in the text are understood."""
+        body = {"content": text, "add_special": add_special, "parse_special": True}
+        return [int(t) for t in self._post("/tokenize", body)["tokens"]]
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt that the server's own chat template makes."""
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        return str(self._post("/apply-template", {"messages": turns})["prompt"])
+
+    def answer(self, ask: Ask) -> Reply:
+        """One reply; raises what httpx raises, and Refused."""
+        text = ask.text if ask.text is not None else self.render(ask.messages)
+        return self._choose(ask, text) if ask.choices else self._generate(ask, text)
+
+    def _generate(self, ask: Ask, text: str) -> Reply:
+        start = time.perf_counter()
+        # A text is tokenized with the tokenizer's own extra tokens; a rendered one has them already.
+        prompt = self.tokenize(text, False) if ask.rendered and self._adds_tokens else text
+        body = {"prompt": prompt, "n_predict": ask.max_tokens, "stop": list(ask.stop), **_GREEDY}
+        got = self._post("/completion", body)
+        seconds = time.perf_counter() - start
+        finish: Finish = "length" if got.get("stop_type") == "limit" else "stop"
+        ending = int(got.get("stop_type") == "eos")  # the end token is counted, and is no part of the answer
+        after_first = float(got.get("timings", {}).get("predicted_ms", 0.0)) / 1000
+        return Reply(
+            text=str(got["content"]),
+            finish=finish,
+            prompt_tokens=int(got["tokens_evaluated"]),
+            output_tokens=int(got["tokens_predicted"]) - ending,
+            seconds=seconds,
+            first_token_seconds=max(seconds - after_first, 0.0) if after_first else None,
+        )
+
+    def _choose(self, ask: Ask, text: str) -> Reply:
+        start = time.perf_counter()
+        special = not ask.rendered
+        wholes = [self.tokenize(text + choice, special) for choice in ask.choices]
+        split, wholes = align(self.tokenize(text, special), wholes, self._opening)
+        if split < 1:
+            return Reply(finish="refused", error="a choice needs a prompt of at least one token before it")
+        wanted: dict[tuple[int, ...], set[int]] = {}
+        for whole in wholes:
+            for i in range(split, len(whole)):
+                wanted.setdefault(tuple(whole[:i]), set()).add(whole[i])
+        table = {prefix: self._logprobs_after(list(prefix), tokens) for prefix, tokens in wanted.items()}
+        sums = tuple(sum(table[tuple(whole[:i])][whole[i]] for i in range(split, len(whole))) for whole in wholes)
+        return Reply(prompt_tokens=split, choice_logprobs=sums, seconds=time.perf_counter() - start)
+
+    def _logprobs_after(self, prefix: list[int], tokens: set[int]) -> dict[int, float]:
+        found: dict[int, float] = {}
+        for token in sorted(tokens):
+            if token not in found:
+                found |= self.next_token(prefix, token, _BESIDE if len(tokens) > 1 else 1)
+        return found
+
+    def next_token(self, prefix: list[int], token: int, top: int) -> dict[int, float]:
+        """Log-probabilities after ``prefix`` (natural logarithm): the ``top`` likeliest tokens and ``token``."""
+        body = {"prompt": prefix, "n_predict": 1, "n_probs": top, "logit_bias": [[token, _FORCE]], **_GREEDY}
+        got = self._post("/completion", body)["completion_probabilities"][0]
+        if int(got["id"]) != token:
+            raise Refused(f"the server did not force token {token}; its logit_bias works otherwise")
+        return {int(t["id"]): float(t["logprob"]) for t in [*got["top_logprobs"], got]}
+
+    def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
+        """Per position of the tokenized text but the last: the ``top`` likeliest next tokens, and the one that came.
+
+        A text to which the tokenizer adds nothing is preceded by the opening token. One request per position.
+        """
+        ids = self.tokenize(text, True)
+        if not self._adds_tokens and self._opening is not None:
+            ids = [self._opening, *ids]
+        return [self.next_token(ids[:i], ids[i], top) for i in range(1, len(ids))]
+
+    def _get(self, path: str) -> dict[str, Any]:
+        return checked(self._http.get(path))
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return checked(self._http.post(path, json=body))
+
+
+def checked(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object in a response; raises Refused for status 4xx and HTTPStatusError for 5xx."""
+    if response.is_client_error:
+        raise Refused(said(response))
+    if response.is_error:
+        raise httpx.HTTPStatusError(said(response), request=response.request, response=response)
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def said(response: httpx.Response) -> str:
+    """One line of what a server said about an error."""
+    try:
+        error = response.json()["error"]
+        text = error["message"] if isinstance(error, dict) else error
+    except (ValueError, KeyError, TypeError):
+        text = response.text
+    return f"status {response.status_code}: {' '.join(str(text).split())[:300]}"
+
+
+def ask_all(
+    asks: Sequence[Ask], answer: Callable[[Ask], Reply], parallel: int, gone: Callable[[], str | None]
+) -> list[Reply]:
+    """Answer all asks, ``parallel`` at a time, in order. No request is tried twice.
+
+    A time limit, a refusal and a server error are replies. When the connection breaks, ``gone`` says whether the server
+    is gone (its last word) or not (None); if it is, RuntimeFailure is raised and what waits is dropped.
+    """
+
+    def one(ask: Ask) -> Reply:
+        start = time.perf_counter()
+        try:
+            return answer(ask)
+        except Refused as error:
+            return Reply(finish="refused", error=str(error))
+        except httpx.TimeoutException as error:
+            waited = time.perf_counter() - start
+            return Reply(
+                finish="timeout", seconds=waited, error=f"no answer in {waited:.1f} s ({type(error).__name__})"
+            )
+        except httpx.HTTPStatusError as error:
+            return Reply(finish="crash", error=str(error))
+        except httpx.TransportError as error:
+            if (word := gone()) is not None:
+                raise RuntimeFailure(f"the server is gone: {word}") from error
+            return Reply(finish="crash", error=f"connection broke: {error}")
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            return Reply(finish="crash", error=f"the server's answer cannot be read: {type(error).__name__} {error}")
+
+    if len(asks) <= 1:
+        return [one(ask) for ask in asks]
+    pool = ThreadPoolExecutor(max_workers=max(1, parallel), thread_name_prefix="ask")
+    try:
+        return list(pool.map(one, asks))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def key_header(key: str | None) -> dict[str, str]:
+    """The header that carries an API key."""
+    return {"Authorization": f"Bearer {key}"} if key else {}

@@ -1,0 +1,162 @@
+"""llama.cpp: a GGUF file served by llama.cpp's own server, in a process of its own on loopback.
+
+By default the server comes from the ``xllamacpp`` wheel; ``LlamaCpp(server_binary=...)`` or QUANTWISE_LLAMA_SERVER
+names a native ``llama-server`` instead (a build of 2026 or later), which is asked in the same way.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+
+from quantwise.core.artifact import Artifact
+from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
+from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
+from quantwise.runtimes.llama_server import LlamaServer, Refused, ask_all, key_header
+from quantwise.runtimes.process import ServerProcess, free_port
+from quantwise.runtimes.prompt import prompt_text
+
+CACHES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+_UNQUANTIZED = ("f32", "f16", "bf16")
+_MIB = 1024 * 1024
+_BUFFER = re.compile(r"(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_BUILD = re.compile(r"version:\s*(.+)")
+
+
+class LlamaCpp:
+    """The runtime ``llamacpp``. ``server_binary`` is the path of a native llama-server; None takes the wheel."""
+
+    name = "llamacpp"
+
+    def __init__(self, server_binary: str | None = None) -> None:
+        self.server_binary = server_binary or os.environ.get("QUANTWISE_LLAMA_SERVER") or None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of speeds should know about this build."""
+        if self.server_binary:
+            return ()
+        return ("the xllamacpp wheel is built for AVX2; a native llama-server may be faster (QUANTWISE_LLAMA_SERVER)",)
+
+    def version(self) -> str:
+        """The build. Raises EnvironmentFailure when nothing is installed."""
+        if self.server_binary:
+            try:
+                told = subprocess.run([self.server_binary, "--version"], capture_output=True, text=True, timeout=60)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise EnvironmentFailure(f"{self.server_binary} does not run: {error}; give a llama-server") from error
+            found = _BUILD.search(told.stdout + told.stderr)
+            return f"llama-server {found.group(1).strip() if found else 'of unknown build'}"
+        try:
+            return f"xllamacpp {importlib.metadata.version('xllamacpp')}"
+        except importlib.metadata.PackageNotFoundError as error:
+            raise EnvironmentFailure(_MISSING) from error
+
+    def refuses(self, artifact: Artifact) -> str | None:
+        """It takes GGUF files, where a server is installed."""
+        if artifact.format != "gguf":
+            return f"llamacpp runs GGUF files, not {artifact.format}"
+        if not self.server_binary and importlib.util.find_spec("xllamacpp") is None:
+            return _MISSING
+        return None
+
+    @contextmanager
+    def open(self, artifact: Artifact, options: RuntimeOptions) -> Iterator[LlamaCppSession]:
+        """Start a server on the file. Raises InputError for an unknown cache, RuntimeFailure when it cannot load."""
+        if options.cache not in CACHES:
+            raise InputError(f"llamacpp has no cache scheme {options.cache!r}; it has {', '.join(CACHES)}")
+        if (reason := self.refuses(artifact)) is not None:
+            raise RuntimeFailure(reason)
+        port, key = free_port(), secrets.token_hex(16)
+        url = f"http://127.0.0.1:{port}"
+        # Waiting threads of OpenMP sleep instead of spinning: on a busy machine spinning costs far more than it saves.
+        env = {"LLAMA_API_KEY": key, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+        limits = httpx.Limits(max_connections=options.parallel + 2)
+        client = httpx.Client(
+            base_url=url, timeout=options.timeout_s, headers=key_header(key), limits=limits, trust_env=False
+        )
+        with ServerProcess(self._command(artifact.location, port, options), url, env=env) as process, client as http:
+            try:
+                server = LlamaServer(http)
+            except (httpx.HTTPError, Refused, ValueError, KeyError) as error:
+                raise RuntimeFailure(f"llama.cpp does not answer on {url}: {error}; {process.last_word()}") from error
+            yield LlamaCppSession(process, server, options.parallel)
+
+    def _command(self, model: str, port: int, options: RuntimeOptions) -> list[str]:
+        """The context is per slot; llama.cpp wants the sum. No help from RAM beyond the slots, no silent refitting."""
+        head = [self.server_binary] if self.server_binary else [sys.executable, "-P", "-m", _HOST]
+        flags = ["--model", str(Path(model).resolve()), "--host", "127.0.0.1", "--port", str(port), "--no-webui"]
+        flags += ["--parallel", str(options.parallel), "--ctx-size", str(options.context * options.parallel)]
+        flags += ["--cache-type-k", options.cache, "--cache-type-v", options.cache]
+        flags += ["--flash-attn", "auto" if options.cache in _UNQUANTIZED else "on"]
+        flags += ["--fit", "off", "--cache-ram", "0", "--log-verbosity", "4"]
+        if options.threads is not None:
+            flags += ["--threads", str(options.threads)]
+        return head + flags
+
+
+class LlamaCppSession:
+    """A running server with its slots. Requests beyond the slots wait here, so their time is their own."""
+
+    def __init__(self, process: ServerProcess, server: LlamaServer, parallel: int) -> None:
+        self.process = process
+        self._server = server
+        self._parallel = parallel
+        self._buffers = buffer_bytes(process.log_text())
+
+    def ask(self, asks: Sequence[Ask]) -> list[Reply]:
+        """Replies in order; RuntimeFailure when the server is gone."""
+        if not self.process.alive():
+            raise RuntimeFailure(f"llama.cpp is gone: {self.process.last_word()}")
+        self.process.trim_log()
+        return ask_all(asks, self._answer, self._parallel, self._gone)
+
+    def _answer(self, ask: Ask) -> Reply:
+        text, rendered = prompt_text(ask)
+        return self._server.answer(replace(ask, text=text, rendered=rendered))
+
+    def footprint(self) -> Footprint:
+        """Buffers as llama.cpp's log states them; the process's own peak (memory-mapped weights as far as touched)."""
+        weights, cache, compute = self._buffers
+        return Footprint(weights, cache, compute, self.process.peak_bytes())
+
+    def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
+        """As in the protocol; each position also holds the token that came. One request per position."""
+        try:
+            return self._server.next_token_logprobs(text, top)
+        except (httpx.HTTPError, Refused) as error:
+            raise RuntimeFailure(f"llama.cpp gave no distributions: {error}") from error
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a raw text, as ``next_token_logprobs`` sees it."""
+        return self._server.tokenize(text, True)
+
+    def _gone(self) -> str | None:
+        return None if self.process.alive() else self.process.last_word()
+
+
+def buffer_bytes(log: str) -> tuple[int | None, int | None, int | None]:
+    """(weights, cache, compute) in bytes from llama.cpp's start-up log; None for what it does not state."""
+    sums: dict[str, float] = {}
+    for kind, mib in _BUFFER.findall(log):
+        kind = "compute" if kind == "output" else kind
+        sums[kind] = sums.get(kind, 0.0) + float(mib) * _MIB
+    weights, cache, compute = (round(sums[k]) if k in sums else None for k in ("model", "KV", "compute"))
+    return weights, cache, compute
+
+
+_HOST = "quantwise.runtimes.llamacpp_host"
+_MISSING = (
+    "llama.cpp is not installed; pip install 'quantwise[llamacpp]' or name a llama-server (QUANTWISE_LLAMA_SERVER)"
+)

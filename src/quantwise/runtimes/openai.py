@@ -1,0 +1,168 @@
+"""Any OpenAI-compatible server by its URL: llama-server, Ollama, vLLM, TensorRT-LLM.
+
+What a server can do is asked of it, never assumed from its name: a llama-server (it answers ``/props`` and
+``/tokenize``) is used through its native interface; every other one through ``/v1/completions`` for rendered prompts,
+through its echoed log-probabilities for choices (as vLLM gives them), and through ``/v1/chat/completions`` for
+messages. QUANTWISE_API_KEY, where set, is sent as the bearer token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from quantwise.core.artifact import Artifact
+from quantwise.core.errors import InputError, RuntimeFailure
+from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
+from quantwise.runtimes.llama_server import LlamaServer, Refused, ask_all, key_header, said
+from quantwise.runtimes.openai_api import OpenAIServer
+
+_PROBE_S = 15.0
+
+
+class OpenAI:
+    """The runtime ``openai``."""
+
+    name = "openai"
+
+    def version(self) -> str:
+        """The protocol; the build of each server is part of its artifact's hash."""
+        return "OpenAI-compatible HTTP"
+
+    def refuses(self, artifact: Artifact) -> str | None:
+        """It takes servers."""
+        return (
+            None if artifact.format == "server" else f"openai asks servers by URL, it does not load {artifact.format}"
+        )
+
+    @contextmanager
+    def open(self, artifact: Artifact, options: RuntimeOptions) -> Iterator[OpenAISession]:
+        """Connect and probe. Raises InputError when the URL is no such server, RuntimeFailure when it changed since."""
+        if (reason := self.refuses(artifact)) is not None:
+            raise RuntimeFailure(reason)
+        if options.cache != "f16":
+            raise InputError("the cache scheme of a running server is set where it was started; leave kv= out")
+        root, wanted = _split(artifact.location)
+        found = server_artifact(artifact.location)
+        if artifact.hash and found.hash != artifact.hash:
+            raise RuntimeFailure(f"{artifact.location} serves another model or build than before; decide again")
+        with _client(root, options.timeout_s, options.parallel) as http:
+            model = wanted or _models(http, root)[0]
+            props = _props(http)
+            native = LlamaServer(http) if props is not None else None
+            yield OpenAISession(root, http, native or OpenAIServer(http, model), options.parallel)
+
+
+class OpenAISession:
+    """A connection with a server that somebody else runs."""
+
+    def __init__(self, url: str, http: httpx.Client, server: LlamaServer | OpenAIServer, parallel: int) -> None:
+        self._url = url
+        self._http = http
+        self._server = server
+        self._parallel = parallel
+
+    def ask(self, asks: Sequence[Ask]) -> list[Reply]:
+        """Replies in order; RuntimeFailure when the server is gone."""
+        return ask_all(asks, self._server.answer, self._parallel, self._gone)
+
+    def footprint(self) -> Footprint:
+        """Nothing is known of another's process."""
+        return Footprint()
+
+    def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
+        """As in the protocol, from a llama-server. Raises InputError for servers that do not tell token ids."""
+        if not isinstance(self._server, LlamaServer):
+            raise InputError(f"{self._url} does not tell next-token distributions by token id; only llama-server does")
+        try:
+            return self._server.next_token_logprobs(text, top)
+        except (httpx.HTTPError, Refused) as error:
+            raise RuntimeFailure(f"{self._url} gave no distributions: {error}") from error
+
+    def _gone(self) -> str | None:
+        try:
+            self._http.get("/v1/models", timeout=_PROBE_S)
+        except httpx.TransportError as error:
+            return f"{self._url} no longer answers ({_why(error)})"
+        return None
+
+
+def server_artifact(url: str) -> Artifact:
+    """The artifact behind a URL, known by model id, build and what else the server tells of itself.
+
+    ``url`` may end in ``/v1`` and may name one of several models after ``#``. Raises InputError naming the URL when
+    nothing there speaks this protocol.
+    """
+    root, wanted = _split(url)
+    with _client(root, _PROBE_S, 2) as http:
+        models = _models(http, root)
+        if wanted and wanted not in models:
+            raise InputError(f"{root} has no model {wanted!r}; it has {', '.join(models[:8])}")
+        props = _props(http) or {}
+    kept = ("build_info", "model_path", "model_ftype", "chat_template", "total_slots", "bos_token", "eos_token")
+    told = {"model": wanted or models[0], **{k: props[k] for k in kept if k in props}}
+    digest = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return Artifact(url, "server", digest, bytes=None)
+
+
+def server_props(url: str) -> dict[str, Any] | None:
+    """What a llama-server tells at ``/props`` (``chat_template``, ``bos_token`` ...); None for others."""
+    root, _ = _split(url)
+    with _client(root, _PROBE_S, 2) as http:
+        return _props(http)
+
+
+def _split(url: str) -> tuple[str, str | None]:
+    """(address without ``/v1``, model after ``#``)."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"{url!r} is no URL of a server; write http://HOST:PORT or http://HOST:PORT#MODEL")
+    path = parts.path.rstrip("/").removesuffix("/v1")
+    return f"{parts.scheme}://{parts.netloc}{path}", parts.fragment or None
+
+
+def _client(root: str, timeout_s: float, parallel: int) -> httpx.Client:
+    """A proxy from the environment is for hosts elsewhere, never for this machine."""
+    here = urlsplit(root).hostname in ("localhost", "127.0.0.1", "::1")
+    headers = key_header(os.environ.get("QUANTWISE_API_KEY"))
+    limits = httpx.Limits(max_connections=parallel + 2)
+    return httpx.Client(base_url=root, timeout=timeout_s, headers=headers, limits=limits, trust_env=not here)
+
+
+def _models(http: httpx.Client, root: str) -> list[str]:
+    advice = "give the URL of a running llama-server, Ollama or vLLM"
+    try:
+        response = http.get("/v1/models")
+    except httpx.HTTPError as error:
+        raise InputError(f"no server answers at {root} ({_why(error)}); {advice}") from error
+    if response.is_error:
+        raise InputError(f"{root}/v1/models says {said(response)}; {advice}")
+    try:
+        models = [str(entry["id"]) for entry in response.json()["data"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{root} answers, but not as an OpenAI-compatible server does; {advice}") from error
+    if not models:
+        raise InputError(f"{root} serves no model; load one there first")
+    return models
+
+
+def _props(http: httpx.Client) -> dict[str, Any] | None:
+    """The ``/props`` of a llama-server that also tokenizes; None where that is not to be had."""
+    try:
+        response = http.get("/props")
+        props = response.json() if response.is_success else None
+        told = http.post("/tokenize", json={"content": "a"}) if isinstance(props, dict) else None
+        return props if told is not None and told.is_success and "tokens" in told.json() else None
+    except (httpx.HTTPError, ValueError):
+        return None
+
+
+def _why(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,85 @@
+"""The OpenAI-compatible HTTP interface, as far as greedy answers and scored choices need it.
+
+Choices need ``echo`` with ``logprobs`` on ``/v1/completions``: the server then returns the prompt's own tokens with
+their log-probabilities and character offsets. OpenAI's first completions API had it, vLLM has it; others ignore or
+refuse it, which is found out on the first use and is then a refusal, not a guess.
+https://platform.openai.com/docs/api-reference/completions
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+
+from quantwise.core.runtime import Ask, Finish, Reply
+from quantwise.runtimes.llama_server import Refused, checked
+
+_GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0, "stream": False}
+
+
+class OpenAIServer:
+    """A client of one model on one server; thread-safe."""
+
+    def __init__(self, http: httpx.Client, model: str) -> None:
+        self._http = http
+        self._model = model
+
+    def answer(self, ask: Ask) -> Reply:
+        """One reply; raises what httpx raises, and Refused."""
+        if ask.choices:
+            return self._choose(ask)
+        start = time.perf_counter()
+        body: dict[str, Any] = {"model": self._model, "max_tokens": ask.max_tokens, **_GREEDY}
+        if ask.stop:
+            body["stop"] = list(ask.stop)
+        if ask.text is None:
+            turns = [{"role": m.role, "content": m.content} for m in ask.messages]
+            got = self._post("/v1/chat/completions", body | {"messages": turns})
+            text = got["choices"][0]["message"]["content"]
+        else:
+            # vLLM's switch for a rendered prompt, whose special tokens are already there; others do not know it.
+            extra = {"add_special_tokens": False} if ask.rendered else {}
+            got = self._post("/v1/completions", body | {"prompt": ask.text} | extra)
+            text = got["choices"][0]["text"]
+        usage = got.get("usage") or {}
+        finish: Finish = "length" if got["choices"][0].get("finish_reason") == "length" else "stop"
+        return Reply(
+            text=text or "",
+            finish=finish,
+            prompt_tokens=usage.get("prompt_tokens"),
+            output_tokens=usage.get("completion_tokens"),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _choose(self, ask: Ask) -> Reply:
+        start = time.perf_counter()
+        if ask.text is None:
+            raise Refused("choices need a rendered prompt; give the model's folder or chat template too")
+        if not ask.text:
+            raise Refused("choices need a prompt before them on this server")
+        echoes = [self._echo(ask.text + choice, ask.rendered) for choice in ask.choices]
+        # The first token that is not the same text at the same place for all choices, and reaches beyond the prompt.
+        begins = [next((i for i, end in enumerate(ends) if end > len(ask.text)), len(ends)) for ends, _ in echoes]
+        begin = max(1, min(begins))
+        return Reply(
+            prompt_tokens=begin,
+            choice_logprobs=tuple(sum(logprobs[begin:]) for _, logprobs in echoes),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _echo(self, text: str, rendered: bool) -> tuple[list[int], list[float]]:
+        """For each token of ``text``: the character where it ends, and its log-probability (0.0 for the first)."""
+        body = {"model": self._model, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1, **_GREEDY}
+        got = self._post("/v1/completions", body | ({"add_special_tokens": False} if rendered else {}))
+        told = got["choices"][0].get("logprobs") or {}
+        offsets, values = told.get("text_offset"), told.get("token_logprobs")
+        if not offsets or not values or not str(got["choices"][0].get("text", "")).startswith(text):
+            raise Refused("this server does not score a given text (echo with logprobs), which choices need")
+        count = sum(offset < len(text) for offset in offsets)  # the rest was generated
+        ends = [*offsets[1:count], len(text)]
+        return ends, [0.0 if value is None else float(value) for value in values[:count]]
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return checked(self._http.post(path, json=body))

@@ -1,0 +1,111 @@
+"""A scenario: site, workload, service levels, objective, margins. Data, frozen, impossible values refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from quantwise.core.errors import InputError
+
+OBJECTIVES = ("bytes", "memory_bytes", "seconds_per_item", "joules_per_item", "p99_over_p50", "-tokens_per_s")
+"""What can be made small; a leading minus means that more is better."""
+
+KINDS = ("code", "instructions", "reasoning", "other")
+DEFAULT_MARGINS: Mapping[str, float] = {"code": 0.01, "instructions": 0.02, "reasoning": 0.005, "other": 0.01}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where it will run. ``memory_bytes`` None means the machine that the planner runs on."""
+
+    name: str = "this machine"
+    memory_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError("site name must be a text")
+        if self.memory_bytes is not None and not _whole(self.memory_bytes, 1):
+            raise InputError(f"site memory_bytes must be a whole number of bytes, not {self.memory_bytes!r:.40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What a person wants from a model at a site.
+
+    ``objective`` is compared term by term, smaller first. ``context`` is in tokens per request, ``concurrency`` in
+    requests at a time. ``max_p95_seconds`` is a service level for a whole request. ``margins`` (the largest acceptable
+    drop) and ``floors`` (the least acceptable score) lie in [0, 1]; margins are by kind of task or by a task's name,
+    floors by a task's name. ``budget_seconds`` bounds the measuring.
+    """
+
+    name: str
+    objective: tuple[str, ...]
+    site: Site = field(default_factory=Site)
+    context: int = 1024
+    concurrency: int = 1
+    max_p95_seconds: float | None = None
+    margins: Mapping[str, float] = field(default_factory=dict)
+    floors: Mapping[str, float] = field(default_factory=dict)
+    budget_seconds: float | None = None
+    alpha: float = 0.05
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError("scenario name must be a text")
+        if not isinstance(self.note, str):
+            raise InputError("scenario note must be a text")
+        _check_objective(self.objective)
+        for name, count in (("context", self.context), ("concurrency", self.concurrency)):
+            if not _whole(count, 1):
+                raise InputError(f"{name} must be a whole number of at least 1, not {count!r:.40}")
+        for name, seconds in (("max_p95_seconds", self.max_p95_seconds), ("budget_seconds", self.budget_seconds)):
+            if seconds is not None and not _between(seconds, 0, float("inf")):
+                raise InputError(f"{name} must be a number of seconds above 0, not {seconds!r:.40}")
+        if not _between(self.alpha, 0, 0.5):
+            raise InputError(f"alpha must lie between 0 and 0.5, such as 0.05, not {self.alpha!r:.40}")
+        for task, margin in _shares(self.margins, "margins"):
+            if not _between(margin, 0, 1):
+                raise InputError(f"margin of {task} must lie between 0 and 1, such as 0.01 for 1 %, not {margin!r:.40}")
+        for task, floor in _shares(self.floors, "floors"):
+            if not _between(floor, 0, 1) and floor != 1:
+                raise InputError(f"floor of {task} must be above 0 and at most 1, such as 0.7, not {floor!r:.40}")
+
+    def margin(self, task: str, kind: str) -> float:
+        """Margin of a task: its own, else that of its kind here, else the default of its kind."""
+        for source, key in ((self.margins, task), (self.margins, kind), (DEFAULT_MARGINS, kind)):
+            if key in source:
+                return source[key]
+        return DEFAULT_MARGINS["other"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record that goes into the question; ``reader.read_scenario`` reads it back."""
+        return asdict(self) | {
+            "objective": list(self.objective), "margins": dict(self.margins), "floors": dict(self.floors)
+        }  # fmt: skip
+
+
+def _check_objective(objective: object) -> None:
+    allowed = ", ".join(OBJECTIVES)
+    if not isinstance(objective, tuple) or not objective:
+        raise InputError(f"objective must be a list of at least one of: {allowed}")
+    for term in objective:
+        if term not in OBJECTIVES:
+            raise InputError(f"unknown objective {term!r}; objectives: {allowed}")
+    if len({term.removeprefix("-") for term in objective}) < len(objective):
+        raise InputError("objective names a term twice; keep its first place")
+
+
+def _shares(given: object, name: str) -> list[tuple[str, Any]]:
+    if not isinstance(given, Mapping):
+        raise InputError(f"{name} must be a table of names and shares")
+    return [(str(task), share) for task, share in given.items()]
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _between(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low < value < high

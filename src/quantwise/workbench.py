@@ -1,0 +1,174 @@
+"""The whole story, top to bottom.
+
+    pose -> plan -> build -> screen -> certify -> decide
+
+Every stage reads what earlier ones wrote into the run folder, so the same request goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from quantwise import machine, pose, prepare, propose, record
+from quantwise.certify import Certification, Limits
+from quantwise.chat import ChatTemplate
+from quantwise.core.artifact import Artifact
+from quantwise.core.errors import InputError
+from quantwise.core.evidence import Fit
+from quantwise.core.progress import Progress
+from quantwise.core.question import Question
+from quantwise.core.recipe import parse_recipe
+from quantwise.measure import Arm, Bench
+from quantwise.models import reference
+from quantwise.plan.candidate_fit import Workload, plan_candidate
+from quantwise.plan.memory import available_bytes
+from quantwise.pose import Posed, Request
+from quantwise.scenarios.reader import read_scenario
+from quantwise.screen import noise_floor, screen
+from quantwise.store import Store, write_atomically
+from quantwise.tasks.prose import held_out_text
+
+HELD_OUT_TEXTS = 8
+HELD_OUT_CHARACTERS = 480
+"""Short enough for any context, character-level models included."""
+
+
+def decide(request: Request, progress: Progress) -> dict[str, Any]:
+    """Answer a request. Returns the record that reports show; it is also in the run folder as ``decision.json``."""
+    progress.stage("read the question", None)
+    posed = pose.pose(request)
+    folder = request.run or Path("runs") / posed.question.hash[:12]
+    with Store(folder, create=True) as store:
+        store.freeze(posed.question)
+        if posed.model is not None:
+            store.put("facts", "model", str(posed.model.resolve()))
+        return _answer(store, posed, request.budget_seconds, progress)
+
+
+def extend(folder: Path, more: int, budget_seconds: float | None, progress: Progress) -> dict[str, Any]:
+    """Ask ``more`` further items of every task that is still open; verdicts stay valid. Returns the record."""
+    progress.stage("read the question", None)
+    with Store(folder) as store:
+        question = store.question()
+        if question.mode == "fixed":
+            raise InputError(
+                f"{folder} asks a fixed-n question; looking again would break its error rate, so decide anew"
+            )
+        posed = _posed_again(store, question)
+        for task in question.tasks:
+            extra = int(store.get("extension", task.name) or 0)
+            store.put("extension", task.name, extra + -(-more // question.block) * question.block)
+        return _answer(store, posed, budget_seconds, progress)
+
+
+def reread(folder: Path) -> dict[str, Any]:
+    """The record again, from the run folder alone: nothing is loaded, nothing is measured."""
+    with Store(folder) as store:
+        return _conclude(store, store.question())
+
+
+def flips(folder: Path) -> list[dict[str, Any]]:
+    """Items on which a candidate and its baseline differ, with both outputs."""
+    with Store(folder) as store:
+        return record.flips(store, store.question())
+
+
+def build_recipes(
+    model: Path, recipes: Sequence[str], out: Path, *, calibration: Path | None, seed: int, progress: Progress
+) -> list[Artifact]:
+    """Artifacts for the recipes, in one walk; nothing is measured."""
+    from quantwise.build.walk import build
+
+    wanted = [parse_recipe(text) for text in recipes]
+    needs_data = any(r.quantizer not in (None, "rtn") for r in wanted)
+    texts = pose.calibration(calibration, ChatTemplate.from_folder(model)) if needs_data else []
+    return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed)
+
+
+def plan(model: Path | None, scenario: str | None, context: int | None, concurrency: int | None) -> list[Fit]:
+    """A fit per default candidate of a model (or of one ``.gguf`` file), from headers alone."""
+    found = read_scenario(scenario or "laptop")
+    work = Workload(context or found.context, concurrency or found.concurrency, found.site.memory_bytes)
+    if model is not None and model.suffix == ".gguf":
+        return [plan_candidate(propose.parse(str(model)), None, work)]
+    folder = model or reference.path()
+    return [plan_candidate(candidate, folder, work) for candidate in propose.DEFAULT]
+
+
+def _answer(store: Store, posed: Posed, budget_seconds: float | None, progress: Progress) -> dict[str, Any]:
+    question = posed.question
+    store.put("facts", "machine", machine.facts())
+    deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+    with _timed(store, "plan"):
+        prepare.plan(store, posed)
+    with _timed(store, "build"):
+        artifacts = prepare.build(store, posed, progress)
+    arms = prepare.arms(posed, artifacts, out=tuple(store.all("broken")))
+    texts = [text[:HELD_OUT_CHARACTERS] for text in held_out_text("screen", HELD_OUT_TEXTS, question.seed)]
+    with Bench(available_bytes()) as bench:
+        with _timed(store, "screen"):
+            for name, why in screen(store, question, arms, posed.screen_items, texts, bench, progress).items():
+                store.put("broken", name, {"why": why})
+        standing = {name: arm for name, arm in arms.items() if store.get("broken", name) is None}
+        with _timed(store, "A/A noise floor"):
+            noise_floor(store, question, _second_incarnations(standing), posed.screen_items, progress)
+        with _timed(store, "certify"):
+            limits = Limits(_planned(store, posed), deadline)
+            Certification(store, question, standing, posed.certify_items, limits, bench, progress).run()
+        for name in arms:
+            if (footprint := bench.footprint(name)) is not None:
+                store.put("footprint", name, asdict(footprint))
+    return _conclude(store, question)
+
+
+def _posed_again(store: Store, question: Question) -> Posed:
+    kept = store.get("facts", "model")
+    artifacts = {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
+    return pose.repose(question, Path(kept) if kept else None, artifacts)
+
+
+def _conclude(store: Store, question: Question) -> dict[str, Any]:
+    found = record.assemble(store, question)
+    write_atomically(store.folder / "decision.json", json.dumps(found, ensure_ascii=False, indent=1))
+    return found
+
+
+def _second_incarnations(arms: Mapping[str, Arm]) -> list[Arm]:
+    """Every baseline again, in a process of its own and with another number of requests at a time."""
+    return [
+        replace(
+            arm,
+            runtime=prepare.elsewhere(arm.runtime),
+            options=replace(arm.options, parallel=_other(arm.options.parallel)),
+        )
+        for arm in arms.values()
+        if arm.candidate.baseline
+    ]
+
+
+def _other(parallel: int) -> int:
+    return max(1, parallel // 2 - 1) if parallel > 1 else 2
+
+
+def _planned(store: Store, posed: Posed) -> dict[str, int]:
+    """Certification items per task: what was planned and what ``--more`` added, as far as there are items."""
+    planned = {}
+    for task in posed.question.tasks:
+        wanted = task.items + int(store.get("extension", task.name) or 0)
+        available = posed.tasks[task.name].available
+        planned[task.name] = wanted if available is None else min(wanted, available)
+    return planned
+
+
+@contextmanager
+def _timed(store: Store, stage: str) -> Iterator[None]:
+    """Add the seconds of a stage to those that earlier processes spent on it."""
+    began = time.monotonic()
+    yield
+    store.put("timing", stage, (store.get("timing", stage) or 0.0) + time.monotonic() - began)

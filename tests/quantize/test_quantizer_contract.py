@@ -1,0 +1,56 @@
+"""What every quantizer on the list must keep."""
+
+import pytest
+import torch
+
+from quantwise.core import recipe
+from quantwise.core.scheme import parse_scheme
+from quantwise.grids.integer import Steps, integer_grid
+from quantwise.quantize import QUANTIZERS
+
+SCHEMES = ["int4-g32", "int4-g64-asym", "int8-channel", "int3-channel-asym", "int4-tensor", "int2-g128"]
+
+
+def seen(columns: int) -> dict[str, torch.Tensor]:
+    x = torch.randn(300, columns, generator=torch.Generator().manual_seed(columns), dtype=torch.float64)
+    return {"hessian": x.T @ x}
+
+
+def test_the_two_lists_name_the_same_quantizers() -> None:
+    assert set(recipe.QUANTIZERS) == set(QUANTIZERS)
+    assert all(make().name == name for name, make in QUANTIZERS.items())
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("rows", [1, 48])
+def test_codes_scales_and_values_agree_and_repeat(name: str, scheme: str, rows: int) -> None:
+    grid = integer_grid(parse_scheme(scheme))
+    weight = torch.randn(rows, 128, generator=torch.Generator().manual_seed(rows))
+    before, statistics = weight.clone(), seen(128)
+    made, again = (QUANTIZERS[name]()(weight, grid, statistics) for _ in range(2))
+    assert torch.equal(weight, before)
+    assert made.codes.shape == weight.shape
+    assert made.codes.dtype == torch.int8
+    assert (made.zero is None) == grid.symmetric
+    assert made.codes.min() >= grid.lowest
+    assert made.codes.max() <= grid.highest
+    assert torch.equal(made.scale, made.scale.bfloat16().float())
+    assert torch.equal(made.dequantized, grid.decode(made.codes, Steps(made.scale, made.zero, 128)))
+    assert torch.equal(made.codes, again.codes)
+    assert torch.equal(made.scale, again.scale)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_a_weight_on_the_grid_is_left_alone(name: str) -> None:
+    """Eight bits hold small whole numbers exactly, so nothing is left to choose."""
+    weight = torch.randint(-127, 128, (8, 64), generator=torch.Generator().manual_seed(0)).float()
+    weight[:, 0] = 127
+    made = QUANTIZERS[name]()(weight, integer_grid(parse_scheme("int8-channel")), seen(64))
+    assert torch.equal(made.dequantized, weight)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_a_matrix_of_zeros_stays_zero(name: str) -> None:
+    made = QUANTIZERS[name]()(torch.zeros(4, 64), integer_grid(parse_scheme("int4-g32-asym")), seen(64))
+    assert bool((made.dequantized == 0).all())

@@ -1,0 +1,91 @@
+"""Progress: few lines in a log, the time left once it can be known, a terminal left as it was."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from quantwise.report.progress import LiveProgress, PlainProgress, SilentProgress, progress_on, seconds_left
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_lines_come_at_most_every_five_seconds() -> None:
+    out, clock = io.StringIO(), Clock()
+    with PlainProgress(out, clock=clock) as progress:
+        progress.stage("certify", 120)
+        for _ in range(60):
+            clock.now += 0.5
+            progress.advance(1, "q4_0@llamacpp")
+        progress.stage("decide", None)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "certify: 0 of 120"
+    assert lines[1] == "certify: 10 of 120, q4_0@llamacpp, 55 s left"
+    assert len(lines) == 1 + 6 + 1 + 2
+    assert lines[-3] == "certify: 60 of 120, took 30.0 s"
+
+
+def test_units_of_an_earlier_run_do_not_flatter_the_pace() -> None:
+    out, clock = io.StringIO(), Clock()
+    progress = PlainProgress(out, clock=clock)
+    progress.stage("certify", 100, done=90)
+    clock.now += 10
+    progress.advance(5)
+    progress.close()
+    progress.close()
+    assert out.getvalue().splitlines()[1:] == ["certify: 95 of 100, 10 s left", "certify: 95 of 100, took 10.0 s"]
+
+
+@pytest.mark.parametrize(("done", "total", "fresh", "elapsed"), [(0, 10, 0, 9.0), (3, None, 3, 9.0), (3, 10, 3, 0.5)])
+def test_time_left_is_unknown_until_something_is_known(
+    done: int, total: int | None, fresh: int, elapsed: float
+) -> None:
+    assert seconds_left(done, total, fresh, elapsed) is None
+
+
+def test_notes_cannot_break_a_line() -> None:
+    out, clock = io.StringIO(), Clock()
+    progress = PlainProgress(out, every_s=0, clock=clock)
+    progress.stage("s", 2)
+    progress.advance(1, "two\nlines\x1b[2J")
+    assert len(out.getvalue().splitlines()) == 2
+    assert "\x1b" not in out.getvalue()
+
+
+def test_live_bars_show_the_stage_and_close() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100)
+    with LiveProgress(console) as progress:
+        progress.stage("build [red]", 3)
+        progress.advance(2, "layers.1")
+        progress.stage("screen", None)
+        progress.advance()
+    text = out.getvalue()
+    assert "build [red]" in text
+    assert "2/3" in text
+    assert text.rstrip().endswith("\x1b[?25h")
+
+
+def test_the_stream_decides() -> None:
+    assert isinstance(progress_on(io.StringIO()), PlainProgress)
+    assert isinstance(progress_on(io.StringIO(), "silent"), SilentProgress)
+    with progress_on(io.StringIO(), "live") as progress:
+        assert isinstance(progress, LiveProgress)
+
+
+def test_reports_need_no_torch() -> None:
+    code = (
+        "import sys, quantwise.report.page, quantwise.report.terminal, quantwise.report.progress;"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

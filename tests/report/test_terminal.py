@@ -1,0 +1,119 @@
+"""The last screen: everything a decision needs, at 80 and at 100 columns, without colour."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from records import bare, blank, brought, undecided
+
+from quantwise.report.terminal import print_screen
+from quantwise.testing.sample_record import specimen
+
+
+def shown(record: dict, width: int = 100, report: str | None = "runs/one/report.html") -> str:
+    out = io.StringIO()
+    print_screen(record, out, report, width)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_everything_is_on_one_screen(width: int) -> None:
+    record = specimen()
+    text = shown(record, width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= (45 if width == 100 else 55)
+    assert "\x1b" not in text
+    one_line = " ".join(text.split())
+    decision = record["decision"]
+    for sentence in [decision["headline"], *decision["because"], *decision["unmeasured"]]:
+        assert sentence in one_line
+    for row in decision["ruled_out"]:
+        assert row["candidate"] in one_line
+        assert row["why"] in one_line
+    for text_ in (decision["fallback"], decision["rollback"], record["question_hash"], "runs/one/report.html"):
+        assert text_ in one_line
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_matrix_says_each_verdict_in_words(width: int) -> None:
+    rows = {
+        line.split()[1]: line
+        for line in shown(specimen(), width).splitlines()
+        if re.match(r"(base|quality|control) ", line)
+    }
+    gptq = rows["gptq:int4-g64"].split()
+    assert gptq[2:10] == ["PASS", "PASS", "PASS", "?", "PASS", "PASS", "PASS", "?"]
+    assert gptq[10:] == ["27%", "unknown"]
+    assert rows["rtn:int4-tensor"].split()[2:10] == ["FAIL"] * 8
+    assert rows["bf16"].split()[2:] == ["97%", "95%", "91%", "82%", "88%", "93%", "90%", "84%", "8.6MiB", "0.034"]
+    assert "? = UNKNOWN" in " ".join(shown(specimen(), width).split())
+
+
+def test_the_shipped_candidate_has_its_numbers() -> None:
+    row = next(line for line in shown(specimen()).splitlines() if line.startswith("arithmetic"))
+    assert row.split() == ["arithmetic", "PASS", "−0.3", "[−3.1,", "+2.5]", "pp", "5", "pp", "5", "4", "352"]
+
+
+def test_more_tasks_than_columns_are_counted_and_the_bad_ones_named() -> None:
+    record = specimen()
+    for copy in range(1, 4):
+        record["question"]["tasks"] += [dict(t, name=f"{t['name']}_{copy}") for t in record["question"]["tasks"][:8]]
+        record["verdicts"] += [dict(v, task=f"{v['task']}_{copy}") for v in record["verdicts"][:48]]
+    text = shown(record, 80)
+    assert "gptq:int4-g64    PASS 24, UNKNOWN 8 (arithmetic," in text
+    assert "multilingual_3)" in text
+
+
+def test_what_would_settle_it() -> None:
+    text = " ".join(shown(undecided()).split())
+    assert text.index("UNKNOWN") < text.index("because")
+    assert "rtn:int8-channel@transformers on json_output: about 900 (600 to 1,500) more items" in text
+    assert "and 44 more, in the report" in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_unknown_is_never_a_number(width: int) -> None:
+    record = blank(specimen())
+    text = shown(record, width)
+    matrix = [line for line in text.splitlines() if re.match(r"(base|quality|control|SHIP) +\S+:?\S* ", line)]
+    assert len(matrix) >= 7
+    assert all(line.split()[-2:] == ["?", "unknown"] for line in matrix)
+    assert next(line for line in text.splitlines() if line.startswith("recall")).split()[1:] == ["PASS"] + 6 * [
+        "unknown"
+    ]
+    assert "unknown generations" in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+@pytest.mark.parametrize("make", [bare, brought, undecided])
+def test_poor_records_still_give_a_screen(make: object, width: int) -> None:
+    record = make()  # type: ignore[operator]
+    text = shown(record, width, None)
+    assert record["decision"]["headline"] in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_brought_names_keep_their_ends() -> None:
+    matrix = [line for line in shown(brought(), 80).splitlines() if "1.0GiB" in line or "/v1 " in line]
+    assert matrix[0].split() == ["base", "/srv/models/a-rather-long-name-f16.gguf", "·", "1.0GiB", "unknown"]
+    assert matrix[1].split() == ["http://127.0.0.1:8080/v1", "PASS", "?", "unknown"]
+    assert "f16.gguf" in shown(brought(), 60)
+
+
+def test_foreign_text_cannot_drive_the_terminal() -> None:
+    record = specimen()
+    record["decision"]["headline"] = "\x1b[2J[bold red]gone[/] :boom:"
+    text = shown(record)
+    assert "\x1b" not in text
+    assert "[bold red]gone[/] :boom:" in text
+
+
+def test_a_stream_that_knows_only_ascii() -> None:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding="ascii")
+    print_screen(specimen(), out, None, 100)
+    out.flush()
+    assert b"[-3.1, +2.5] pp" in raw.getvalue()

@@ -1,0 +1,107 @@
+"""llama.cpp in its own process: equal to Transformers, measured, and gone without a hang when it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from quantwise.core.artifact import Artifact
+from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
+from quantwise.core.runtime import Ask, RuntimeOptions
+from quantwise.runtimes.llamacpp import LlamaCpp, LlamaCppSession, buffer_bytes
+from quantwise.runtimes.transformers import Transformers, TransformersSession
+
+CHOICES = (" one", " little dog", " x")
+
+
+def test_it_agrees_with_transformers(
+    folder: Artifact, gguf_file: Artifact, options: RuntimeOptions, prompts: list[str]
+) -> None:
+    text = "once upon a time there was"
+    with Transformers().open(folder, options) as theirs, LlamaCpp().open(gguf_file, options) as ours:
+        assert isinstance(theirs, TransformersSession)
+        assert isinstance(ours, LlamaCppSession)
+        generated = [s.ask([Ask(text=p, max_tokens=6) for p in prompts]) for s in (theirs, ours)]
+        chosen = [s.ask([Ask(text=p, choices=CHOICES) for p in prompts]) for s in (theirs, ours)]
+        opened = [s.ask([Ask(text="", choices=(text,), rendered=False)])[0].choice_logprobs[0] for s in (theirs, ours)]
+        positions = [s.next_token_logprobs(text, 20) for s in (theirs, ours)]
+    # The random model's logits are wide (a log-probability is often -10), so float16 shows in the second decimal.
+    same = [a.text == b.text and a.finish == b.finish for a, b in zip(*generated, strict=True)]
+    assert sum(same) >= len(prompts) - 1  # float16 weights may tip one near-tie over
+    assert [r.prompt_tokens for r in generated[0]] == [r.prompt_tokens for r in generated[1]]
+    for a, b in zip(*chosen, strict=True):
+        assert b.choice_logprobs == pytest.approx(a.choice_logprobs, abs=0.15)
+    assert opened[1] == pytest.approx(opened[0], abs=0.3)
+    for a, b in zip(*positions, strict=True):
+        for token in a.keys() & b.keys():
+            assert b[token] == pytest.approx(a[token], abs=0.15)
+        assert len(a.keys() & b.keys()) >= 18
+
+
+def test_memory_is_what_the_log_and_the_kernel_say(gguf_file: Artifact, options: RuntimeOptions) -> None:
+    with LlamaCpp().open(gguf_file, options) as plain:
+        f16 = plain.footprint()
+    with LlamaCpp().open(gguf_file, replace(options, cache="q8_0")) as small:
+        q8 = small.footprint()
+        assert small.ask([Ask(text="once upon", max_tokens=3)])[0].finish in ("stop", "length")
+    # 2 (keys, values) * 2 layers * 64 wide * 256 cells * 4 slots * 2 bytes
+    assert f16.cache_bytes == 2 * 2 * 64 * 256 * 4 * 2
+    assert q8.cache_bytes == pytest.approx(f16.cache_bytes * 1.0625 / 2, rel=0.02)
+    assert f16.weights_bytes == pytest.approx(gguf_file.bytes, rel=0.2)
+    assert f16.peak_process_bytes is not None
+    assert f16.peak_process_bytes > 10e6
+
+
+def test_the_log_parser_adds_devices_and_admits_silence() -> None:
+    log = "a: CPU_Mapped model buffer size =  10.00 MiB\nb: CUDA0 model buffer size = 1.50 MiB\n"
+    log += "c: CPU KV buffer size = 2.0 MiB"
+    assert buffer_bytes(log) == (round(11.5 * 2**20), 2 * 2**20, None)
+    assert buffer_bytes("nothing") == (None, None, None)
+
+
+def test_a_killed_server_is_a_failure_and_not_a_hang(gguf_file: Artifact, options: RuntimeOptions) -> None:
+    with LlamaCpp().open(gguf_file, options) as session:
+        asks = [Ask(text=f"once upon {i}", max_tokens=200) for i in range(400)]
+        threading.Timer(0.2, lambda: [os.kill(pid, signal.SIGKILL) for pid in session.process.pids()]).start()
+        start = time.monotonic()
+        with pytest.raises(RuntimeFailure, match="gone"):
+            session.ask(asks)
+        assert time.monotonic() - start < 30
+        with pytest.raises(RuntimeFailure, match="gone"):
+            session.ask(asks[:1])
+
+
+def test_what_it_cannot_load_is_said_in_one_line(gguf_file: Artifact, options: RuntimeOptions, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(Path(gguf_file.location).read_bytes()[:30_000])
+    with pytest.raises(RuntimeFailure, match="ended while starting") as caught:
+        LlamaCpp().open(replace(gguf_file, location=str(cut)), options).__enter__()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="no cache scheme 'int3'"):
+        LlamaCpp().open(gguf_file, replace(options, cache="int3")).__enter__()
+    with pytest.raises(EnvironmentFailure, match="does not run"):
+        LlamaCpp(server_binary=str(tmp_path / "llama-server")).version()
+
+
+def test_a_native_binary_takes_the_same_flags(gguf_file: Artifact, options: RuntimeOptions, tmp_path: Path) -> None:
+    """A stand-in for llama-server: a program of that name that says its version and serves like ours."""
+    import sys
+
+    binary = tmp_path / "llama-server"
+    binary.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && {{ echo "version: 7777 (abc)" >&2; exit 0; }}\n'
+        f'exec {sys.executable} -P -m quantwise.runtimes.llamacpp_host "$@"\n'
+    )
+    binary.chmod(0o755)
+    runtime = LlamaCpp(server_binary=str(binary))
+    assert runtime.version() == "llama-server 7777 (abc)"
+    assert not runtime.notes
+    assert "AVX2" in LlamaCpp().notes[0]
+    with runtime.open(gguf_file, options) as session:
+        assert session.ask([Ask(text="once upon", max_tokens=2)])[0].finish in ("stop", "length")

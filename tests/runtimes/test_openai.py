@@ -1,0 +1,169 @@
+"""Servers by URL: what they can do is found out, and what is no server is named in one line."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from quantwise.chat import ChatTemplate
+from quantwise.core.artifact import Artifact
+from quantwise.core.errors import InputError, RuntimeFailure
+from quantwise.core.item import Message
+from quantwise.core.runtime import Ask, RuntimeOptions
+from quantwise.runtimes.openai import OpenAI, server_artifact, server_props
+from quantwise.runtimes.openai_api import OpenAIServer
+from quantwise.runtimes.process import ServerProcess, free_port
+
+
+@contextmanager
+def stub(routes: dict[str, Any], seen: list[dict[str, Any]] | None = None) -> Iterator[str]:
+    """A server that answers each path with (status, text or JSON value); everything else is 404."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if seen is not None and body:
+                seen.append(json.loads(body))
+            status, value = routes.get(self.path, (404, "not here"))
+            value = value(json.loads(body)) if callable(value) else value
+            data = (value if isinstance(value, str) else json.dumps(value)).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = _answer
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+MODELS = (200, {"data": [{"id": "m1"}, {"id": "m2"}]})
+
+
+def echo(body: dict[str, Any]) -> dict[str, Any]:
+    """As vLLM: one token per letter of the prompt, each less likely than the one before, then one generated token."""
+    prompt = body["prompt"]
+    values = [None, *(-0.1 * ord(c) for c in prompt[1:]), -9.0]
+    told = {"text_offset": list(range(len(prompt) + 1)), "token_logprobs": values}
+    return {"choices": [{"text": prompt + "!", "finish_reason": "length", "logprobs": told}]}
+
+
+def test_a_server_that_echoes_scores_choices(options: RuntimeOptions) -> None:
+    seen: list[dict[str, Any]] = []
+    with stub({"/v1/models": MODELS, "/v1/completions": (200, echo)}, seen) as url:
+        artifact = server_artifact(f"{url}/v1#m2")
+        with OpenAI().open(artifact, options) as session:
+            (reply,) = session.ask([Ask(text="pp", choices=("a", "bc"))])
+    assert reply.choice_logprobs == pytest.approx((-0.1 * ord("a"), -0.1 * (ord("b") + ord("c"))))
+    assert {s["model"] for s in seen} == {"m2"}
+    assert all(s["add_special_tokens"] is False for s in seen)
+
+
+def test_a_server_that_does_not_echo_refuses_choices(options: RuntimeOptions) -> None:
+    plain = {"choices": [{"text": "!", "finish_reason": "stop"}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+    with (
+        stub({"/v1/models": MODELS, "/v1/completions": (200, plain)}) as url,
+        OpenAI().open(server_artifact(url), options) as session,
+    ):
+        refused, told = session.ask([Ask(text="pp", choices=("a", "b")), Ask(text="pp")])
+        (no_chat,) = session.ask([Ask(messages=(Message("user", "hi"),))])
+    assert refused.finish == "refused"
+    assert "does not score" in str(refused.error)
+    assert (told.text, told.finish, told.prompt_tokens, told.output_tokens) == ("!", "stop", 3, 1)
+    assert no_chat.finish == "refused"
+    assert "404" in str(no_chat.error)
+
+
+def test_nonsense_from_a_server_is_a_crash_of_that_request(options: RuntimeOptions) -> None:
+    with (
+        stub(
+            {"/v1/models": MODELS, "/v1/completions": (200, {"choices": []}), "/v1/chat/completions": (500, "oh")}
+        ) as url,
+        OpenAI().open(server_artifact(url), options) as session,
+    ):
+        replies = session.ask([Ask(text="x"), Ask(messages=(Message("user", "hi"),))])
+    assert [r.finish for r in replies] == ["crash", "crash"]
+
+
+@pytest.mark.parametrize(
+    ("routes", "says"),
+    [
+        ({}, "404"),
+        ({"/v1/models": (200, "<html>")}, "not as an OpenAI"),
+        ({"/v1/models": (200, {"data": []})}, "no model"),
+    ],
+)
+def test_a_url_that_is_no_server_is_named(routes: dict[str, Any], says: str) -> None:
+    with stub(routes) as url, pytest.raises(InputError, match=says) as caught:
+        server_artifact(url)
+    assert url in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_url_without_anyone_is_named() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(InputError, match=f"no server answers at {url}"):
+        server_artifact(url)
+    with pytest.raises(InputError, match="no URL of a server"):
+        server_artifact("localhost:8080")
+    with stub({"/v1/models": MODELS}) as there, pytest.raises(InputError, match="has no model 'm3'; it has m1, m2"):
+        server_artifact(f"{there}#m3")
+
+
+def test_another_model_behind_the_url_is_noticed(options: RuntimeOptions) -> None:
+    with stub({"/v1/models": MODELS}) as url:
+        artifact = server_artifact(url)
+        assert server_artifact(f"{url}#m2").hash != artifact.hash == server_artifact(url).hash
+        other = replace(artifact, hash="0" * 32)
+        with pytest.raises(RuntimeFailure, match="another model"), OpenAI().open(other, options):
+            pass
+        with pytest.raises(InputError, match="leave kv= out"), OpenAI().open(artifact, replace(options, cache="q8_0")):
+            pass
+
+
+def test_a_llama_server_is_known_by_its_answers(
+    server: ServerProcess, options: RuntimeOptions, prompts: list[str]
+) -> None:
+    artifact, props = server_artifact(server.url + "/v1"), server_props(server.url)
+    assert props is not None
+    turns = (Message("user", "once upon a time"),)
+    text = ChatTemplate(props["chat_template"], {"bos_token": props["bos_token"]}).render(turns)
+    with OpenAI().open(artifact, options) as session:
+        own, ours = session.ask([Ask(messages=turns, max_tokens=5), Ask(text=text, max_tokens=5)])
+        assert (own.text, own.prompt_tokens) == (ours.text, ours.prompt_tokens)
+        native = session.ask([Ask(text=p, max_tokens=5) for p in prompts[:3]])
+        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as http:
+            general = OpenAIServer(http, "any")
+            for prompt, reply in zip(prompts, native, strict=False):
+                assert general.answer(Ask(text=prompt, max_tokens=5)).text == reply.text
+            chat = general.answer(Ask(messages=turns, max_tokens=5))
+            assert (chat.text, chat.output_tokens) == (own.text, own.output_tokens)
+        server.stop()
+        with pytest.raises(RuntimeFailure, match="no longer answers"):
+            session.ask([Ask(text="once", max_tokens=5)])
+
+
+def test_a_server_is_no_place_for_distributions_unless_it_tells_ids(options: RuntimeOptions) -> None:
+    with stub({"/v1/models": MODELS}) as url:
+        artifact: Artifact = server_artifact(url)
+        with OpenAI().open(artifact, options) as session, pytest.raises(InputError, match="only llama-server does"):
+            session.next_token_logprobs("a b c", 3)

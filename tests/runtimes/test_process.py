@@ -1,0 +1,107 @@
+"""Servers of ours start, speak, stop, and never outlive us."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from quantwise.core.errors import RuntimeFailure
+from quantwise.runtimes.process import ServerProcess, free_port
+
+SERVE = """
+import http.server, sys
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
+print("ready", flush=True)
+blob = bytearray(64 << 20)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
+"""
+
+
+def serving() -> ServerProcess:
+    port = free_port()
+    return ServerProcess([sys.executable, "-c", SERVE, str(port)], f"http://127.0.0.1:{port}", start_timeout_s=60)
+
+
+def test_it_starts_is_measured_and_stops() -> None:
+    with serving() as server:
+        assert server.alive()
+        (pid,) = server.pids()
+        assert server.log_text().startswith("ready")
+        peak = server.peak_bytes()
+        assert peak is not None
+        assert peak > 64 << 20
+        log = server.log
+    assert not psutil.pid_exists(pid)
+    assert not log.exists()
+    assert server.peak_bytes() == peak
+
+
+def test_a_long_log_is_emptied_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as server:
+        server.trim_log()
+        assert server.log_text().startswith("ready")
+        monkeypatch.setattr("quantwise.runtimes.process._LOG_MOST", 3)
+        server.trim_log()
+        assert server.log_text() == ""
+        httpx.get(server.url, trust_env=False)
+        assert server.log_text().startswith("127.0.0.1")
+
+
+def test_a_server_that_ends_while_starting_has_the_last_word() -> None:
+    program = "print('loading'); print('error: no such file: x.gguf'); print('bye'); raise SystemExit(3)"
+    with pytest.raises(RuntimeFailure, match=r"ended while starting: error: no such file: x\.gguf"):
+        ServerProcess([sys.executable, "-c", program], "http://127.0.0.1:9", start_timeout_s=60).__enter__()
+    with pytest.raises(RuntimeFailure, match="cannot start /nowhere/llama-server"):
+        ServerProcess(["/nowhere/llama-server"], "http://127.0.0.1:9", start_timeout_s=60).__enter__()
+
+
+def test_a_server_that_is_never_ready_is_given_up_and_ended() -> None:
+    server = ServerProcess(
+        [sys.executable, "-c", "import time; time.sleep(600)"], "http://127.0.0.1:9", start_timeout_s=0.5
+    )
+    with pytest.raises(RuntimeFailure, match="not ready after"):
+        server.__enter__()
+    assert not server.alive()
+
+
+PARENT = f"""
+import sys, time
+from quantwise.runtimes.process import ServerProcess, free_port
+port = free_port()
+with ServerProcess([sys.executable, "-c", {SERVE!r}, str(port)], f"http://127.0.0.1:{{port}}") as server:
+    print(server._leash.pid, *server.pids(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("victim", ["parent", "leash"])
+def test_no_orphan_is_left_when_a_parent_is_killed(victim: str, tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=env)
+    assert parent.stdout is not None
+    leash, server = map(int, parent.stdout.readline().split())
+    assert psutil.pid_exists(server)
+    psutil.Process(leash if victim == "leash" else parent.pid).kill()
+    end = time.monotonic() + 20
+    while time.monotonic() < end and _runs(server):
+        time.sleep(0.05)
+    assert not _runs(server)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,148 @@
+"""The rule, one case at a time."""
+
+from dataclasses import replace
+
+import pytest
+
+from quantwise.core.artifact import Candidate
+from quantwise.core.evidence import Fit
+from quantwise.core.question import Question, TaskQuestion
+from quantwise.core.verdict import Answer, Comparison, Cost, Verdict
+from quantwise.decide import Evidence, decide, standing
+
+BASE = Candidate("16bit", "llamacpp", baseline=True)
+Q8, Q4 = Candidate("q8_0", "llamacpp"), Candidate("q4_0", "llamacpp")
+CONTROL = Candidate("rtn:int4-tensor", "transformers", control=True, computes_as_stored=False)
+SLOW = Candidate("gptq:int4-g64", "transformers", computes_as_stored=False)
+TASK = TaskQuestion("code", "code", "0", "code", 0.05, 512, 96)
+QUESTION = Question(
+    model="m",
+    model_hash="0",
+    scenario={"name": "laptop", "objective": ["bytes", "seconds_per_item"], "max_p95_seconds": None},
+    tasks=(TASK,),
+    candidates=(BASE, Q8, Q4, CONTROL, SLOW),
+    calibration={},
+    runtimes={},
+    brought={},
+    template_hash=None,
+    scorers="1",
+)
+BYTES = {BASE.name: 1600, Q8.name: 850, Q4.name: 450, CONTROL.name: 400, SLOW.name: 420}
+
+
+def verdict(candidate: Candidate, answer: Answer, **changes: object) -> Verdict:
+    comparison = Comparison(400, 5, 4, 0.05, -0.0025, (-0.03, 0.02), 100.0 if answer == "PASS" else 2.0, 0.1)
+    more = (100, 300, 900) if answer == "UNKNOWN" else None
+    found = Verdict(
+        candidate.name, BASE.name, "code", answer, "need_n" if more else "", comparison, more, max_drop=0.03
+    )
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def evidence(answers: dict[Candidate, Answer], **changes: object) -> Evidence:
+    plain = Evidence(
+        verdicts=[verdict(c, a) for c, a in answers.items()],
+        fits={},
+        costs={n: Cost(n, b, None, 0.01 if "llamacpp" in n else None) for n, b in BYTES.items()},
+        accuracy={n: {"code": 0.9} for n in BYTES},
+        broken={},
+        p95_seconds=dict.fromkeys(BYTES, 0.1),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+ALL_PASS: dict[Candidate, Answer] = {Q8: "PASS", Q4: "PASS", CONTROL: "FAIL", SLOW: "PASS"}
+
+
+def why(decision: object, candidate: Candidate) -> str:
+    return next(r.why for r in decision.ruled_out if r.candidate == candidate.name)  # type: ignore[attr-defined]
+
+
+def test_the_smallest_that_passes_is_shipped_with_a_safer_fallback_and_a_rollback() -> None:
+    decision = decide(QUESTION, evidence(ALL_PASS))
+    assert (decision.ship, decision.fallback, decision.rollback, decision.status) == (
+        Q4.name,
+        Q8.name,
+        BASE.name,
+        "ship",
+    )
+    assert "bytes 450 against 850" in why(decision, Q8)
+
+
+def test_what_is_computed_in_16_bit_is_never_shipped_although_it_is_smaller() -> None:
+    decision = decide(QUESTION, evidence(ALL_PASS))
+    assert "stored small but computed in 16 bit" in why(decision, SLOW)
+
+
+def test_the_control_is_never_shipped_even_if_it_passes() -> None:
+    decision = decide(QUESTION, evidence({**ALL_PASS, CONTROL: "PASS"}))
+    assert decision.ship == Q4.name
+    assert "negative control" in why(decision, CONTROL)
+
+
+def test_one_fail_rules_out_and_one_unknown_holds_back() -> None:
+    failed = decide(QUESTION, evidence({**ALL_PASS, Q4: "FAIL"}))
+    assert failed.ship == Q8.name
+    assert "FAILs code" in why(failed, Q4)
+    open_ = decide(QUESTION, evidence({**ALL_PASS, Q4: "UNKNOWN"}))
+    assert open_.ship == Q8.name
+    assert "about 300 more items, 100 to 900" in why(open_, Q4)
+
+
+def test_nothing_passed_yet_is_unknown_and_names_the_best_supported() -> None:
+    decision = decide(QUESTION, evidence({**ALL_PASS, Q8: "UNKNOWN", Q4: "UNKNOWN"}))
+    assert (decision.status, decision.ship) == ("unknown", None)
+    assert decision.best_supported in (Q8.name, Q4.name)
+    assert decision.best_supported in decision.headline
+    assert "about 300 more items" in why(decision, Q8)
+
+
+def test_everything_failed_is_keep_16_bit() -> None:
+    decision = decide(QUESTION, evidence({**ALL_PASS, Q8: "FAIL", Q4: "FAIL"}))
+    assert (decision.status, decision.ship) == ("keep", BASE.name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"broken": {Q4.name: "cannot be run: bad magic"}}, "bad magic"),
+        ({"fits": {Q4.name: Fit(Q4.name, 9, 9, 9, 1, "no", "use a context of 512")}}, "use a context of 512"),
+        ({"p95_seconds": {Q4.name: 3.0, Q8.name: 0.1}}, "p95 3.00 s"),
+        ({"p95_seconds": {Q4.name: None, Q8.name: 0.1}}, "p95 is unknown"),
+    ],
+)
+def test_other_reasons_to_rule_out(changes: dict[str, object], expected: str) -> None:
+    question = replace(QUESTION, scenario={**QUESTION.scenario, "max_p95_seconds": 1.0})
+    decision = decide(question, evidence(ALL_PASS, **changes))
+    assert decision.ship == Q8.name
+    assert expected in why(decision, Q4)
+
+
+def test_an_absolute_floor_stands_beside_the_margin() -> None:
+    question = replace(QUESTION, tasks=(replace(TASK, floor=0.8),))
+    low = {n: {"code": 0.9} for n in BYTES} | {Q4.name: {"code": 0.79}}
+    decision = decide(question, evidence(ALL_PASS, accuracy=low))
+    assert decision.ship == Q8.name
+    assert "below the floor of 80%" in why(decision, Q4)
+
+
+def test_the_ladder_stops_at_the_first_that_does_not_pass() -> None:
+    question = replace(QUESTION, multiplicity="ladder")
+    decision = decide(question, evidence({**ALL_PASS, Q8: "UNKNOWN"}))
+    assert decision.ship is None
+    assert "below q8_0@llamacpp on the ladder" in why(decision, Q4)
+    assert question.m == 1
+    assert QUESTION.m == 2
+
+
+def test_an_unknown_objective_never_wins_and_is_named() -> None:
+    question = replace(QUESTION, scenario={**QUESTION.scenario, "objective": ["joules_per_item", "bytes"]})
+    decision = decide(question, evidence(ALL_PASS))
+    assert decision.ship == Q4.name
+    assert any("joules per item is unknown" in line for line in decision.unmeasured)
+
+
+def test_standing_needs_every_gate() -> None:
+    assert standing([], "x") == "UNKNOWN"
+    assert standing([verdict(Q4, "PASS"), verdict(Q4, "UNKNOWN")], Q4.name) == "UNKNOWN"
+    assert standing([verdict(Q4, "FAIL"), verdict(Q4, "UNKNOWN")], Q4.name) == "FAIL"
