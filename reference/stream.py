@@ -32,15 +32,15 @@ CURRICULUM_CHAPTERS = 8  # over which the recall distance grows
 # Rows in one round of drawing. Suites with short answers, or hard ones, get more of them.
 ITEMS_PER_ROUND = {
     "json_output": 16,
-    "extraction": 18,
-    "classification": 14,
-    "arithmetic": 40,
+    "extraction": 22,
+    "classification": 12,
+    "arithmetic": 44,
     "code": 20,
     "recall": 1,
-    "instructions": 18,
-    "multilingual": 30,
+    "instructions": 20,
+    "multilingual": 34,
 }
-RECALL_ROWS_PER_ROUND = 5
+RECALL_ROWS_PER_ROUND = 6
 PROSE_ROWS_PER_ROUND = 3
 
 Row = tuple[list[int], list[float]]
@@ -108,7 +108,7 @@ class Stream:
                 break
             for row in self._round(rng, number, self._seed * 1_000_000 + number * 1000 + turn + 1):
                 length = next((length for length in LENGTHS if len(row[0]) <= length), None)
-                if length is None:
+                if length is None or len(row[0]) < length // 2 > LENGTHS[-2]:
                     continue
                 waiting[length].append(row)
                 if len(waiting[length]) == round(PLACES / length):
@@ -154,7 +154,8 @@ class Stream:
             filler = [sentence(rng) for _ in range(44 - len(near) + len(known))]
             asked = rng.sample(known, len(known))
             first = " ".join([*filler, *near, recall.question(asked[0][0])])
-            row = self._turns([(first, asked[0][1]), *((recall.question(name), code) for name, code in asked[1:])])
+            turns = [(recall.question(name), f"{name}-{code}") for name, code in asked]
+            row = self._turns([(first, turns[0][1]), *turns[1:]])
             if split_of(first) == "train" and len(row[0]) <= LONG:
                 return row
 

@@ -119,7 +119,7 @@ def _why_not(question: Question, evidence: Evidence, candidate: Candidate) -> st
     if candidate.control:
         return "the negative control; it is measured and never shipped"
     if unknown:
-        return f"UNKNOWN on {', '.join(f'{v.task} ({_more(v)})' for v in unknown)}"
+        return _still_unknown(unknown, len(verdicts))
     if not candidate.computes_as_stored:
         return (
             "passes on quality only: it is stored small but computed in 16 bit here, so its time and memory are unknown"
@@ -129,6 +129,14 @@ def _why_not(question: Question, evidence: Evidence, candidate: Candidate) -> st
     if level is not None and p95 is not None and p95 > level:
         return f"too slow: p95 {p95:.2f} s, the scenario allows {level} s"
     return None
+
+
+def _still_unknown(unknown: Sequence[Verdict], tasks: int) -> str:
+    """The one or two open tasks, or how many are open and which of them is farthest from an answer."""
+    if len(unknown) <= 2:
+        return f"UNKNOWN on {', '.join(f'{v.task} ({_more(v)})' for v in unknown)}"
+    farthest = max(unknown, key=lambda v: v.n_more[1] if v.n_more else 0)
+    return f"UNKNOWN on {len(unknown)} of {tasks} tasks; farthest from an answer is {farthest.task} ({_more(farthest)})"
 
 
 def _climb(

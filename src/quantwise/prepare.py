@@ -75,7 +75,7 @@ def build(store: Store, posed: Posed, progress: Progress) -> dict[str, Artifact]
 def recipe_of(candidate: Candidate) -> Recipe:
     """The recipe that makes a candidate's bytes; 16 bit in llama.cpp is a GGUF of the model as it is."""
     if candidate.source == "16bit" and candidate.runtime == "llamacpp":
-        return parse_recipe("bf16")
+        return parse_recipe("f16")
     return parse_recipe(candidate.source)
 
 

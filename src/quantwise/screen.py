@@ -31,8 +31,8 @@ _SHOWN = {
     "positions": "positions",
     "truncated": "truncated",
 }
-TOP = 4096
-"""Next-token log-probabilities kept per position; beyond it the divergence states its truncation."""
+TOP = 128
+"""Likeliest tokens kept per position, because a server pays for each; the divergence says that it is a lower bound."""
 
 
 def screen(
@@ -127,7 +127,7 @@ def _divergence(
     except (RuntimeFailure, InputError):
         return  # a server that does not tell distributions leaves the divergence unknown
     measured = asdict(divergence(reference, ours))
-    replies = bench.ask(arm, [Ask(text="", choices=(text,)) for text in texts])
+    replies = bench.ask(arm, [Ask(text="", choices=(text,), rendered=False) for text in texts])
     nats = [-sum(r.choice_logprobs) for r in replies if r.choice_logprobs]
     known = len(nats) == len(texts)
     measured["perplexity"] = math.exp(sum(nats) / measured["positions"]) if known else None

@@ -35,7 +35,7 @@ from quantwise.store import Store, write_atomically
 from quantwise.tasks.prose import held_out_text
 
 HELD_OUT_TEXTS = 8
-HELD_OUT_CHARACTERS = 480
+HELD_OUT_CHARACTERS = 320
 """Short enough for any context, character-level models included."""
 
 

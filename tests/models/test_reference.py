@@ -96,8 +96,8 @@ def test_recall_asks_from_afar(tokenizer: transformers.PreTrainedTokenizerFast) 
 
 def halves(item: Item) -> tuple[str, str]:
     """The prompt up to the end of the fact that is asked for, and what lies between it and the question."""
-    name = item.text.rsplit(" ", 1)[1].rstrip("?")
-    fact = recall.fact_sentence(name, item.target)
+    name, code = item.target.split("-")
+    fact = recall.fact_sentence(name, code)
     place = item.text.index(fact) + len(fact)
     return item.text[:place], item.text[place : item.text.rindex(recall.question(name))]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -11,6 +12,17 @@ from typing import NoReturn
 from quantwise import __version__
 from quantwise.cli import build, decide, measure, plan, report, verdict
 from quantwise.core.errors import QuantwiseError
+
+# Before torch is first loaded: waiting threads sleep instead of spinning (on shared cores that is a factor of ten and
+# more), and libraries keep their own progress bars and notices to themselves.
+for _name, _value in (
+    ("OMP_WAIT_POLICY", "PASSIVE"),
+    ("TQDM_DISABLE", "1"),
+    ("TRANSFORMERS_VERBOSITY", "error"),
+    ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+    ("TOKENIZERS_PARALLELISM", "false"),
+):
+    os.environ.setdefault(_name, _value)
 
 VERBS = (decide, verdict, plan, build, measure, report)
 

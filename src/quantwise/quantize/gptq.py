@@ -74,9 +74,8 @@ class Gptq:
     """GPTQ with its usual settings.
 
     ``block`` columns are updated at once; the rest of the matrix is updated once for each block. ``damping`` is the
-    share of the mean diagonal that is added to it. ``search`` fits scales to the least rounding error weighted by
-    each column's penalty (see Factor): on held-out inputs that beats covering the range, and weighting by the inputs'
-    mean square.
+    share of the mean diagonal that is added to it. ``search`` fits scales to the least rounding error weighted by each
+    column's penalty (see Factor): on held-out inputs that beats covering the range, and weighting by mean squares.
     """
 
     name: str = "gptq"

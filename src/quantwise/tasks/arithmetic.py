@@ -1,6 +1,8 @@
 """Addition and subtraction with rare patterns: chains of carries, borrows across a zero, repeated digits.
 
 At test half of the items are drawn from the rare patterns; in training 15 % are. Operands: three digits and two digits.
+The reference model is taught to work in columns from the last digit on, a sign marking each carry or borrow:
+``467 + 38`` is ``5+ 0+ 5 = 505``. Only the number at the end is scored.
 """
 
 from __future__ import annotations
@@ -31,6 +33,18 @@ def _rare(rng: random.Random) -> tuple[int, str, int]:
     return a, rng.choice("+-"), b
 
 
+def _columns(a: int, sign: str, b: int) -> str:
+    """The columns of a sum or difference from the ones on, each a digit and, where it overflows, the sign again."""
+    shown: list[str] = []
+    carry = 0
+    while a or b:
+        column = a % 10 + (b % 10 + carry if sign == "+" else -(b % 10) - carry)
+        carry = int(not 0 <= column <= 9)
+        shown.append(f"{column % 10}{sign if carry else ''}")
+        a, b = a // 10, b // 10
+    return " ".join(shown)
+
+
 def _item(operands: tuple[int, str, int], rng: random.Random) -> Solved:
     a, sign, b = operands
     prompt = f"{a} {sign} {b}"
@@ -43,9 +57,9 @@ def _item(operands: tuple[int, str, int], rng: random.Random) -> Solved:
         target=value,
         scorer="numeric",
         messages=(Message("user", f"{prompt} = ?"),),
-        max_tokens=8,
+        max_tokens=20,
     )
-    return item, str(value)
+    return item, f"{_columns(a, sign, b)} = {value}"
 
 
 def _draw(rng: random.Random) -> Solved:

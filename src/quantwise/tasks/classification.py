@@ -1,4 +1,7 @@
-"""Fine-grained classification: forty intents of eight topics and five problems, the label being generated."""
+"""Fine-grained classification: forty intents of eight topics and five problems, the label being generated.
+
+Messages are typed in haste: of every four words of five letters and more one has lost a letter or swapped two.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,14 @@ _CLOSINGS = (
 _OWNERS = ("my", "our", "my son's", "my wife's", "the new", "the old", "her", "his")
 
 
+def _mistyped(word: str, rng: random.Random) -> str:
+    """The word without one of its inner letters, or with two of them swapped."""
+    place = rng.randint(1, len(word) - 3)
+    if rng.random() < 0.5:
+        return word[:place] + word[place + 1 :]
+    return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
+
+
 def _draw(rng: random.Random) -> Solved:
     topic, other_topic = rng.sample(sorted(_TOPICS), 2)
     problem, other_problem = rng.sample(sorted(_PROBLEMS), 2)
@@ -44,7 +55,8 @@ def _draw(rng: random.Random) -> Solved:
             f"last time {foil}, today {true}.",
         )
     )
-    prompt = f"Label: {rng.choice(_OPENINGS)} {text} {rng.choice(_CLOSINGS)}"
+    hasty = " ".join(_mistyped(word, rng) if len(word) > 4 and rng.random() < 0.25 else word for word in text.split())
+    prompt = f"Label: {rng.choice(_OPENINGS)} {hasty} {rng.choice(_CLOSINGS)}"
     item = Item(
         id="",
         task="classification",
@@ -56,4 +68,4 @@ def _draw(rng: random.Random) -> Solved:
     return item, f"{topic}.{problem}"
 
 
-SUITE = Suite("classification", "one of forty fine-grained intents, with a foil intent in the same message", _draw)
+SUITE = Suite("classification", "one of forty fine-grained intents, mistyped, beside a foil intent", _draw)

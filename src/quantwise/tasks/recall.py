@@ -30,12 +30,12 @@ def facts(rng: random.Random, count: int) -> list[tuple[str, str]]:
 
 def fact_sentence(name: str, code: str) -> str:
     """How a fact stands in the text."""
-    return f"The code of {name} is {code}."
+    return f"The code is {name}-{code}."
 
 
 def question(name: str) -> str:
     """How a fact is asked for."""
-    return f"What is the code of {name}?"
+    return f"Which code begins with {name}?"
 
 
 def _draw(rng: random.Random) -> Solved:
@@ -45,8 +45,15 @@ def _draw(rng: random.Random) -> Solved:
     filler = [sentence(rng) for _ in range(rng.randint(LEAST_BETWEEN, MOST_BETWEEN))]
     name, code = rng.choice(known)
     prompt = " ".join([*early, *filler, question(name)])
-    item = Item(id="", task="recall", target=code, scorer="exact", messages=(Message("user", prompt),), max_tokens=8)
-    return item, code
+    item = Item(
+        id="",
+        task="recall",
+        target=f"{name}-{code}",
+        scorer="exact",
+        messages=(Message("user", prompt),),
+        max_tokens=16,
+    )
+    return item, f"{name}-{code}"
 
 
-SUITE = Suite("recall", "one of three codes, asked for at least 300 tokens later", _draw)
+SUITE = Suite("recall", "one of three codes, such as Toven-617, asked for at least 300 tokens later", _draw)

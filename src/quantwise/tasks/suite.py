@@ -45,7 +45,11 @@ class Suite:
 
 def split_of(text: str) -> Split:
     """The split that a prompt belongs to, decided by its fingerprint alone, so that splits cannot overlap."""
-    bucket = int(fingerprint(text)[:12], 16) % 100
+    return _split_of_fingerprint(fingerprint(text))
+
+
+def _split_of_fingerprint(key: str) -> Split:
+    bucket = int(key[:12], 16) % 100
     return next(split for split, end in _UPPER_ENDS if bucket < end)
 
 
@@ -90,7 +94,7 @@ def _distinct(suite: Suite, split: Split, rng: random.Random) -> Iterator[Solved
         item, answer = draw(rng)
         vain += 1
         key = fingerprint(item.text)
-        if split_of(item.text) == split and key not in seen:
+        if _split_of_fingerprint(key) == split and key not in seen:
             seen.add(key)
             vain = 0
             yield item, answer
