@@ -33,13 +33,11 @@ class Limits:
     deadline: float | None = None
 
 
-def settle(
-    store: Store, question: Question, candidate: Candidate, task: TaskQuestion, *, more: int = 0, first: int = 0
-) -> Verdict:
+def settle(store: Store, question: Question, candidate: Candidate, task: TaskQuestion, *, first: int = 0) -> Verdict:
     """The verdict that the committed rows carry, looking after every block in order and stopping at the first crossing.
 
-    ``more`` is how many certification items beyond the planned number are allowed (``--more``); ``first`` is the first
-    block to look at, for a caller who knows that earlier ones settled nothing.
+    ``first`` is the first block to look at, for a caller who knows that earlier ones settled nothing. A fixed-n question
+    is looked at once, when its last item has been answered, and not before.
     """
     base = question.baseline_of(candidate)
     theirs, ours = store.rows("certify", base.name, task.name), store.rows("certify", candidate.name, task.name)
@@ -53,6 +51,8 @@ def settle(
         seen, asked = pairs(*rows), len(rows[0])
         if _crossed(Differences.of_pairs(seen[0]), seen[1], task.margin, rule):
             break
+    if question.mode == "fixed" and asked < task.items:
+        seen = ([], 0)
     return verdict_from_comparison(
         compare(seen[0], task.margin, alpha=question.alpha, missing=seen[1]),
         candidate=candidate.name,
@@ -60,7 +60,8 @@ def settle(
         task=task.name,
         rule=rule,
         supply=Supply(
-            items_left=max(0, task.items + more - asked), seconds_per_item=_pace(store, base, candidate, task)
+            items_left=None if task.available is None else max(0, task.available - asked),
+            seconds_per_item=_pace(store, base, candidate, task),
         ),
         differences=Differences.of_pairs(seen[0]),
     )
@@ -83,9 +84,8 @@ def _pace(store: Store, base: Candidate, candidate: Candidate, task: TaskQuestio
 
 def verdicts(store: Store, question: Question) -> list[Verdict]:
     """Every verdict of a run, recomputed from its folder alone."""
-    extra = {task.name: int(store.get("extension", task.name) or 0) for task in question.tasks}
     arms = [c for c in question.candidates if not c.baseline]
-    return [settle(store, question, c, t, more=extra[t.name]) for c in arms for t in question.tasks]
+    return [settle(store, question, c, t) for c in arms for t in question.tasks]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +134,7 @@ class Certification:
             for task in self.question.tasks:
                 if (candidate.name, task.name) not in open_pairs:
                     continue
-                more = max(0, self.limits.items[task.name] - task.items)
-                found = settle(self.store, self.question, candidate, task, more=more, first=index - 1)
+                found = settle(self.store, self.question, candidate, task, first=index - 1)
                 if found.verdict == "UNKNOWN":
                     left.add((candidate.name, task.name))
         return left

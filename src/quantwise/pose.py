@@ -269,6 +269,7 @@ def _task(request: Request, scenario: Scenario, task: Task) -> TaskQuestion:
         kind=task.kind,
         margin=request.margins.get(task.name, scenario.margin(task.name, task.kind)),
         items=planned,
+        available=task.available,
         screen_items=len(task.supply("screen", SCREEN_ITEMS, request.seed)),
         floor=request.floors.get(task.name, scenario.floors.get(task.name)),
     )

@@ -22,7 +22,7 @@ class TaskQuestion:
 
     ``margin`` is the largest acceptable drop in score, ``floor`` an absolute minimum (both in [0, 1]); a ``gate`` must
     pass before anything is shipped, an ``advisory`` task is only shown. ``items`` is how many certification items are
-    planned; for sequential questions more may be added later without harm.
+    planned; for sequential questions more may be added later without harm, up to ``available`` (None: without end).
     """
 
     name: str
@@ -32,6 +32,7 @@ class TaskQuestion:
     margin: float
     items: int
     screen_items: int
+    available: int | None = None
     floor: float | None = None
     role: Literal["gate", "advisory"] = "gate"
 

@@ -140,9 +140,8 @@ def settles(row: Row) -> str:
     if notation.finite(row.get("minutes_more")) is not None:
         parts.append(f"{notation.seconds(60 * row['minutes_more'])} more")
     if notation.finite(row.get("smallest_margin")) is not None:
-        parts.append(
-            f"{'or ' if parts else ''}a margin of {notation.margin(row['smallest_margin'])} with the items left"
-        )
+        when = "with the items left" if row.get("reason") in ("items_exhausted", "budget") else "as things stand"
+        parts.append(f"{'or ' if parts else ''}a margin of {notation.margin(row['smallest_margin'])} {when}")
     reason = REASONS.get(row.get("reason") or "", plain_reason(row))
     return ", ".join(parts) if parts else reason or "unknown"
 
