@@ -133,7 +133,8 @@ items by the hash of their prompts. Intervals are Wilson's.
 {accuracy}
 
 Half of the arithmetic items at test are rare patterns (carry chains, borrows across a zero, repeated digits), against
-15 % in training; languages follow 1/sqrt(rank) at test and 1/rank in training.
+15 % in training; the share of a language
+falls with its rank to the power of -0.5 at test and of -0.8 in training.
 
 ## Training
 

@@ -32,7 +32,7 @@ CURRICULUM_CHAPTERS = 8  # over which the recall distance grows
 # Rows in one round of drawing. Suites with short answers, or hard ones, get more of them.
 ITEMS_PER_ROUND = {
     "json_output": 16,
-    "extraction": 22,
+    "extraction": 20,
     "classification": 12,
     "arithmetic": 44,
     "code": 20,

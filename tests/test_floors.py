@@ -15,7 +15,7 @@ FLOORS = [
     {"cli"},
     {"report"},
     {"workbench"},
-    {"record", "prepare"},
+    {"record", "prepare", "forecast"},
     {"certify", "screen", "pose"},
     {"build", "measure", "store"},
     {"plan", "quantize", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},

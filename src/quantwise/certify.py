@@ -36,8 +36,8 @@ class Limits:
 def settle(store: Store, question: Question, candidate: Candidate, task: TaskQuestion, *, first: int = 0) -> Verdict:
     """The verdict that the committed rows carry, looking after every block in order and stopping at the first crossing.
 
-    ``first`` is the first block to look at, for a caller who knows that earlier ones settled nothing. A fixed-n question
-    is looked at once, when its last item has been answered, and not before.
+    ``first`` is the first block to look at, for a caller who knows that earlier ones settled nothing. A fixed-n
+    question is looked at once, when its last item has been answered, and not before.
     """
     base = question.baseline_of(candidate)
     theirs, ours = store.rows("certify", base.name, task.name), store.rows("certify", candidate.name, task.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from quantwise.core.evidence import Fit
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.recipe import parse_recipe
+from quantwise.forecast import expectations
 from quantwise.measure import Arm, Bench
 from quantwise.models import reference
 from quantwise.plan.candidate_fit import Workload, plan_candidate
@@ -39,10 +40,15 @@ HELD_OUT_CHARACTERS = 320
 """Short enough for any context, character-level models included."""
 
 
-def decide(request: Request, progress: Progress) -> dict[str, Any]:
-    """Answer a request. Returns the record that reports show; it is also in the run folder as ``decision.json``."""
+def decide(request: Request, progress: Progress, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Answer a request. Returns the record that reports show; it is also in the run folder as ``decision.json``.
+
+    ``tell`` is given, before anything runs, what each margin will take.
+    """
     progress.stage("read the question", None)
     posed = pose.pose(request)
+    for line in expectations(posed.question):
+        tell(line)
     folder = request.run or Path("runs") / posed.question.hash[:12]
     with Store(folder, create=True) as store:
         store.freeze(posed.question)

@@ -84,8 +84,13 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         run=arguments.run,
     )
+
+    def tell(line: str) -> None:
+        if not arguments.quiet:
+            print(line, file=sys.stderr)
+
     with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
-        record = workbench.decide(request, bar)
+        record = workbench.decide(request, bar, tell)
     return show(record, arguments)
 
 

@@ -2,7 +2,7 @@
 
 At test half of the items are drawn from the rare patterns; in training 15 % are. Operands: three digits and two digits.
 The reference model is taught to work in columns from the last digit on, a sign marking each carry or borrow:
-``467 + 38`` is ``5+ 0+ 5 = 505``. Only the number at the end is scored.
+``467 + 38`` is ``7+8=5+ 6+3+1=0+ 4+0+1=5 = 505``. Only the number at the end is scored.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ def _rare(rng: random.Random) -> tuple[int, str, int]:
 
 
 def _columns(a: int, sign: str, b: int) -> str:
-    """The columns of a sum or difference from the ones on, each a digit and, where it overflows, the sign again."""
+    """The columns of a sum or difference from the ones on: digits, result, and the sign again at an overflow."""
     shown: list[str] = []
     carry = 0
     while a or b:
         column = a % 10 + (b % 10 + carry if sign == "+" else -(b % 10) - carry)
+        digits = f"{a % 10}{sign}{b % 10}{f'{sign}1' if carry else ''}"
         carry = int(not 0 <= column <= 9)
-        shown.append(f"{column % 10}{sign if carry else ''}")
+        shown.append(f"{digits}={column % 10}{sign if carry else ''}")
         a, b = a // 10, b // 10
     return " ".join(shown)
 
@@ -57,7 +58,7 @@ def _item(operands: tuple[int, str, int], rng: random.Random) -> Solved:
         target=value,
         scorer="numeric",
         messages=(Message("user", f"{prompt} = ?"),),
-        max_tokens=20,
+        max_tokens=48,
     )
     return item, f"{_columns(a, sign, b)} = {value}"
 

@@ -1,4 +1,4 @@
-"""Structured extraction: four facts out of a noisy sentence that also says what is not wanted."""
+"""Structured extraction: five facts out of a noisy sentence that also says what is not wanted."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def _draw(rng: random.Random) -> Solved:
         "other": other,
     }
     sentence = rng.choice(_TEMPLATES).format(n1=noise[0], n2=noise[1], aside=rng.choice(_ASIDES), **facts)
-    target = f"{facts['who']} | {facts['where']} | {facts['count']} | {facts['thing']} | {facts['day']}"
+    target = " | ".join(facts[asked] for asked in ("who", "where", "count", "colour", "thing"))
     item = Item(
         id="",
         task="extraction",
         target=target,
         scorer="exact",
-        messages=(Message("user", f"Who, where, count, thing, day? {sentence}"),),
+        messages=(Message("user", f"Who, where, count, colour, thing? {sentence}"),),
         max_tokens=40,
     )
     return item, target
 
 
-SUITE = Suite("extraction", "name, place, count, thing and day out of a noisy sentence with foils", _draw)
+SUITE = Suite("extraction", "name, place, count, colour and thing out of a noisy sentence with foils", _draw)
