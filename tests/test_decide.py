@@ -142,6 +142,13 @@ def test_an_unknown_objective_never_wins_and_is_named() -> None:
     assert any("joules per item is unknown" in line for line in decision.unmeasured)
 
 
+def test_noise_of_the_runtime_is_told_where_it_explains_the_flips() -> None:
+    quiet = decide(QUESTION, evidence(ALL_PASS, noise={"llamacpp": 0.001}))
+    noisy = decide(QUESTION, evidence(ALL_PASS, noise={"llamacpp": 0.02}))
+    assert not any("differs from itself" in line for line in quiet.because)
+    assert any("differs from itself on 2.0% of items" in line for line in noisy.because)
+
+
 def test_standing_needs_every_gate() -> None:
     assert standing([], "x") == "UNKNOWN"
     assert standing([verdict(Q4, "PASS"), verdict(Q4, "UNKNOWN")], Q4.name) == "UNKNOWN"

@@ -8,7 +8,7 @@ smaller.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Fit
@@ -18,7 +18,11 @@ from quantwise.core.verdict import Cost, Decision, RuledOut, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything the rule looks at. ``accuracy`` is candidate -> task -> mean score; ``broken`` is candidate -> why."""
+    """Everything the rule looks at.
+
+    ``accuracy`` is candidate -> task -> mean score, ``broken`` candidate -> why, ``noise`` runtime -> share of items on
+    which the baseline differs from itself.
+    """
 
     verdicts: Sequence[Verdict]
     fits: Mapping[str, Fit]
@@ -26,6 +30,7 @@ class Evidence:
     accuracy: Mapping[str, Mapping[str, float | None]]
     broken: Mapping[str, str]
     p95_seconds: Mapping[str, float | None]
+    noise: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def decide(question: Question, evidence: Evidence) -> Decision:
@@ -218,6 +223,12 @@ def _because(question: Question, evidence: Evidence, chosen: Candidate) -> tuple
     cost = evidence.costs.get(chosen.name)
     if cost and cost.seconds_per_item is not None:
         lines.append(f"{cost.seconds_per_item * 1000:.0f} ms per item at {question.parallel} requests at a time")
+    flips = sum(v.comparison.regressions + v.comparison.improvements for v in verdicts)
+    noise = evidence.noise.get(chosen.runtime)
+    if noise and items and noise >= flips / items / 2:
+        lines.append(
+            f"noise: the baseline differs from itself on {noise:.1%} of items, at least half of the flips seen"
+        )
     return tuple(lines)
 
 

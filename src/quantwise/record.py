@@ -36,6 +36,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         if c.name in artifacts
     }
     accuracy = {c.name: _accuracy(question, rows[c.name]) for c in question.candidates}
+    floor = noise(store, question)
     evidence = Evidence(
         verdicts=found,
         fits=fits,
@@ -43,6 +44,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         accuracy={name: {t: a["mean"] for t, a in by_task.items()} for name, by_task in accuracy.items()},
         broken=broken,
         p95_seconds={c.name: _p95(c, rows[c.name]) for c in question.candidates},
+        noise=_noise_rates(floor),
     )
     overall = {c.name: _overall(question, c, rows, found) for c in question.candidates if not c.baseline}
     facts = store.get("facts", "machine") or {"machine": {}, "versions": {}}
@@ -69,7 +71,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
             for c in question.candidates
         ],
         "verdicts": [_verdict(v) for v in found],
-        "noise": noise(store, question),
+        "noise": floor,
         "screen": screened(store, question),
         "costs": [asdict(costs[c.name]) for c in question.candidates if c.name in costs],
         "timing": timing,
@@ -186,6 +188,16 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "n_more": verdict.n_more, "minutes_more": verdict.minutes_more, "smallest_margin": verdict.smallest_margin,
         "max_drop": verdict.max_drop, "explanation": verdict.explanation,
     }  # fmt: skip
+
+
+def _noise_rates(floor: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Share of items that flip between two runs of a runtime's baseline, over all tasks."""
+    rates: dict[str, float | None] = {}
+    for runtime in dict.fromkeys(row["runtime"] for row in floor):
+        rows = [row for row in floor if row["runtime"] == runtime]
+        asked = sum(row["n"] for row in rows)
+        rates[runtime] = sum(row["flips"] for row in rows) / asked if asked else None
+    return rates
 
 
 def _rate(rows: Mapping[str, Sequence[Measurement]], timing: Mapping[str, Any]) -> float | None:
