@@ -70,6 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the reference model's card.")
     parser.add_argument("--run", default="main", help="name of the training run, whose log is read")
     parser.add_argument("--items", type=int, default=400, help="fresh screening items a suite")
+    parser.add_argument("--note", default="", help="a paragraph about this run that no log can tell")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
     rows = [json.loads(line) for line in (HERE / "work" / options.run / "log.jsonl").read_text().splitlines()]
@@ -95,6 +96,7 @@ def main() -> None:
         mixture=", ".join(f"{name} {rows}" for name, rows in ITEMS_PER_ROUND.items()),
         accuracy=accuracy,
         losses=loss_table(rows),
+        note=f"{options.note}\n\n" if options.note else "",
         steps=f"{last['step']:,}",
         tokens=f"{last['tokens'] / 1e6:.1f}",
         minutes=f"{last['seconds'] / 60:.0f}",
@@ -150,7 +152,7 @@ with {workers} single-threaded worker(s) on: {machine}.
 
 {losses}
 
-The loss is the weighted mean over the mixture, so its level says little by itself.
+{note}The loss is the weighted mean over the mixture, so its level says little by itself.
 
 ## Licence
 

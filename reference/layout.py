@@ -50,6 +50,7 @@ def export(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: pathlib.Path) 
     }
     partial = folder / "model.safetensors.partial"
     save_file(weights, str(partial), metadata={"format": "pt"})
+    partial.chmod(0o644)
     partial.replace(folder / "model.safetensors")
     known = model.config.to_dict()
     config = {name: known[name] for name in _KEPT} | {"architectures": ["LlamaForCausalLM"], "dtype": "bfloat16"}

@@ -32,12 +32,12 @@ CURRICULUM_CHAPTERS = 8  # over which the recall distance grows
 # Rows in one round of drawing. Suites with short answers, or hard ones, get more of them.
 ITEMS_PER_ROUND = {
     "json_output": 16,
-    "extraction": 20,
+    "extraction": 16,
     "classification": 12,
-    "arithmetic": 44,
+    "arithmetic": 56,
     "code": 20,
     "recall": 1,
-    "instructions": 20,
+    "instructions": 22,
     "multilingual": 34,
 }
 RECALL_ROWS_PER_ROUND = 6
@@ -154,7 +154,7 @@ class Stream:
             filler = [sentence(rng) for _ in range(44 - len(near) + len(known))]
             asked = rng.sample(known, len(known))
             first = " ".join([*filler, *near, recall.question(asked[0][0])])
-            turns = [(recall.question(name), f"{name}-{code}") for name, code in asked]
+            turns = [(recall.question(name), f"{name}{code}") for name, code in asked]
             row = self._turns([(first, turns[0][1]), *turns[1:]])
             if split_of(first) == "train" and len(row[0]) <= LONG:
                 return row

@@ -99,8 +99,17 @@ class Trainer:
                 optimizer.load_state_dict(saved)
             self.step, self.elapsed, self.tokens = state["step"], state["elapsed"], state["tokens"]
             torch.set_rng_state(state["rng"])
-            self._note(f"going on from step {self.step}")
+            if self.worker == 0:
+                self._forget_lost_steps()
+                self._note(f"going on from step {self.step}")
         self._publish()
+
+    def _forget_lost_steps(self) -> None:
+        """Drop from the log what was done after the checkpoint, because it will be done again."""
+        log = self.folder / "log.jsonl"
+        if log.exists():
+            kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.step]
+            log.write_text("".join(f"{line}\n" for line in kept))
 
     def save(self) -> None:
         """Checkpoint in one move, and the exported model where one is wanted; the first worker does it for all."""

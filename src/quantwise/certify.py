@@ -6,21 +6,21 @@ further; so its verdict depends only on rows that were committed, and can be rec
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantwise.core.artifact import Candidate
-from quantwise.core.evidence import Pair
+from quantwise.core.errors import RuntimeFailure
+from quantwise.core.evidence import Measurement, Pair
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.verdict import Verdict
 from quantwise.measure import Arm, Bench, ItemSupply
 from quantwise.stats.compare import MOST_MISSING, Rule, Supply, compare, verdict_from_comparison
 from quantwise.stats.differences import Differences
-from quantwise.stats.eprocess import log_e, log_e_fail
+from quantwise.stats.eprocess import e_value, log_e, log_e_fail
 from quantwise.stats.pairing import pairs
 from quantwise.store import Store
 
@@ -33,46 +33,118 @@ class Limits:
     deadline: float | None = None
 
 
-def settle(store: Store, question: Question, candidate: Candidate, task: TaskQuestion, *, first: int = 0) -> Verdict:
-    """The verdict that the committed rows carry, looking after every block in order and stopping at the first crossing.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the committed rows show at the block at which a pair was settled, or at its last one.
 
-    ``first`` is the first block to look at, for a caller who knows that earlier ones settled nothing. A fixed-n
-    question is looked at once, when its last item has been answered, and not before.
+    ``missing`` of the ``pairs`` were scored at their worst; ``asked`` counts items, several of which may be one pair.
+    """
+
+    pairs: list[Pair]
+    missing: int
+    asked: int
+    settled: bool
+
+
+def look(store: Store, question: Question, candidate: Candidate, task: TaskQuestion, *, first: int = 0) -> Look:
+    """Look after every block in order and stop at the first crossing; a fixed-n question is not looked at on the way.
+
+    ``first`` is the first block to look at, for a caller who knows that earlier ones settled nothing.
     """
     base = question.baseline_of(candidate)
-    theirs, ours = store.rows("certify", base.name, task.name), store.rows("certify", candidate.name, task.name)
-    done = min(store.blocks("certify", base.name, task.name), store.blocks("certify", candidate.name, task.name))
-    rule = Rule(alpha=question.alpha, multiplicity=question.m, mode=question.mode)
-    looks = range(min(first, done), done) if question.mode == "sequential" else range(max(0, done - 1), done)
-    seen: tuple[list[Pair], int] = ([], 0)
-    asked = 0
-    for block in looks:
-        rows = [[r for r in side if r.block <= block] for side in (theirs, ours)]
-        seen, asked = pairs(*rows), len(rows[0])
-        if _crossed(Differences.of_pairs(seen[0]), seen[1], task.margin, rule):
+    names = (base.name, candidate.name)
+    theirs, ours = (store.rows("certify", name, task.name) for name in names)
+    blocks = [_by_block(side) for side in (theirs, ours)]
+    done = min(store.blocks("certify", name, task.name) for name in names)
+    rule = _rule(question)
+    seen: list[Pair] = []
+    missing, block, settled = 0, -1, False
+    for block in range(done):
+        matched, failed = pairs(*(side[block] for side in blocks))
+        seen += matched
+        missing += failed
+        if block >= first and (settled := _crossed(seen, missing, task.margin, rule)):
             break
-    if question.mode == "fixed" and asked < task.items:
-        seen = ([], 0)
+    return Look(seen, missing, len({row.item for row in theirs if row.block <= block}), settled)
+
+
+def _by_block(rows: Sequence[Measurement]) -> dict[int, list[Measurement]]:
+    """Block to its rows, without those of a cluster that an earlier block has shown.
+
+    A cluster counts by its items in the first block that has any: if later ones still changed its mean, wealth that was
+    already staked would be paid out again, and the e-value would not hold at every look.
+    """
+    found: dict[int, list[Measurement]] = defaultdict(list)
+    shown: dict[str | None, int] = {}
+    for row in rows:
+        if row.cluster is None or shown.setdefault(row.cluster, row.block) == row.block:
+            found[row.block].append(row)
+    return found
+
+
+def _rule(question: Question) -> Rule:
+    return Rule(alpha=question.alpha, multiplicity=question.m, mode=question.mode)
+
+
+def _crossed(seen: Sequence[Pair], missing: int, margin: float, rule: Rule) -> bool:
+    """Whether either e-value has reached its threshold (and not too much is missing for a verdict)."""
+    differences = Differences.of_pairs(seen)
+    if rule.mode == "fixed" or missing > MOST_MISSING * differences.n:
+        return False
+    passed = e_value(log_e(differences, margin)) >= rule.pass_threshold
+    return passed or e_value(log_e_fail(differences, margin)) >= rule.fail_threshold
+
+
+def settle(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
+    """The verdict that the committed rows carry; recomputed from the run folder it is always the same."""
+    base = question.baseline_of(candidate)
+    found = look(store, question, candidate, task)
+    pace = _pace(store, base, candidate, task)
+    if question.mode == "fixed" and 0 < found.asked < task.items:
+        return _unfinished(store, base, candidate, task, found.asked)
+    differences = Differences.of_pairs(found.pairs)
     return verdict_from_comparison(
-        compare(seen[0], task.margin, alpha=question.alpha, missing=seen[1]),
+        compare(found.pairs, task.margin, alpha=question.alpha, missing=found.missing),
         candidate=candidate.name,
         baseline=base.name,
         task=task.name,
-        rule=rule,
+        rule=_rule(question),
         supply=Supply(
-            items_left=None if task.available is None else max(0, task.available - asked),
-            seconds_per_item=_pace(store, base, candidate, task),
+            items_left=_left(store, question, task, found.asked),
+            seconds_per_item=pace,
+            budget_seconds=0.0 if _stopped_by_budget(store) else None,
         ),
-        differences=Differences.of_pairs(seen[0]),
+        differences=differences,
     )
 
 
-def _crossed(differences: Differences, missing: int, margin: float, rule: Rule) -> bool:
-    """Whether either e-value has reached its threshold (and not too much is missing for a verdict)."""
-    if rule.mode == "fixed" or missing > MOST_MISSING * differences.n:
-        return False
-    passed = log_e(differences, margin) >= math.log(rule.pass_threshold)
-    return passed or log_e_fail(differences, margin) >= math.log(rule.fail_threshold)
+def _unfinished(store: Store, base: Candidate, candidate: Candidate, task: TaskQuestion, asked: int) -> Verdict:
+    """A fixed-n question before its end: a look now would spend the error rate that was kept for the planned one."""
+    left = task.items - asked
+    pace = _pace(store, base, candidate, task)
+    return Verdict(
+        candidate=candidate.name,
+        baseline=base.name,
+        task=task.name,
+        verdict="UNKNOWN",
+        reason="budget" if _stopped_by_budget(store) else "need_n",
+        comparison=compare([], task.margin),
+        n_more=(left, left, left),
+        minutes_more=None if pace is None else left * pace / 60.0,
+        explanation=f"{asked} of {task.items} items are measured; a fixed number is looked at once, at its end",
+    )
+
+
+def _left(store: Store, question: Question, task: TaskQuestion, asked: int) -> int | None:
+    """Items that could still be measured: what is left of a fixed number or of a file, or no limit (None)."""
+    if question.mode == "fixed":
+        return max(0, task.items - asked)
+    supply = store.get("supply", task.name)
+    return None if supply is None or supply["items"] is None else max(0, int(supply["items"]) - asked)
+
+
+def _stopped_by_budget(store: Store) -> bool:
+    return store.get("stopped", "certify") == "budget"
 
 
 def _pace(store: Store, base: Candidate, candidate: Candidate, task: TaskQuestion) -> float | None:
@@ -88,6 +160,19 @@ def verdicts(store: Store, question: Question) -> list[Verdict]:
     return [settle(store, question, c, t) for c in arms for t in question.tasks]
 
 
+def fewest_asked(store: Store, question: Question) -> dict[str, int]:
+    """Each task that is still open, and how many items its least measured open pair has answered."""
+    fewest: dict[str, int] = {}
+    for candidate in question.candidates:
+        if candidate.baseline or store.get("broken", candidate.name) is not None:
+            continue
+        for task in question.tasks:
+            found = look(store, question, candidate, task)
+            if not found.settled:
+                fewest[task.name] = min(found.asked, fewest.get(task.name, found.asked))
+    return fewest
+
+
 @dataclass(frozen=True, slots=True)
 class Certification:
     """The loop with what it needs: where rows go, what was asked, the arms by name, and their items."""
@@ -101,41 +186,52 @@ class Certification:
     progress: Progress
 
     def run(self) -> None:
-        """Measure until every pair is settled, the items are used up, or the budget is spent."""
+        """Measure until every pair is settled, the items are used up, or the budget is spent.
+
+        A candidate that cannot be opened any more is ruled out; for a baseline RuntimeFailure is raised.
+        """
+        self.store.put("stopped", "certify", "")
         candidates = [c for c in self.question.candidates if not c.baseline and c.name in self.arms]
         open_pairs = {(c.name, t.name) for c in candidates for t in self.question.tasks}
         rounds = max((self._blocks(t) for t in self.question.tasks), default=0)
         self.progress.stage("certify", rounds)
         for index in range(rounds):
-            if self.limits.deadline is not None and time.monotonic() >= self.limits.deadline:
-                return
             open_pairs = self._still_open(open_pairs, index)
             if not open_pairs:
                 return
-            needed = self._needed(open_pairs, index)
-            names = list(self.arms)
-            turn = index % len(names)
-            for name in names[turn:] + names[:turn]:
-                for task in self.question.tasks:
-                    if task.name in needed.get(name, ()):
-                        self.progress.advance(0, f"{len(open_pairs)} verdicts open, {task.name} {name}")
-                        self._measure(self.arms[name], task, index)
+            for arm, task in self._turns(open_pairs, index):
+                if self.limits.deadline is not None and time.monotonic() >= self.limits.deadline:
+                    self.store.put("stopped", "certify", "budget")
+                    return
+                self.progress.advance(0, f"{len(open_pairs)} verdicts open, {task.name} {arm.name}")
+                self._measure(arm, task, index)
             self.progress.advance(1, f"{len(open_pairs)} verdicts open")
+
+    def _turns(self, open_pairs: set[tuple[str, str]], index: int) -> Iterator[tuple[Arm, TaskQuestion]]:
+        """Who has still to answer what of this block; a different arm begins each block."""
+        needed = self._needed(open_pairs, index)
+        names = list(self.arms)
+        turn = index % len(names)
+        for name in names[turn:] + names[:turn]:
+            for task in self.question.tasks:
+                done = self.store.has_block(name, "certify", task.name, index)
+                # A candidate can be lost on the task before.
+                if task.name in needed.get(name, ()) and not done and self.store.get("broken", name) is None:
+                    yield self.arms[name], task
 
     def _blocks(self, task: TaskQuestion) -> int:
         return -(-self.limits.items[task.name] // self.question.block)
 
     def _still_open(self, open_pairs: set[tuple[str, str]], index: int) -> set[tuple[str, str]]:
-        """Pairs that the first ``index`` blocks left open. Fixed-n questions are not looked at before their end."""
-        if self.question.mode == "fixed" or index == 0:
-            return open_pairs
+        """Pairs that the first ``index`` blocks left open, without those of candidates that were lost meanwhile."""
         left = set()
         for candidate in self.question.candidates:
+            if self.store.get("broken", candidate.name) is not None:
+                continue
             for task in self.question.tasks:
                 if (candidate.name, task.name) not in open_pairs:
                     continue
-                found = settle(self.store, self.question, candidate, task, first=index - 1)
-                if found.verdict == "UNKNOWN":
+                if index == 0 or not look(self.store, self.question, candidate, task, first=index - 1).settled:
                     left.add((candidate.name, task.name))
         return left
 
@@ -150,11 +246,16 @@ class Certification:
         return needed
 
     def _measure(self, arm: Arm, task: TaskQuestion, index: int) -> None:
-        if self.store.has_block(arm.name, "certify", task.name, index):
-            return
         first = index * self.question.block
         last = min(first + self.question.block, self.limits.items[task.name])
         items = self.supply(task.name, last)[first:last]
         began = time.monotonic()
-        self.store.add_block(items, self.bench.block(arm, items, stage="certify", task=task.name, block=index))
+        try:
+            rows = self.bench.block(arm, items, stage="certify", task=task.name, block=index)
+        except RuntimeFailure as error:
+            if arm.candidate.baseline:
+                raise
+            self.store.put("broken", arm.name, {"why": f"cannot be run any more: {error}"})
+            return
+        self.store.add_block(items, rows)
         self.store.put("pace", f"{arm.name}|{task.name}", (time.monotonic() - began) / len(items))

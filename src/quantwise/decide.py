@@ -222,7 +222,7 @@ def _because(question: Question, evidence: Evidence, chosen: Candidate) -> tuple
         lines.append(f"the data are compatible with a drop of at most {max(drops):.1%} on any one task (95 %)")
     cost = evidence.costs.get(chosen.name)
     if cost and cost.seconds_per_item is not None:
-        lines.append(f"{cost.seconds_per_item * 1000:.0f} ms per item at {question.parallel} requests at a time")
+        lines.append(f"{cost.seconds_per_item * 1000:.0f} ms per item at {question.requests(chosen.runtime)} at a time")
     flips = sum(v.comparison.regressions + v.comparison.improvements for v in verdicts)
     noise = evidence.noise.get(chosen.runtime)
     if noise and items and noise >= flips / items / 2:

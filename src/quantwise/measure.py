@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact, Candidate
-from quantwise.core.errors import RuntimeFailure
+from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.evidence import Measurement, Stage
 from quantwise.core.item import Item
 from quantwise.core.runtime import Ask, Footprint, Reply, Runtime, RuntimeOptions, Session
@@ -65,9 +65,13 @@ class Bench:
     def session(self, arm: Arm) -> Session:
         """The arm's session, opened if it is not. Raises RuntimeFailure when it cannot be loaded."""
         if arm.name not in self._open:
-            self._make_room(arm)
+            self.make_room(arm)
             stack = ExitStack()
-            session = stack.enter_context(arm.runtime.open(arm.artifact, arm.options))
+            try:
+                session = stack.enter_context(arm.runtime.open(arm.artifact, arm.options))
+            except InputError as error:
+                # It was there when the question was posed, so it is the place that changed and not the input.
+                raise RuntimeFailure(str(error)) from error
             self._open[arm.name] = (arm, session, stack)
         self._open.move_to_end(arm.name)
         return self._open[arm.name][1]
@@ -76,22 +80,27 @@ class Bench:
         """What the arm occupies, or occupied when it was closed; None if it never ran."""
         return self._open[name][1].footprint() if name in self._open else self._peak.get(name)
 
-    def _make_room(self, arm: Arm) -> None:
+    def make_room(self, arm: Arm) -> None:
+        """Close the arms unused for longest until ``arm`` fits beside the others."""
         if self._limit is None:
             return
         while self._open and _held(arm, *(a for a, _, _ in self._open.values())) > self._limit:
             self.close(next(iter(self._open)))
 
     def ask(self, arm: Arm, asks: Sequence[Ask]) -> list[Reply]:
-        """Replies in the order of the asks; a runtime that died is started again once."""
-        for attempt in range(2):
+        """Replies in the order of the asks; a runtime that dies over them is started again once, then they crash.
+
+        Raises RuntimeFailure when it cannot be opened (any more): then it is gone, whatever was asked.
+        """
+        why = ""
+        for _ in range(2):
+            session = self.session(arm)
             try:
-                return self.session(arm).ask(asks)
+                return session.ask(asks)
             except RuntimeFailure as error:
-                self._open.pop(arm.name, (arm, None, ExitStack()))[2].close()
-                if attempt:
-                    return [Reply(finish="crash", error=str(error)) for _ in asks]
-        raise AssertionError("unreachable")
+                why = str(error)
+                self._open.pop(arm.name)[2].close()
+        return [Reply(finish="crash", error=why) for _ in asks]
 
     def block(
         self, arm: Arm, items: Sequence[Item], *, stage: Stage, task: str, block: int, repeat: int = 0

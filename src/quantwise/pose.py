@@ -24,6 +24,7 @@ from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header import read_chat_metadata, read_gguf_header
 from quantwise.models import reference
 from quantwise.models.config import read_config
+from quantwise.plan.preflight import preflight
 from quantwise.runtimes import runtime_named
 from quantwise.scenarios.reader import read_scenario
 from quantwise.scenarios.scenario import Scenario
@@ -34,7 +35,8 @@ from quantwise.tasks.scorers import SCORERS_VERSION
 from quantwise.tasks.task import Task
 
 BLOCK = 32
-PARALLEL = 16
+BATCH = 16
+"""Requests in a batch of the Transformers runtime, which serves nobody: it only has to be quick."""
 ITEMS = 768
 """Certification items per task where they are made and nobody says how many."""
 SCREEN_ITEMS = 96
@@ -85,6 +87,19 @@ class Posed:
         return self.tasks[task].supply("screen", count, self.question.seed)
 
 
+def check(request: Request) -> None:
+    """The quick look at headers, before files are hashed, that finds damaged ones and baselines that have no room here.
+
+    Raises InputError and EnvironmentFailure.
+    """
+    candidates = _candidates(request)
+    model = _model(request, candidates)
+    scenario = read_scenario(request.scenario or ("demo" if _is_demo(request) else "laptop"))
+    context = _context(request.context or scenario.context, _places(model, candidates))
+    requests = {c.runtime: request.parallel or _requests(c.runtime, scenario) for c in candidates}
+    preflight(candidates, model, [c.source for c in candidates if _is_recipe(c)], context, requests)
+
+
 def pose(request: Request) -> Posed:
     """Read, check and freeze. Raises InputError naming what cannot work."""
     candidates = _candidates(request)
@@ -110,8 +125,8 @@ def pose(request: Request) -> Posed:
         mode="fixed" if request.fixed else "sequential",
         multiplicity=request.multiplicity,
         block=BLOCK,
-        parallel=request.parallel or PARALLEL,
-        context=_context(request.context or scenario.context, model, brought),
+        parallel={name: request.parallel or _requests(name, scenario) for name in runtimes},
+        context=_context(request.context or scenario.context, _places(model, candidates)),
         seed=request.seed,
     )
     _check_task_names(request, question)
@@ -137,6 +152,9 @@ def repose(question: Question, model: Path | None, artifacts: Mapping[str, Artif
             raise InputError(
                 f"{made.location} ({name}) has changed since it was measured; decide again into a new --run"
             )
+    as_it_is = model is None or any(made.location == str(model) for made in artifacts.values())
+    if model is not None and not as_it_is and content_hash(model) != question.model_hash:
+        raise InputError(f"{model} has changed since the question was frozen; decide again into a new --run")
     template = _template(model, artifacts)
     if (template.hash if template else None) != question.template_hash:
         raise InputError("the chat template has changed since the question was frozen; decide again into a new --run")
@@ -275,12 +293,21 @@ def _task(request: Request, scenario: Scenario, task: Task) -> TaskQuestion:
     )
 
 
-def _context(wanted: int, model: Path | None, brought: Mapping[str, Artifact]) -> int:
+def _places(model: Path | None, candidates: Sequence[Candidate]) -> list[Path]:
+    """The model, and the files and folders that were brought."""
+    brought = [Path(c.source) for c in candidates if c.runtime != "openai" and not _is_recipe(c)]
+    return [*([model] if model is not None else []), *brought]
+
+
+def _context(wanted: int, places: Sequence[Path]) -> int:
     """Tokens per request, no more than every model here was made for."""
-    known: list[int | None] = [read_config(model).context] if model is not None else []
-    known += [read_config(Path(a.location)).context for a in brought.values() if Path(a.location).is_dir()]
-    known += [read_gguf_header(Path(a.location)).context_length for a in brought.values() if a.format == "gguf"]
+    known = [read_config(p).context if p.is_dir() else read_gguf_header(p).context_length for p in places]
     return min([wanted, *(c for c in known if c)])
+
+
+def _requests(runtime: str, scenario: Scenario) -> int:
+    """A server is asked as the scenario asks it; that also keeps the answers of llama.cpp the same in every run."""
+    return BATCH if runtime == "transformers" else scenario.concurrency
 
 
 def _planned(request: Request, task: Task) -> int:

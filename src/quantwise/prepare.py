@@ -7,14 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from quantwise.core.artifact import Artifact, Candidate
-from quantwise.core.errors import EnvironmentFailure
-from quantwise.core.evidence import Fit
 from quantwise.core.progress import Progress
 from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.core.runtime import Runtime, RuntimeOptions
 from quantwise.measure import Arm
 from quantwise.plan.candidate_fit import Workload, plan_candidate
-from quantwise.plan.fit import size
+from quantwise.plan.preflight import needs, no_room
 from quantwise.pose import Posed
 from quantwise.store import Store
 
@@ -27,21 +25,14 @@ def plan(store: Store, posed: Posed) -> None:
     question = posed.question
     site = question.scenario["site"]
     workload = Workload(question.context, question.scenario["concurrency"], site["memory_bytes"])
-    here = Workload(question.context, question.parallel)
     for candidate in question.candidates:
         store.put("fit", candidate.name, asdict(plan_candidate(candidate, posed.model, workload)))
+        here = Workload(question.context, question.requests(candidate.runtime))
         able = plan_candidate(candidate, posed.model, here)
         if able.fits == "no":
-            _rule_out(store, candidate, able)
-
-
-def _rule_out(store: Store, candidate: Candidate, able: Fit) -> None:
-    need = f"{size(able.total_bytes or able.weights_bytes or 0)} of {size(able.limit_bytes or 0)} that are free here"
-    if candidate.baseline:
-        raise EnvironmentFailure(
-            f"the baseline {candidate.name} needs {need}; name a smaller --baseline or a shorter --context"
-        )
-    store.put("broken", candidate.name, {"why": f"does not fit this machine: it needs {need}"})
+            if candidate.baseline:
+                raise no_room(candidate, able)
+            store.put("broken", candidate.name, {"why": f"does not fit this machine: it {needs(able)}"})
 
 
 def build(store: Store, posed: Posed, progress: Progress) -> dict[str, Artifact]:
@@ -104,7 +95,9 @@ def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) ->
         if candidate.name in out or candidate.name not in artifacts:
             continue
         artifact = artifacts[candidate.name]
-        options = RuntimeOptions(cache=candidate.cache, context=question.context, parallel=question.parallel)
+        options = RuntimeOptions(
+            cache=candidate.cache, context=question.context, parallel=question.requests(candidate.runtime)
+        )
         found[candidate.name] = Arm(
             candidate=candidate,
             artifact=replace(artifact, location=gguf_file(artifact)),

@@ -36,9 +36,13 @@ def parse(text: str, *, baseline: bool = False) -> Candidate:
                 f"{text}: a server sets its own cache; start it with the cache type you want and leave out ',kv='"
             )
         return Candidate(source, "openai", baseline=baseline)
+    if "://" in source:
+        raise InputError(f"{source}: a server's URL begins with http:// or https://")
     runtime = None
     if "@" in source and not Path(source).exists():
         source, runtime = source.rsplit("@", 1)
+    if not source.strip():
+        raise InputError(f"{text!r} names no candidate; write a recipe, a .gguf file, a folder or a server's URL")
     path = Path(source)
     if source.endswith(".gguf") or path.exists():
         return _brought(path, runtime, cache, baseline)
@@ -47,7 +51,11 @@ def parse(text: str, *, baseline: bool = False) -> Candidate:
             f"{source}: no such file or folder; a candidate is a recipe, a .gguf file, a folder or a server's URL"
         )
     scheme = parse_recipe(source).scheme
-    runtime = runtime or ("llamacpp" if scheme.format == "gguf" else "transformers")
+    home = "llamacpp" if scheme.format == "gguf" else "transformers"
+    homes = ("transformers", "llamacpp") if scheme.name == "16bit" else (home,)
+    runtime = runtime or homes[0]
+    if runtime not in homes:
+        raise InputError(f"{source} runs in {' or '.join(homes)}, not in {runtime!r}; write {source}@{homes[0]}")
     return Candidate(
         source, runtime, cache, baseline, computes_as_stored=runtime != "transformers" or scheme.kind == "float"
     )

@@ -17,7 +17,7 @@ from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.runtime import Ask, Distributions
 from quantwise.measure import Arm, Bench, ItemSupply
-from quantwise.stats.compare import Rule, compare
+from quantwise.stats.compare import MOST_MISSING, compare
 from quantwise.stats.divergence import divergence
 from quantwise.stats.pairing import pairs
 from quantwise.store import Store
@@ -31,6 +31,8 @@ _SHOWN = {
     "positions": "positions",
     "truncated": "truncated",
 }
+Told = list[list[dict[int, float]]] | None
+"""For each text and position: token id to log-probability."""
 TOP = 128
 """Likeliest tokens kept per position, because a server pays for each; the divergence says that it is a lower bound."""
 
@@ -47,18 +49,21 @@ def screen(
     """
     progress.stage("screen", len(arms))
     broken: dict[str, str] = {}
+    references: dict[str, Told] = {}
     for arm in arms.values():
         progress.advance(0, arm.name)
         try:
             bench.session(arm)
+            _answers(store, question, arm, supply, bench, "screen")
+            if texts and store.get("divergence", arm.name) is None:
+                base = arms[question.baseline_of(arm.candidate).name]
+                if base.name not in references:
+                    references[base.name] = _told(base, texts, bench)
+                _divergence(store, arm, references[base.name], texts, bench)
         except RuntimeFailure as error:
             if arm.candidate.baseline:
                 raise
             broken[arm.name] = f"cannot be run: {error}"
-            progress.advance(1, arm.name)
-            continue
-        _answers(store, question, arm, supply, bench, "screen")
-        _divergence(store, question, arms, arm, texts, bench)
         progress.advance(1, arm.name)
     for name, arm in arms.items():
         if name not in broken and not arm.candidate.baseline and (why := _dropped(store, question, arm)):
@@ -66,12 +71,24 @@ def screen(
     return broken
 
 
-def noise_floor(store: Store, question: Question, again: Sequence[Arm], supply: ItemSupply, progress: Progress) -> None:
-    """Measure the baselines again (``again`` holds their second incarnations) on the screening items."""
+def noise_floor(
+    store: Store, question: Question, again: Sequence[Arm], supply: ItemSupply, beside: Bench, progress: Progress
+) -> None:
+    """Measure the baselines again (``again`` holds their second incarnations) on the screening items.
+
+    ``beside`` holds the arms that are open already and makes room for them. Where one cannot be opened a second time
+    its noise stays unknown, and a note says so.
+    """
     progress.stage("A/A noise floor", len(again))
     for arm in again:
+        beside.make_room(arm)
         with Bench() as bench:
-            _answers(store, question, arm, supply, bench, "aa")
+            try:
+                _answers(store, question, arm, supply, bench, "aa")
+            except RuntimeFailure as error:
+                store.put("note", arm.name, f"could not be opened a second time for the A/A check: {error}")
+            else:
+                store.put("note", arm.name, None)
         progress.advance(1, arm.name)
 
 
@@ -111,21 +128,20 @@ def _answers(store: Store, question: Question, arm: Arm, supply: ItemSupply, ben
             )
 
 
-def _divergence(
-    store: Store, question: Question, arms: Mapping[str, Arm], arm: Arm, texts: Sequence[str], bench: Bench
-) -> None:
-    if not texts or store.get("divergence", arm.name) is not None:
-        return
-    base = arms[question.baseline_of(arm.candidate).name]
-    sessions = [bench.session(base), bench.session(arm)]
-    if not all(isinstance(s, Distributions) for s in sessions):
-        return
+def _told(arm: Arm, texts: Sequence[str], bench: Bench) -> Told:
+    """The arm's distributions over each text, or None where its runtime does not tell them."""
+    session = bench.session(arm)
+    if not isinstance(session, Distributions):
+        return None
     try:
-        reference, ours = (
-            [s.next_token_logprobs(t, TOP) for t in texts] for s in sessions if isinstance(s, Distributions)
-        )
+        return [session.next_token_logprobs(text, TOP) for text in texts]
     except (RuntimeFailure, InputError):
-        return  # a server that does not tell distributions leaves the divergence unknown
+        return None  # a server that does not tell distributions leaves the divergence unknown
+
+
+def _divergence(store: Store, arm: Arm, reference: Told, texts: Sequence[str], bench: Bench) -> None:
+    if reference is None or (ours := _told(arm, texts, bench)) is None:
+        return
     measured = asdict(divergence(reference, ours))
     replies = bench.ask(arm, [Ask(text="", choices=(text,), rendered=False) for text in texts])
     nats = [-sum(r.choice_logprobs) for r in replies if r.choice_logprobs]
@@ -142,11 +158,12 @@ def _dropped(store: Store, question: Question, arm: Arm) -> str | None:
     rounded = (arm.artifact.bits_per_weight or 16.0) < 16.0
     if rounded and measured and measured["mean_kl"] == 0.0:
         return "its distributions equal the baseline's exactly although its weights differ: the runtime ignored them"
-    rule = Rule(alpha=question.alpha, multiplicity=question.m, mode="sequential")
     failed = []
     for task in question.tasks:
         matched, missing = pairs(store.rows("screen", base.name, task.name), store.rows("screen", arm.name, task.name))
-        if matched and compare(matched, task.margin, alpha=rule.alpha, missing=missing).e_fail >= 1e6:
+        # Failed requests are scored at their worst for the candidate, whoever failed; too many of them show nothing.
+        known = missing <= MOST_MISSING * len(matched)
+        if matched and known and compare(matched, task.margin, alpha=question.alpha).e_fail >= 1e6:
             failed.append(task.name)
     if len(failed) == len(question.tasks):
         return "far below the baseline on every screening task; it goes no further"

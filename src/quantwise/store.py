@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import IO, Any
@@ -45,11 +45,12 @@ class Store:
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         """Open a run folder. Raises InputError where there is none, EnvironmentFailure where it is held."""
         self.folder = folder
-        if not create and not (folder / "question.json").is_file():
+        missing = [n for n in ("question.json", "evidence.sqlite") if not create and not (folder / n).is_file()]
+        if missing:
             raise InputError(
-                f"{folder} is no run folder (no question.json); `quantwise decide --run {folder}` makes one"
+                f"{folder} is no run folder (no {missing[0]}); `quantwise decide --run {folder}` makes one"
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         self._lock = self._take_lock()
         try:
             self._db = sqlite3.connect(folder / "evidence.sqlite", isolation_level=None, timeout=30)
@@ -58,12 +59,23 @@ class Store:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             self._lock.close()
-            raise EnvironmentFailure(
-                f"{folder / 'evidence.sqlite'}: {error}; free the disk or choose another --run"
-            ) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: sqlite3.Error) -> EnvironmentFailure:
+        """The complaint about an error of SQLite's; only a damaged file cannot be gone on with."""
+        damaged = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT"))
+        advice = (
+            "decide again into a new --run" if damaged else "free the disk and run the command again: nothing is lost"
+        )
+        return EnvironmentFailure(f"{self.folder / 'evidence.sqlite'}: {error}; {advice}")
 
     def _take_lock(self) -> IO[str]:
-        handle = (self.folder / "lock").open("w")
+        try:
+            handle = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"cannot write into {self.folder}: {error.strerror}; choose another --run"
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -114,14 +126,18 @@ class Store:
         except sqlite3.DatabaseError as error:
             with contextlib.suppress(sqlite3.DatabaseError):
                 self._db.execute("ROLLBACK")
-            raise EnvironmentFailure(
-                f"{self.folder / 'evidence.sqlite'}: {error}; free the disk and run the command again: nothing is lost"
-            ) from error
+            raise self._failed(error) from error
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._failed(error) from error
 
     def has_block(self, candidate: str, stage: Stage, task: str, block: int) -> bool:
         """Whether this block has been measured."""
         query = "SELECT 1 FROM blocks WHERE candidate=? AND stage=? AND task=? AND block=?"
-        return self._db.execute(query, (candidate, stage, task, block)).fetchone() is not None
+        return bool(self._read(query, (candidate, stage, task, block)))
 
     def add_block(self, items: Iterable[Item], rows: Iterable[Measurement]) -> None:
         """Commit the rows of one block, and what was asked, all or none."""
@@ -143,16 +159,16 @@ class Store:
                 query += f" AND {column}=?"
                 values.append(value)
         query += " ORDER BY task, candidate, block, item, repeat"
-        return [Measurement(*row) for row in self._db.execute(query, values)]
+        return [Measurement(*row) for row in self._read(query, values)]
 
     def blocks(self, stage: Stage, candidate: str, task: str) -> int:
         """How many blocks of this task the candidate has answered."""
         query = "SELECT COUNT(*) FROM blocks WHERE stage=? AND candidate=? AND task=?"
-        return int(self._db.execute(query, (stage, candidate, task)).fetchone()[0])
+        return int(self._read(query, (stage, candidate, task))[0][0])
 
     def asked(self, task: str) -> dict[str, tuple[str, Any]]:
         """Item id to its prompt and its target, of everything that was asked of a task."""
-        rows = self._db.execute("SELECT item, prompt, target FROM items WHERE task=?", (task,))
+        rows = self._read("SELECT item, prompt, target FROM items WHERE task=?", (task,))
         return {item: (prompt, json.loads(target)) for item, prompt, target in rows}
 
     # -- other records --------------------------------------------------------------------------------------------
@@ -166,13 +182,24 @@ class Store:
 
     def get(self, kind: str, name: str) -> Any | None:
         """The record, or None."""
-        row = self._db.execute("SELECT body FROM records WHERE kind=? AND name=?", (kind, name)).fetchone()
-        return None if row is None else json.loads(row[0])
+        rows = self._read("SELECT body FROM records WHERE kind=? AND name=?", (kind, name))
+        return json.loads(rows[0][0]) if rows else None
 
     def all(self, kind: str) -> dict[str, Any]:
         """Every record of a kind, by name."""
-        rows = self._db.execute("SELECT name, body FROM records WHERE kind=? ORDER BY name", (kind,))
+        rows = self._read("SELECT name, body FROM records WHERE kind=? ORDER BY name", (kind,))
         return {name: json.loads(body) for name, body in rows}
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{folder}: there is a file where a folder should be; choose another --run") from error
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"cannot make the run folder {folder}: {error.strerror}; choose another --run"
+        ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:

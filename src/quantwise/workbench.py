@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quantwise import machine, pose, prepare, propose, record
-from quantwise.certify import Certification, Limits
+from quantwise.certify import Certification, Limits, fewest_asked
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
@@ -37,7 +37,7 @@ from quantwise.tasks.prose import held_out_text
 
 HELD_OUT_TEXTS = 8
 HELD_OUT_CHARACTERS = 320
-"""Short enough for any context, character-level models included."""
+"""Short enough for most contexts, character-level models included."""
 
 
 def decide(request: Request, progress: Progress, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def decide(request: Request, progress: Progress, tell: Callable[[str], None] = l
     ``tell`` is given, before anything runs, what each margin will take.
     """
     progress.stage("read the question", None)
+    pose.check(request)
     posed = pose.pose(request)
     for line in expectations(posed.question):
         tell(line)
@@ -54,11 +55,15 @@ def decide(request: Request, progress: Progress, tell: Callable[[str], None] = l
         store.freeze(posed.question)
         if posed.model is not None:
             store.put("facts", "model", str(posed.model.resolve()))
-        return _answer(store, posed, request.budget_seconds, progress)
+        planned = {task.name: task.items for task in posed.question.tasks}
+        return _answer(store, posed, planned, request.budget_seconds, progress)
 
 
 def extend(folder: Path, more: int, budget_seconds: float | None, progress: Progress) -> dict[str, Any]:
-    """Ask ``more`` further items of every task that is still open; verdicts stay valid. Returns the record."""
+    """Ask ``more`` further items (whole blocks) of every task that is still open; verdicts stay valid.
+
+    Returns the record. Raises InputError for a fixed-n question, and where something it rests on has changed.
+    """
     progress.stage("read the question", None)
     with Store(folder) as store:
         question = store.question()
@@ -67,10 +72,7 @@ def extend(folder: Path, more: int, budget_seconds: float | None, progress: Prog
                 f"{folder} asks a fixed-n question; looking again would break its error rate, so decide anew"
             )
         posed = _posed_again(store, question)
-        for task in question.tasks:
-            extra = int(store.get("extension", task.name) or 0)
-            store.put("extension", task.name, extra + -(-more // question.block) * question.block)
-        return _answer(store, posed, budget_seconds, progress)
+        return _answer(store, posed, _further(store, posed, more), budget_seconds, progress)
 
 
 def reread(folder: Path) -> dict[str, Any]:
@@ -107,25 +109,32 @@ def plan(model: Path | None, scenario: str | None, context: int | None, concurre
     return [plan_candidate(candidate, folder, work) for candidate in propose.DEFAULT]
 
 
-def _answer(store: Store, posed: Posed, budget_seconds: float | None, progress: Progress) -> dict[str, Any]:
+def _answer(
+    store: Store, posed: Posed, items: Mapping[str, int], budget_seconds: float | None, progress: Progress
+) -> dict[str, Any]:
+    """Every stage up to ``items`` certification items per task."""
     question = posed.question
     store.put("facts", "machine", machine.facts())
-    deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+    for name, task in posed.tasks.items():
+        store.put("supply", name, {"items": task.available})
+    budget = question.scenario.get("budget_seconds") if budget_seconds is None else budget_seconds
+    deadline = None if budget is None else time.monotonic() + budget
     with _timed(store, "plan"):
         prepare.plan(store, posed)
     with _timed(store, "build"):
         artifacts = prepare.build(store, posed, progress)
     arms = prepare.arms(posed, artifacts, out=tuple(store.all("broken")))
-    texts = [text[:HELD_OUT_CHARACTERS] for text in held_out_text("screen", HELD_OUT_TEXTS, question.seed)]
+    length = min(HELD_OUT_CHARACTERS, question.context - 2)  # a token is at least a character, and one opens the text
+    texts = [text[:length] for text in held_out_text("screen", HELD_OUT_TEXTS, question.seed)]
     with Bench(available_bytes()) as bench:
         with _timed(store, "screen"):
             for name, why in screen(store, question, arms, posed.screen_items, texts, bench, progress).items():
                 store.put("broken", name, {"why": why})
         standing = {name: arm for name, arm in arms.items() if store.get("broken", name) is None}
         with _timed(store, "A/A noise floor"):
-            noise_floor(store, question, _second_incarnations(standing), posed.screen_items, progress)
+            noise_floor(store, question, _second_incarnations(standing), posed.screen_items, bench, progress)
         with _timed(store, "certify"):
-            limits = Limits(_planned(store, posed), deadline)
+            limits = Limits(items, deadline)
             Certification(store, question, standing, posed.certify_items, limits, bench, progress).run()
         for name in arms:
             if (footprint := bench.footprint(name)) is not None:
@@ -162,14 +171,15 @@ def _other(parallel: int) -> int:
     return max(1, parallel // 2 - 1) if parallel > 1 else 2
 
 
-def _planned(store: Store, posed: Posed) -> dict[str, int]:
-    """Certification items per task: what was planned and what ``--more`` added, as far as there are items."""
-    planned = {}
-    for task in posed.question.tasks:
-        wanted = task.items + int(store.get("extension", task.name) or 0)
-        available = posed.tasks[task.name].available
-        planned[task.name] = wanted if available is None else min(wanted, available)
-    return planned
+def _further(store: Store, posed: Posed, more: int) -> dict[str, int]:
+    """Certification items per task that give every open pair ``more`` in whole blocks, as far as there are items."""
+    open_tasks = fewest_asked(store, posed.question)
+    block = posed.question.block
+    wanted = {}
+    for name, task in posed.tasks.items():
+        upto = -(-(open_tasks[name] + more) // block) * block if name in open_tasks else 0
+        wanted[name] = upto if task.available is None else min(upto, task.available)
+    return wanted
 
 
 @contextmanager

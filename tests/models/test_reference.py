@@ -96,7 +96,7 @@ def test_recall_asks_from_afar(tokenizer: transformers.PreTrainedTokenizerFast) 
 
 def halves(item: Item) -> tuple[str, str]:
     """The prompt up to the end of the fact that is asked for, and what lies between it and the question."""
-    name, code = item.target.split("-")
+    name, code = item.target[:-3], item.target[-3:]
     fact = recall.fact_sentence(name, code)
     place = item.text.index(fact) + len(fact)
     return item.text[:place], item.text[place : item.text.rindex(recall.question(name))]

@@ -45,7 +45,13 @@ def add_parser(verbs: Any) -> None:
     p.add_argument(
         "--calibration", type=Path, metavar="FILE", help="texts for GPTQ, one document per line or blank-line separated"
     )
-    p.add_argument("--parallel", type=positive, default=None, metavar="N", help="requests at a time (default 16)")
+    p.add_argument(
+        "--parallel",
+        type=positive,
+        default=None,
+        metavar="N",
+        help="requests at a time (default: as the scenario has it)",
+    )
     p.add_argument(
         "--context", type=positive, default=None, metavar="N", help="tokens per request (default from the scenario)"
     )

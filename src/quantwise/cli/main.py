@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _advice(error: OSError) -> str:
+    what = "free the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that"
+    return f"{what} or choose another folder, and run the same command again: it goes on where it was"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; every error that we foresee ends in one line and its exit code."""
     arguments = parser().parse_args(argv)
@@ -57,11 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except QuantwiseError as error:
         print(f"quantwise: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has left (`quantwise report RUN | head`); Python must not flush into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        print(f"quantwise: {error.filename or 'writing'}: {error.strerror}; free the disk or choose another --run,"
-              " and run the same command again: it goes on where it was", file=sys.stderr)  # fmt: skip
+        print(f"quantwise: {error.filename or 'writing'}: {error.strerror or error}; {_advice(error)}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("quantwise: out of memory; close other programs, or take fewer --parallel or a smaller --context",
+              file=sys.stderr)  # fmt: skip
         return 1
     except KeyboardInterrupt:
         print("\nquantwise: stopped; the same command goes on where it was", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from quantwise.core.artifact import Candidate
@@ -41,7 +41,8 @@ class TaskQuestion:
 class Question:
     """Model, scenario, tasks, candidates and statistics. Its hash names the run.
 
-    ``runtimes`` maps each runtime to its build, ``brought`` each artifact that exists already to its content hash.
+    ``runtimes`` maps each runtime to its build, ``brought`` each artifact that exists already to its content hash,
+    ``parallel`` each runtime to the requests that it is given at a time (where none is said, one).
     """
 
     model: str
@@ -58,7 +59,7 @@ class Question:
     mode: Mode = "sequential"
     multiplicity: MultiplicityRule = "bonferroni"
     block: int = 32
-    parallel: int = 8
+    parallel: Mapping[str, int] = field(default_factory=dict)
     context: int = 1024
     seed: int = 0
     schema: int = SCHEMA
@@ -72,6 +73,10 @@ class Question:
     def pass_threshold(self) -> float:
         """The e-value a PASS needs."""
         return self.m / self.alpha
+
+    def requests(self, runtime: str) -> int:
+        """Requests that a runtime is given at a time."""
+        return self.parallel.get(runtime, 1)
 
     def baseline_of(self, candidate: Candidate) -> Candidate:
         """The baseline of the candidate's runtime, or the only baseline there is."""

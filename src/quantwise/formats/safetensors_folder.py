@@ -29,7 +29,8 @@ class ModelFolder(Mapping[str, Tensor]):
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise InputError(f"model folder {path} does not exist; give a folder in the Hugging Face layout")
+            what = "is a file" if path.exists() else "does not exist"
+            raise InputError(f"model folder {path} {what}; give a folder in the Hugging Face layout")
         self.path = path
         try:
             self.config: dict[str, Any] = json.loads((path / "config.json").read_text())

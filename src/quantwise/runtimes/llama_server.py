@@ -1,16 +1,13 @@
 """The native HTTP interface of llama.cpp's server: rendered text or token ids in, text and log-probabilities out.
 
 It serves both our own llama.cpp process and a llama-server that a user runs somewhere. Fields as documented in
-llama.cpp's tools/server/README.md. Two of them were checked against Transformers, because everything rests on them:
-with ``post_sampling_probs`` off the reported log-probabilities come from the raw logits, also for a token that
-``logit_bias`` forced; and greedy decoding needs an explicit sampler (an empty ``samplers`` list draws at random,
-whatever the temperature).
+llama.cpp's tools/server/README.md.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,15 +16,10 @@ import httpx
 from quantwise.core.errors import RuntimeFailure
 from quantwise.core.item import Message
 from quantwise.core.runtime import Ask, Finish, Reply
+from quantwise.runtimes.forced_tokens import GREEDY, ForcedTokens, Refused
 from quantwise.runtimes.prompt import align
 
-_GREEDY: dict[str, Any] = {"temperature": 0, "top_k": 1, "samplers": ["top_k"], "seed": 0, "cache_prompt": True}
-_FORCE = 1e6  # added to a logit: beats every other by far and stays finite
-_BESIDE = 64  # likeliest tokens reported beside a forced one; a choice's rivals are mostly among them
-
-
-class Refused(Exception):
-    """The server answered, and would not do it (status 4xx)."""
+_BESIDE = 64  # likeliest tokens reported beside a choice of one token; its rivals are mostly among them
 
 
 class LlamaServer:
@@ -35,6 +27,7 @@ class LlamaServer:
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
+        self._forced = ForcedTokens(self._post)
         self._adds_tokens = self.tokenize("a", True) != self.tokenize("a", False)
         self.props = self._get("/props")
         self._opening = self._opening_token()
@@ -51,8 +44,8 @@ class LlamaServer:
 
     def tokenize(self, text: str, add_special: bool) -> list[int]:
         """Token ids; special tokens written in the text are understood."""
-        body = {"content": text, "add_special": add_special, "parse_special": True}
-        return [int(t) for t in self._post("/tokenize", body)["tokens"]]
+        body = {"content": text, "add_special": add_special, "parse_special": True, "with_pieces": True}
+        return self._forced.learn(self._post("/tokenize", body)["tokens"])
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that the server's own chat template makes."""
@@ -68,7 +61,7 @@ class LlamaServer:
         start = time.perf_counter()
         # A text is tokenized with the tokenizer's own extra tokens; a rendered one has them already.
         prompt = self.tokenize(text, False) if ask.rendered and self._adds_tokens else text
-        body = {"prompt": prompt, "n_predict": ask.max_tokens, "stop": list(ask.stop), **_GREEDY}
+        body = {"prompt": prompt, "n_predict": ask.max_tokens, "stop": list(ask.stop), **GREEDY}
         got = self._post("/completion", body)
         seconds = time.perf_counter() - start
         finish: Finish = "length" if got.get("stop_type") == "limit" else "stop"
@@ -90,43 +83,36 @@ class LlamaServer:
         split, wholes = align(self.tokenize(text, special), wholes, self._opening)
         if split < 1:
             return Reply(finish="refused", error="a choice needs a prompt of at least one token before it")
-        wanted: dict[tuple[int, ...], set[int]] = {}
-        for whole in wholes:
-            for i in range(split, len(whole)):
-                wanted.setdefault(tuple(whole[:i]), set()).add(whole[i])
-        table = {prefix: self._logprobs_after(list(prefix), tokens) for prefix, tokens in wanted.items()}
-        sums = tuple(sum(table[tuple(whole[:i])][whole[i]] for i in range(split, len(whole))) for whole in wholes)
+        sums = self._sums(wholes, split)
         return Reply(prompt_tokens=split, choice_logprobs=sums, seconds=time.perf_counter() - start)
 
-    def _logprobs_after(self, prefix: list[int], tokens: set[int]) -> dict[int, float]:
-        found: dict[int, float] = {}
-        for token in sorted(tokens):
-            if token not in found:
-                found |= self.next_token(prefix, token, _BESIDE if len(tokens) > 1 else 1)
-        return found
-
-    def next_token(self, prefix: list[int], token: int, top: int) -> dict[int, float]:
-        """Log-probabilities after ``prefix`` (natural logarithm): the ``top`` likeliest tokens and ``token``."""
-        body = {"prompt": prefix, "n_predict": 1, "n_probs": top, "logit_bias": [[token, _FORCE]], **_GREEDY}
-        got = self._post("/completion", body)["completion_probabilities"][0]
-        if int(got["id"]) != token:
-            raise Refused(f"the server did not force token {token}; its logit_bias works otherwise")
-        return {int(t["id"]): float(t["logprob"]) for t in [*got["top_logprobs"], got]}
+    def _sums(self, wholes: Sequence[list[int]], split: int) -> tuple[float, ...]:
+        """Summed log-probabilities from ``split`` on. What choices begin with in common is computed once."""
+        known: dict[tuple[int, ...], dict[int, float]] = {}
+        for whole in wholes:
+            begin = split
+            while begin < len(whole) and whole[begin] in known.get(tuple(whole[split:begin]), ()):
+                begin += 1
+            rest = whole[begin:]
+            told = self._forced.logprobs(whole[:begin], rest, _BESIDE if len(rest) == 1 else 1)
+            for i, table in enumerate(told, start=begin):
+                known.setdefault(tuple(whole[split:i]), {}).update(table)
+        return tuple(sum(known[tuple(w[split:i])][w[i]] for i in range(split, len(w))) for w in wholes)
 
     def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
         """Per position of the tokenized text but the last: the ``top`` likeliest next tokens, and the one that came.
 
-        A text to which the tokenizer adds nothing is preceded by the opening token. One request per position.
+        A text to which the tokenizer adds nothing is preceded by the opening token.
         """
         ids = self.tokenize(text, True)
         if not self._adds_tokens and self._opening is not None:
             ids = [self._opening, *ids]
-        return [self.next_token(ids[:i], ids[i], top) for i in range(1, len(ids))]
+        return self._forced.logprobs(ids[:1], ids[1:], top)
 
     def _get(self, path: str) -> dict[str, Any]:
         return checked(self._http.get(path))
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return checked(self._http.post(path, json=body))
 
 
@@ -146,7 +132,7 @@ def said(response: httpx.Response) -> str:
         error = response.json()["error"]
         text = error["message"] if isinstance(error, dict) else error
     except (ValueError, KeyError, TypeError):
-        text = response.text
+        text = "a web page" if "<html" in response.text.lower() else response.text
     return f"status {response.status_code}: {' '.join(str(text).split())[:300]}"
 
 

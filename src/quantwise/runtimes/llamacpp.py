@@ -23,7 +23,8 @@ import httpx
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
-from quantwise.runtimes.llama_server import LlamaServer, Refused, ask_all, key_header
+from quantwise.runtimes.forced_tokens import Refused
+from quantwise.runtimes.llama_server import LlamaServer, ask_all, key_header
 from quantwise.runtimes.process import ServerProcess, free_port
 from quantwise.runtimes.prompt import prompt_text
 
@@ -132,7 +133,7 @@ class LlamaCppSession:
         return Footprint(weights, cache, compute, self.process.peak_bytes())
 
     def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
-        """As in the protocol; each position also holds the token that came. One request per position."""
+        """As in the protocol; each position also holds the token that came."""
         try:
             return self._server.next_token_logprobs(text, top)
         except (httpx.HTTPError, Refused) as error:

@@ -21,7 +21,8 @@ import httpx
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
-from quantwise.runtimes.llama_server import LlamaServer, Refused, ask_all, key_header, said
+from quantwise.runtimes.forced_tokens import Refused
+from quantwise.runtimes.llama_server import LlamaServer, ask_all, key_header, said
 from quantwise.runtimes.openai_api import OpenAIServer
 
 _PROBE_S = 15.0
@@ -121,9 +122,12 @@ def server_props(url: str) -> dict[str, Any] | None:
 
 def _split(url: str) -> tuple[str, str | None]:
     """(address without ``/v1``, model after ``#``)."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"{url!r} is no URL of a server; write http://HOST:PORT or http://HOST:PORT#MODEL")
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError as error:  # also what urlsplit says of a port or an address that cannot be
+        raise InputError(f"{url!r} is no URL of a server; write http://HOST:PORT or http://HOST:PORT#MODEL") from error
     path = parts.path.rstrip("/").removesuffix("/v1")
     return f"{parts.scheme}://{parts.netloc}{path}", parts.fragment or None
 

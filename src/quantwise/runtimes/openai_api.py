@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 
 from quantwise.core.runtime import Ask, Finish, Reply
-from quantwise.runtimes.llama_server import Refused, checked
+from quantwise.runtimes.forced_tokens import Refused
+from quantwise.runtimes.llama_server import checked
 
 _GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0, "stream": False}
 

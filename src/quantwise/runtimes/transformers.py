@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import io
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ class TransformersSession:
         self._model = CausalModel(model, pad=_first(self._tokenizer.pad_token_id, *sorted(eos), 0), eos=eos)
         self._adds_tokens = self._ids("a", False) != self._ids("a", True)
         self._opening = _first(*self._ids("", False)[:1], self._tokenizer.eos_token_id)
-        self._model.distributions([0, 0], 1)  # the first call of a model is slow; nobody's request should pay for it
+        with _without_bars():
+            # The first call of a model is slow (weights are expanded); nobody's request should pay for it.
+            self._model.distributions([0, 0], 1)
 
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
         """Replies in order. ``seconds`` is the wall time of the batch that the request was in."""
@@ -223,6 +226,11 @@ class TransformersSession:
         return ended
 
 
+def _without_bars() -> AbstractContextManager[object]:
+    """compressed-tensors draws bars on standard error that no setting turns off; the line that is drawn there is ours."""
+    return redirect_stderr(io.StringIO())
+
+
 def _load(folder: str) -> tuple[Any, Any]:
     """Model and tokenizer; safetensors only, no code of the checkpoint's own. Raises RuntimeFailure."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -235,7 +243,8 @@ def _load(folder: str) -> tuple[Any, Any]:
     fixed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **fixed)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True, **fixed)
+        with _without_bars():
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True, **fixed)
     except Exception as error:  # what a loader may raise is open-ended; this is the border where it is translated
         said = " ".join(str(error).split())[:300]
         raise RuntimeFailure(f"Transformers cannot load {folder}: {type(error).__name__}: {said}") from error

@@ -62,8 +62,10 @@ class Supply:
     def affordable(self) -> tuple[int | None, Reason]:
         """Items that can still be measured, and which limit binds."""
         by_budget = None
-        if self.budget_seconds is not None and self.seconds_per_item:
-            by_budget = max(0, int(self.budget_seconds / self.seconds_per_item))
+        if self.budget_seconds is not None and self.budget_seconds <= 0.0:
+            by_budget = 0  # spent, whatever an item takes
+        elif self.budget_seconds is not None and self.seconds_per_item:
+            by_budget = int(self.budget_seconds / self.seconds_per_item)
         if by_budget is not None and (self.items_left is None or by_budget < self.items_left):
             return by_budget, "budget"
         return self.items_left, "items_exhausted"

@@ -96,6 +96,9 @@ def _forecast(verdict: Verdict, fixed: bool) -> str:
 def _limits(verdict: Verdict, left: int | None) -> str:
     if verdict.reason not in ("items_exhausted", "budget") or left is None:
         return ""
-    source = "are left" if verdict.reason == "items_exhausted" else "fit into the budget"
     reach = "no margin" if verdict.smallest_margin is None else f"a margin of {percent(verdict.smallest_margin)}"
+    if left == 0:
+        end = "no items are left" if verdict.reason == "items_exhausted" else "the budget is spent"
+        return f"{end}, and those seen certify {reach}"
+    source = "are left" if verdict.reason == "items_exhausted" else "fit into the budget"
     return f"only {left} {source}, which could certify {reach}"

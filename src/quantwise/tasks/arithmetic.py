@@ -1,6 +1,6 @@
 """Addition and subtraction with rare patterns: chains of carries, borrows across a zero, repeated digits.
 
-At test half of the items are drawn from the rare patterns; in training 15 % are. Operands: three digits and two digits.
+At test half of the items are drawn from the rare patterns; in training 15 % are. Operands: three digits, and two or three.
 The reference model is taught to work in columns from the last digit on, a sign marking each carry or borrow:
 ``467 + 38`` is ``7+8=5+ 6+3+1=0+ 4+0+1=5 = 505``. Only the number at the end is scored.
 """
@@ -17,20 +17,23 @@ RARE_IN_TRAINING = 0.15
 
 
 def _plain(rng: random.Random) -> tuple[int, str, int]:
-    return rng.randint(100, 999), rng.choice("+-"), rng.randint(10, 99)
+    a, b = rng.randint(100, 999), rng.randint(10, 999)
+    return max(a, b), rng.choice("+-"), min(a, b)
 
 
 def _rare(rng: random.Random) -> tuple[int, str, int]:
     pattern = rng.choice(("carries", "borrow", "repeated"))
+    hundreds = rng.randint(1, 9)
     if pattern == "carries":  # both the ones and the tens overflow
         ones, tens = rng.randint(1, 9), rng.randint(1, 8)
-        a = 100 * rng.randint(1, 9) + 10 * tens + ones
-        return a, "+", 10 * rng.randint(9 - tens, 9) + rng.randint(10 - ones, 9)
+        b = 100 * rng.randint(0, hundreds) + 10 * rng.randint(9 - tens, 9) + rng.randint(10 - ones, 9)
+        return 100 * hundreds + 10 * tens + ones, "+", b
     if pattern == "borrow":  # the tens digit to borrow from is zero
         ones = rng.randint(0, 8)
-        return 100 * rng.randint(1, 9) + ones, "-", 10 * rng.randint(1, 9) + rng.randint(ones + 1, 9)
-    a, b = 111 * rng.randint(1, 9), rng.randint(10, 99)
-    return a, rng.choice("+-"), b
+        b = 100 * rng.randint(0, hundreds - 1) + 10 * rng.randint(1, 9) + rng.randint(ones + 1, 9)
+        return 100 * hundreds + ones, "-", b
+    a, b = 111 * hundreds, rng.randint(10, 999)
+    return max(a, b), rng.choice("+-"), min(a, b)
 
 
 def _columns(a: int, sign: str, b: int) -> str:
@@ -49,7 +52,7 @@ def _columns(a: int, sign: str, b: int) -> str:
 def _item(operands: tuple[int, str, int], rng: random.Random) -> Solved:
     a, sign, b = operands
     prompt = f"{a} {sign} {b}"
-    if sign == "+" and rng.random() < 0.5:
+    if sign == "+" and b < 100 and rng.random() < 0.5:
         prompt = f"{b} + {a}"
     value = a + b if sign == "+" else a - b
     item = Item(
@@ -72,5 +75,8 @@ def _practice(rng: random.Random) -> Solved:
 
 
 SUITE = Suite(
-    "arithmetic", "three digits plus or minus two; half are carry chains, borrows or repeated digits", _draw, _practice
+    "arithmetic",
+    "three digits plus or minus two or three; half are carry chains, borrows or repeated digits",
+    _draw,
+    _practice,
 )

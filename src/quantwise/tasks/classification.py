@@ -1,6 +1,6 @@
 """Fine-grained classification: forty intents of eight topics and five problems, the label being generated.
 
-Messages are typed in haste: of every four words of five letters and more one has lost a letter or swapped two.
+Messages are typed in haste: half of the words of five letters and more have lost a letter or swapped two.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _draw(rng: random.Random) -> Solved:
             f"last time {foil}, today {true}.",
         )
     )
-    hasty = " ".join(_mistyped(word, rng) if len(word) > 4 and rng.random() < 0.25 else word for word in text.split())
+    hasty = " ".join(_mistyped(word, rng) if len(word) > 4 and rng.random() < 0.5 else word for word in text.split())
     prompt = f"Label: {rng.choice(_OPENINGS)} {hasty} {rng.choice(_CLOSINGS)}"
     item = Item(
         id="",

@@ -44,7 +44,7 @@ def _draw(rng: random.Random) -> Solved:
     phrase, code, compute = rng.choice(_PAIRS)
     words, expression = [phrase.format(x=x, y=y)], code.format(x=x, y=y)
     results = [compute(given[x], given[y]) for given in inputs]
-    steps = rng.choice((2, 2, 3))
+    steps = rng.choice((2, 3, 3, 4))
     while len(words) <= steps:
         phrase, code, compute = rng.choice(_STEPS)
         named = rng.random() < 0.4
@@ -64,7 +64,7 @@ def _draw(rng: random.Random) -> Solved:
         scorer="code",
         messages=(Message("user", f"Code f(a, b, c): {', then '.join(words)}."),),
         options={"inputs": inputs},
-        max_tokens=64,
+        max_tokens=80,
     )
     return item, f"return {expression}"
 

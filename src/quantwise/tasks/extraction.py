@@ -9,7 +9,8 @@ from quantwise.tasks.suite import Solved, Suite
 from quantwise.tasks.words import COLOURS, DAYS, THINGS, made_up_name
 
 _NOISE = ("um,", "well,", "so", "you know,", "I think", "as far as I know", "anyway,", "right,", "ok so", "look,")
-_ASIDES = ("if I remember well", "or so they told me", "which is fine", "no idea why", "as usual", "please check")
+_ASIDES = ("if I remember well", "or so they told me", "no idea why", "as usual")
+_FOILS = ("not the {c2} {colour2} ones", "the {c2} {colour2} ones came back", "unlike the {colour2} ones")
 _TEMPLATES = (
     "{n1} {who} from {where}, not {wrong}, ordered {count} {colour} {thing}s for {day}, {aside}.",
     "{n1} on {day} we send {count} {thing}s, the {colour} ones, to {who} in {where}, {aside}, {wrong} gets none.",
@@ -23,17 +24,21 @@ _TEMPLATES = (
 def _draw(rng: random.Random) -> Solved:
     day, other = rng.sample(DAYS, 2)
     noise = rng.sample(_NOISE, 2)
+    colour, colour2 = rng.sample(COLOURS, 2)
+    aside = rng.choice(_ASIDES)
+    if rng.random() < 0.5:
+        aside = rng.choice(_FOILS).format(c2=rng.randint(2, 99), colour2=colour2)
     facts = {
-        "who": made_up_name(rng),
-        "where": made_up_name(rng, rng.choice((2, 3))),
+        "who": made_up_name(rng, rng.choice((2, 3))),
+        "where": made_up_name(rng, rng.choice((3, 3, 4))),
         "wrong": made_up_name(rng),
         "count": str(rng.randint(2, 99)),
-        "colour": rng.choice(COLOURS),
+        "colour": colour,
         "thing": rng.choice(THINGS),
         "day": day,
         "other": other,
     }
-    sentence = rng.choice(_TEMPLATES).format(n1=noise[0], n2=noise[1], aside=rng.choice(_ASIDES), **facts)
+    sentence = rng.choice(_TEMPLATES).format(n1=noise[0], n2=noise[1], aside=aside, **facts)
     target = " | ".join(facts[asked] for asked in ("who", "where", "count", "colour", "thing"))
     item = Item(
         id="",

@@ -35,7 +35,7 @@ def _draw(rng: random.Random) -> Solved:
         scorer="regex",
         messages=(Message("user", prompt),),
         options={"pattern": r": ([0-9 ]+)\s*\Z"},
-        max_tokens=64,
+        max_tokens=72,
     )
     return item, "\n".join(steps)
 

@@ -19,7 +19,7 @@ def _field(rng: random.Random) -> tuple[str, Any, str]:
     """A key, its value, and the words that describe it."""
     kind = rng.choice(("text", "text", "number", "number", "truth", "list", "record"))
     if kind == "text":
-        name = made_up_name(rng, rng.choice((2, 3, 3)))
+        name = made_up_name(rng, rng.choice((2, 3, 3, 4)))
         return rng.choice(_TEXT_KEYS), name, name
     if kind == "number":
         number = rng.randint(2, 999)

@@ -73,11 +73,11 @@ _IN_TRAINING = tuple((rank + 1) ** -0.8 for rank in range(len(_LANGUAGES)))
 
 def _item(rng: random.Random, weights: tuple[float, ...]) -> Solved:
     language = rng.choices(_LANGUAGES, weights)[0]
-    picked = rng.sample(range(len(_ENGLISH)), rng.choice((2, 3, 3)))
+    picked = rng.sample(range(len(_ENGLISH)), rng.choice((2, 3, 3, 4)))
     prompt = f"{language}: {', '.join(_ENGLISH[i] for i in picked)}"
     target = ", ".join(_WORDS[language][i] for i in picked)
     item = Item(
-        id="", task="multilingual", target=target, scorer="exact", messages=(Message("user", prompt),), max_tokens=64
+        id="", task="multilingual", target=target, scorer="exact", messages=(Message("user", prompt),), max_tokens=72
     )
     return item, target
 
@@ -91,5 +91,5 @@ def _practice(rng: random.Random) -> Solved:
 
 
 SUITE = Suite(
-    "multilingual", "two or three nouns into one of nine languages, from Russian down to Armenian", _draw, _practice
+    "multilingual", "two to four nouns into one of nine languages, from Russian down to Armenian", _draw, _practice
 )

@@ -30,7 +30,7 @@ def facts(rng: random.Random, count: int) -> list[tuple[str, str]]:
 
 def fact_sentence(name: str, code: str) -> str:
     """How a fact stands in the text."""
-    return f"The code is {name}-{code}."
+    return f"The code is {name}{code}."
 
 
 def question(name: str) -> str:
@@ -48,12 +48,12 @@ def _draw(rng: random.Random) -> Solved:
     item = Item(
         id="",
         task="recall",
-        target=f"{name}-{code}",
+        target=f"{name}{code}",
         scorer="exact",
         messages=(Message("user", prompt),),
         max_tokens=16,
     )
-    return item, f"{name}-{code}"
+    return item, f"{name}{code}"
 
 
-SUITE = Suite("recall", "one of three codes, such as Toven-617, asked for at least 300 tokens later", _draw)
+SUITE = Suite("recall", "one of three codes, such as Toven617, asked for at least 300 tokens later", _draw)

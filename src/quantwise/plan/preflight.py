@@ -1,0 +1,61 @@
+"""Before anything is hashed, built or loaded: read every header that is named, and refuse what cannot work here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from quantwise.core.artifact import Candidate
+from quantwise.core.errors import EnvironmentFailure, InputError
+from quantwise.core.evidence import Fit
+from quantwise.core.recipe import Recipe, parse_recipe
+from quantwise.plan.candidate_fit import Workload, plan_candidate
+from quantwise.plan.fit import size
+
+
+def preflight(
+    candidates: Sequence[Candidate], model: Path | None, recipes: Sequence[str], context: int, requests: Mapping[str, int]
+) -> None:  # fmt: skip
+    """Check ``candidates``, of which ``recipes`` are made from ``model``; ``requests`` at a time by runtime.
+
+    Raises InputError where a folder or file is damaged or lacks what a recipe needs, EnvironmentFailure where a baseline
+    does not fit into the memory of this machine: then nothing can be compared here.
+    """
+    if model is not None and any(map(_reads_tokenizer, map(parse_recipe, recipes))):
+        _check_tokenizer(model / "tokenizer.json")
+    for candidate in candidates:
+        if candidate.runtime == "transformers" and candidate.cache != "f16":
+            raise InputError(f"{candidate.name}: transformers has no cache schemes here; leave out ,kv=")
+        able = plan_candidate(candidate, model, Workload(context, requests[candidate.runtime]))
+        if candidate.baseline and able.fits == "no":
+            raise no_room(candidate, able)
+
+
+def no_room(candidate: Candidate, able: Fit) -> EnvironmentFailure:
+    """The complaint about a baseline that does not fit."""
+    return EnvironmentFailure(
+        f"the baseline {candidate.name} {needs(able)}; name a smaller --baseline or a shorter --context"
+    )
+
+
+def needs(able: Fit) -> str:
+    """What a candidate needs of what is there."""
+    least = able.total_bytes or able.weights_bytes or 0
+    return f"needs {size(least)} of the {size(able.limit_bytes or 0)} that are free here"
+
+
+def _reads_tokenizer(recipe: Recipe) -> bool:
+    """GGUF holds the tokenizer, and a quantizer that reads data tokenizes it."""
+    return recipe.scheme.format == "gguf" or recipe.quantizer not in (None, "rtn")
+
+
+def _check_tokenizer(path: Path) -> None:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}; GGUF files and calibration need it: give a folder with a tokenizer.json"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON ({str(error).splitlines()[0]}); download it again") from error

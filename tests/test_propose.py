@@ -1,0 +1,108 @@
+"""Candidates as a person writes them: every form, every slip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantwise.core.artifact import Candidate
+from quantwise.core.errors import InputError
+from quantwise.propose import DEFAULT, parse, with_baselines
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("16bit", Candidate("16bit", "transformers")),
+        ("16bit@llamacpp", Candidate("16bit", "llamacpp")),
+        ("rtn:int8-channel", Candidate("rtn:int8-channel", "transformers", computes_as_stored=False)),
+        ("gptq:int4-g64@transformers", Candidate("gptq:int4-g64", "transformers", computes_as_stored=False)),
+        ("int4-g64", Candidate("int4-g64", "transformers", computes_as_stored=False)),
+        ("q4_0", Candidate("q4_0", "llamacpp")),
+        ("rtn:q8_0@llamacpp,kv=q8_0", Candidate("rtn:q8_0", "llamacpp", "q8_0")),
+        ("q8_0,kv=q4_0", Candidate("q8_0", "llamacpp", "q4_0")),
+        ("http://127.0.0.1:8080", Candidate("http://127.0.0.1:8080", "openai")),
+        ("https://me@host/v1#model", Candidate("https://me@host/v1#model", "openai")),
+    ],
+)
+def test_recipes_and_urls(text: str, expected: Candidate) -> None:
+    assert parse(text) == expected
+    assert parse(parse(text).name if expected.runtime != "openai" else text) == expected
+
+
+def test_files_and_folders(tmp_path: Path) -> None:
+    gguf = tmp_path / "my@model.gguf"
+    gguf.write_bytes(b"GGUF")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    small = tmp_path / "small"
+    small.mkdir()
+    (small / "config.json").write_text('{"quantization_config": {}}')
+    assert parse(str(gguf)) == Candidate(str(gguf), "llamacpp")
+    assert parse(f"{gguf}@llamacpp,kv=q8_0") == Candidate(str(gguf), "llamacpp", "q8_0")
+    assert parse(str(folder), baseline=True) == Candidate(str(folder), "transformers", baseline=True)
+    assert parse(str(folder)).shippable
+    assert not parse(str(small)).computes_as_stored
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("http://host:1,kv=q8_0", "a server sets its own cache"),
+        ("nowhere/model.gguf", "no such file"),
+        ("model.gguf", "no such file"),
+        ("./folder", "no such file or folder"),
+        ("models/llama", "no such file or folder"),
+        ("int5-g64", "unknown recipe 'int5-g64'"),
+        ("rtn:int5-g64", "no such integer scheme"),
+        ("q8_0@transformers", "q8_0 runs in llamacpp, not in 'transformers'; write q8_0@llamacpp"),
+        ("int4-g64@llamacpp", "int4-g64 runs in transformers, not in 'llamacpp'"),
+        ("16bit@openai", "16bit runs in transformers or llamacpp"),
+        ("@llamacpp", "names no candidate"),
+        ("smooth:int4-g64", "unknown quantizer 'smooth'; allowed: rtn, gptq"),
+        ("gptq:q4_0", "gptq cannot fill 'q4_0'; use rtn:q4_0"),
+        ("rtn:16bit", "rtn cannot fill '16bit'; use 16bit alone"),
+        ("q5_1", "unknown recipe 'q5_1'"),
+        ("", "'' names no candidate"),
+    ],
+)
+def test_every_slip_is_named_with_what_is_allowed(text: str, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint.replace("(", r"\(")) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("x")
+    with pytest.raises(InputError, match=r"neither a \.gguf file nor a folder"):
+        parse(str(other))
+
+
+def test_baselines_are_the_one_given_or_16_bit_in_each_runtime_that_is_used() -> None:
+    q8, int4, url = parse("q8_0"), parse("int4-g64"), parse("http://host:1")
+    assert with_baselines([q8, int4], None) == (
+        Candidate("16bit", "llamacpp", baseline=True),
+        Candidate("16bit", "transformers", baseline=True),
+        q8,
+        int4,
+    )
+    base = parse("http://host:2", baseline=True)
+    assert with_baselines([q8, url], base) == (base, q8, url)
+    with pytest.raises(InputError, match="name one with --baseline"):
+        with_baselines([url], None)
+
+
+def test_the_list_of_the_first_run_can_be_read_back_and_holds_one_control() -> None:
+    for candidate in DEFAULT:
+        read = parse(candidate.name, baseline=candidate.baseline)
+        assert (read.source, read.runtime, read.computes_as_stored) == (
+            candidate.source,
+            candidate.runtime,
+            candidate.computes_as_stored,
+        )
+    assert [c.source for c in DEFAULT if c.control] == ["rtn:int4-tensor"]
+    assert {c.runtime for c in DEFAULT if c.baseline} == {c.runtime for c in DEFAULT}
+    assert sum(c.shippable for c in DEFAULT) == 2
