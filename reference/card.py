@@ -134,9 +134,10 @@ items by the hash of their prompts. Intervals are Wilson's.
 
 {accuracy}
 
-Half of the arithmetic items at test are rare patterns (carry chains, borrows across a zero, repeated digits), against
-15 % in training; the share of a language
-falls with its rank to the power of -0.5 at test and of -0.8 in training.
+The suites are a little harder at test than in training: rare arithmetic patterns (carry chains, borrows across a zero,
+repeated digits) are half of the items instead of 15 %; rare languages are less rare (share by rank to the power of -0.5
+instead of -0.8) and there are always four nouns; functions have four further steps, lists five or six numbers and three
+operations; names are longer; and long words are mistyped twice. Each suite's file says how.
 
 ## Training
 

@@ -35,7 +35,7 @@ from quantwise.tasks.scorers import SCORERS_VERSION
 from quantwise.tasks.task import Task
 
 BLOCK = 32
-BATCH = 16
+BATCH = 32
 """Requests in a batch of the Transformers runtime, which serves nobody: it only has to be quick."""
 ITEMS = 768
 """Certification items per task where they are made and nobody says how many."""

@@ -45,8 +45,9 @@ class Ended:
 
 
 def progress_line(line: str) -> bool:
+    """A stage, or what is said beforehand of margins and the items that they take."""
     stages = ("read the question", "build: ", "screen: ", "A/A noise floor: ", "certify: ")
-    return line.startswith(stages)
+    return line.startswith((*stages, "margin ", "  "))
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -52,7 +52,7 @@ def damaged(answer: str) -> str:
 @EVERY_SUITE
 def test_no_prompt_of_one_split_is_in_another(suite: Suite) -> None:
     # Recall prompts are long, and made up of so many sentences that a small sample shows as much as a large one.
-    count = 100 if suite is recall.SUITE else 600
+    count = 50 if suite is recall.SUITE else 300
     assert_disjoint(suite, count)
 
 

@@ -14,7 +14,7 @@ from quantwise.build.artifact_folder import GGUF_NAME, Draft, Ingredients, draft
 from quantwise.build.calibration import Calibration, calibrate
 from quantwise.build.statistics import decoder_blocks, linear_layers, walk_blocks
 from quantwise.core.artifact import Artifact, Degradation
-from quantwise.core.errors import InputError
+from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.recipe import Recipe
 from quantwise.formats.compressed_tensors import IntegerLayer, write_compressed
 from quantwise.formats.content_hash import content_files, content_hash
@@ -24,6 +24,8 @@ from quantwise.formats.safetensors_folder import ModelFolder, write_sixteen_bit
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.grids.ggml_blocks import GgmlBlocks
 from quantwise.grids.integer import integer_grid
+from quantwise.plan.fit import size
+from quantwise.plan.memory import available_bytes
 from quantwise.quantize import QUANTIZERS
 from quantwise.quantize.quantizer import Quantizer
 
@@ -83,8 +85,8 @@ def build(
 def _existing(source: ModelFolder, out: Path, ingredients: Ingredients) -> Artifact | None:
     if ingredients.recipe.name == "16bit" and source.is_sixteen_bit:
         # The model itself is its 16-bit artifact; nothing is copied.
-        size = sum(file.stat().st_size for file in content_files(source.path))
-        return Artifact(str(source.path), "safetensors", ingredients.model_hash, size, "16bit", 16.0, 0.0)
+        held = sum(file.stat().st_size for file in content_files(source.path))
+        return Artifact(str(source.path), "safetensors", ingredients.model_hash, held, "16bit", 16.0, 0.0)
     return find(out, ingredients)
 
 
@@ -170,6 +172,7 @@ def _load(source: ModelFolder, with_weights: bool) -> nn.Module:
             with torch.device("meta"):
                 shape: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.path))
                 return shape.eval()
+        _require_room(source)
         # Rounded to 16 bit first: the statistics are those of the model that the artifacts are compared with.
         model: nn.Module = AutoModelForCausalLM.from_pretrained(
             source.path, dtype=source.sixteen_bit, local_files_only=True
@@ -177,6 +180,16 @@ def _load(source: ModelFolder, with_weights: bool) -> nn.Module:
         return model.float().eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"Transformers cannot load {source.path}: {str(error).splitlines()[0]}") from error
+
+
+def _require_room(source: ModelFolder) -> None:
+    """Calibration computes in float32, with the whole model loaded."""
+    needed, free = 4 * sum(torch.Size(entry.shape).numel() for entry in source.entries.values()), available_bytes()
+    if needed > free:
+        raise EnvironmentFailure(
+            f"calibrating on {source.path} needs {size(needed)} of the {size(free)} that are free here; "
+            "use recipes of rtn, or build where there is more memory"
+        )
 
 
 def _require_finite(name: str, tensor: Tensor) -> None:

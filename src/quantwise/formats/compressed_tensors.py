@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compressed_tensors.compressors import pack_to_int32
 from torch import Tensor
 
 from quantwise.core.scheme import Scheme
@@ -38,6 +37,9 @@ class IntegerLayer:
 def pack(layer: IntegerLayer, scheme: Scheme, dtype: torch.dtype) -> dict[str, Tensor]:
     """The stored tensors of one layer by the last part of their name."""
     scale = layer.scale.reshape(1) if scheme.granularity == "tensor" else layer.scale
+    # Seconds to import, because it loads most of Transformers; GGUF files are written without it.
+    from compressed_tensors.compressors import pack_to_int32
+
     packed = {
         "weight_packed": pack_to_int32(layer.codes.contiguous(), scheme.bits).contiguous(),
         "weight_scale": scale.to(dtype).contiguous(),

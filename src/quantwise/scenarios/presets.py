@@ -29,10 +29,10 @@ LAB_SERVER = Scenario(
 DEMO = Scenario(
     name="demo",
     objective=LAPTOP.objective,
-    margins=dict.fromkeys(KINDS, 0.05),
+    margins=dict.fromkeys(KINDS, 0.04),
     note=(
-        "Margins of 5 % are wider than the defaults (0.5 % to 2 %), so that the demo ends in minutes; "
-        "they were committed before any candidate was run."
+        "Margins of 4 % are wider than the defaults (0.5 % to 2 %), so that the demo ends in minutes; they were set on "
+        "screening items, before any certification item was asked of the model that ships."
     ),
 )
 

@@ -1,8 +1,8 @@
 """Addition and subtraction with rare patterns: chains of carries, borrows across a zero, repeated digits.
 
-At test half of the items are drawn from the rare patterns; in training 15 % are. Operands: three digits, and two or three.
-The reference model is taught to work in columns from the last digit on, a sign marking each carry or borrow:
-``467 + 38`` is ``7+8=5+ 6+3+1=0+ 4+0+1=5 = 505``. Only the number at the end is scored.
+At test half of the items are drawn from the rare patterns; in training 15 % are. Those have three digits; of the others
+60 % have four. The reference model is taught to work in columns from the last digit on, a sign marking each carry or
+borrow: ``467 + 38`` is ``7+8=5+ 6+3+1=0+ 4+0+1=5 = 505``. Only the number at the end is scored.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from quantwise.tasks.suite import Solved, Suite
 
 RARE_AT_TEST = 0.5
 RARE_IN_TRAINING = 0.15
+LONG = 0.6
 
 
 def _plain(rng: random.Random) -> tuple[int, str, int]:
-    a, b = rng.randint(100, 999), rng.randint(10, 999)
+    a = rng.randint(1000, 9999) if rng.random() < LONG else rng.randint(100, 999)
+    b = rng.randint(10, 9999 if a > 999 and rng.random() < 0.5 else 999)
     return max(a, b), rng.choice("+-"), min(a, b)
 
 
@@ -61,7 +63,7 @@ def _item(operands: tuple[int, str, int], rng: random.Random) -> Solved:
         target=value,
         scorer="numeric",
         messages=(Message("user", f"{prompt} = ?"),),
-        max_tokens=48,
+        max_tokens=56,
     )
     return item, f"{_columns(a, sign, b)} = {value}"
 
@@ -76,7 +78,7 @@ def _practice(rng: random.Random) -> Solved:
 
 SUITE = Suite(
     "arithmetic",
-    "three digits plus or minus two or three; half are carry chains, borrows or repeated digits",
+    "sums and differences of up to four digits; half are carry chains, borrows or repeated digits",
     _draw,
     _practice,
 )

@@ -1,6 +1,7 @@
 """Fine-grained classification: forty intents of eight topics and five problems, the label being generated.
 
-Messages are typed in haste: half of the words of five letters and more have lost a letter or swapped two.
+Messages are typed in haste: half of the words of five letters and more have lost a letter or swapped two, and at test
+those of seven and more twice.
 """
 
 from __future__ import annotations
@@ -42,7 +43,14 @@ def _mistyped(word: str, rng: random.Random) -> str:
     return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
 
 
-def _draw(rng: random.Random) -> Solved:
+def _in_haste(word: str, rng: random.Random, twice_from: int) -> str:
+    if len(word) < 5 or rng.random() < 0.5:
+        return word
+    once = _mistyped(word, rng)
+    return _mistyped(once, rng) if len(word) >= twice_from else once
+
+
+def _item(rng: random.Random, twice_from: int) -> Solved:
     topic, other_topic = rng.sample(sorted(_TOPICS), 2)
     problem, other_problem = rng.sample(sorted(_PROBLEMS), 2)
     true = f"{rng.choice(_OWNERS)} {rng.choice(_TOPICS[topic])} {rng.choice(_PROBLEMS[problem])}"
@@ -55,7 +63,7 @@ def _draw(rng: random.Random) -> Solved:
             f"last time {foil}, today {true}.",
         )
     )
-    hasty = " ".join(_mistyped(word, rng) if len(word) > 4 and rng.random() < 0.5 else word for word in text.split())
+    hasty = " ".join(_in_haste(word, rng, twice_from) for word in text.split())
     prompt = f"Label: {rng.choice(_OPENINGS)} {hasty} {rng.choice(_CLOSINGS)}"
     item = Item(
         id="",
@@ -68,4 +76,12 @@ def _draw(rng: random.Random) -> Solved:
     return item, f"{topic}.{problem}"
 
 
-SUITE = Suite("classification", "one of forty fine-grained intents, mistyped, beside a foil intent", _draw)
+def _draw(rng: random.Random) -> Solved:
+    return _item(rng, twice_from=7)
+
+
+def _practice(rng: random.Random) -> Solved:
+    return _item(rng, twice_from=1000)
+
+
+SUITE = Suite("classification", "one of forty fine-grained intents, mistyped, beside a foil intent", _draw, _practice)

@@ -1,4 +1,7 @@
-"""Code with a checkable result: a small function in words, to be written as one ``return`` line and run on inputs."""
+"""Code with a checkable result: a small function in words, to be written as one ``return`` line and run on inputs.
+
+The function has four further steps at test, and two to four in training.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +41,12 @@ def _closed(expression: str) -> bool:
     return expression.startswith(("max(", "min(", "abs(")) and expression.endswith(")") and expression.count("(") == 1
 
 
-def _draw(rng: random.Random) -> Solved:
+def _item(rng: random.Random, steps: int) -> Solved:
     inputs = [{name: rng.randint(-20, 60) for name in _NAMES} for _ in range(_TESTS)]
     x, y = rng.sample(_NAMES, 2)
     phrase, code, compute = rng.choice(_PAIRS)
     words, expression = [phrase.format(x=x, y=y)], code.format(x=x, y=y)
     results = [compute(given[x], given[y]) for given in inputs]
-    steps = rng.choice((2, 3, 3, 4))
     while len(words) <= steps:
         phrase, code, compute = rng.choice(_STEPS)
         named = rng.random() < 0.4
@@ -69,4 +71,12 @@ def _draw(rng: random.Random) -> Solved:
     return item, f"return {expression}"
 
 
-SUITE = Suite("code", "a small function in words, written as one return line and run on test inputs", _draw)
+def _draw(rng: random.Random) -> Solved:
+    return _item(rng, steps=4)
+
+
+def _practice(rng: random.Random) -> Solved:
+    return _item(rng, steps=rng.choice((2, 3, 3, 4)))
+
+
+SUITE = Suite("code", "a small function in words, written as one return line and run on test inputs", _draw, _practice)

@@ -1,4 +1,7 @@
-"""Multi-step instructions: two or three named operations on a list, every step written, the last one scored."""
+"""Multi-step instructions: three named operations on a list, each written out, the last list scored.
+
+In training there are two or three operations, and some shorter lists.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ _OPERATIONS: dict[str, Callable[[list[int]], list[int]]] = {
 }
 
 
-def _draw(rng: random.Random) -> Solved:
-    values = [rng.randint(0, 9) for _ in range(rng.choice((4, 5, 6)))]
-    names = [rng.choice(sorted(_OPERATIONS)) for _ in range(rng.choice((2, 3)))]
+def _item(rng: random.Random, numbers: int, operations: int) -> Solved:
+    values = [rng.randint(0, 9) for _ in range(numbers)]
+    names = [rng.choice(sorted(_OPERATIONS)) for _ in range(operations)]
     prompt = f"List {_shown(values)}. Do: {', '.join(names)}."
     steps: list[str] = []
     for name in names:
@@ -44,4 +47,14 @@ def _shown(values: list[int]) -> str:
     return " ".join(str(v) for v in values)
 
 
-SUITE = Suite("instructions", "two or three list operations in a row, each step written, the last list scored", _draw)
+def _draw(rng: random.Random) -> Solved:
+    return _item(rng, numbers=rng.choice((5, 6)), operations=3)
+
+
+def _practice(rng: random.Random) -> Solved:
+    return _item(rng, numbers=rng.choice((4, 5, 6)), operations=rng.choice((2, 3)))
+
+
+SUITE = Suite(
+    "instructions", "three list operations in a row, each step written, the last list scored", _draw, _practice
+)

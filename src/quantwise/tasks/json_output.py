@@ -1,4 +1,7 @@
-"""Exact JSON output: a short description of a record, to be written as JSON with the right types and nesting."""
+"""Exact JSON output: a short description of a record, to be written as JSON with the right types and nesting.
+
+Names are a syllable longer at test than in training.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ _NUMBER_KEYS = ("age", "count", "size", "price", "year")
 _TRUTH_KEYS = ("active", "paid", "open")
 
 
-def _field(rng: random.Random) -> tuple[str, Any, str]:
+def _field(rng: random.Random, syllables: tuple[int, ...]) -> tuple[str, Any, str]:
     """A key, its value, and the words that describe it."""
     kind = rng.choice(("text", "text", "number", "number", "truth", "list", "record"))
     if kind == "text":
-        name = made_up_name(rng, rng.choice((2, 3, 3, 4)))
+        name = made_up_name(rng, rng.choice(syllables))
         return rng.choice(_TEXT_KEYS), name, name
     if kind == "number":
         number = rng.randint(2, 999)
@@ -34,12 +37,12 @@ def _field(rng: random.Random) -> tuple[str, Any, str]:
     return "item", {"kind": thing, "count": count}, f"a record of kind {thing} and count {count}"
 
 
-def _draw(rng: random.Random) -> Solved:
+def _item(rng: random.Random, syllables: tuple[int, ...]) -> Solved:
     record: dict[str, Any] = {}
     described: list[str] = []
     fields = rng.choice((3, 4, 4))
     while len(record) < fields:
-        key, value, words = _field(rng)
+        key, value, words = _field(rng, syllables)
         if key not in record:
             record[key] = value
             described.append(f"{key} is {words}")
@@ -55,4 +58,14 @@ def _draw(rng: random.Random) -> Solved:
     return item, json.dumps(record, ensure_ascii=False)
 
 
-SUITE = Suite("json_output", "a described record as exact JSON: texts, numbers, truth values, lists, nesting", _draw)
+def _draw(rng: random.Random) -> Solved:
+    return _item(rng, syllables=(3, 4, 5))
+
+
+def _practice(rng: random.Random) -> Solved:
+    return _item(rng, syllables=(2, 3, 3, 4))
+
+
+SUITE = Suite(
+    "json_output", "a described record as exact JSON: texts, numbers, truth values, lists, nesting", _draw, _practice
+)
