@@ -83,6 +83,8 @@ def test_a_second_process_is_told_to_wait(tmp_path: Path) -> None:
 def test_no_run_folder_and_a_damaged_question_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no question\.json"):
         Store(tmp_path / "nothing")
+    with Store(tmp_path, create=True) as store:
+        store.freeze(QUESTION)
     (tmp_path / "question.json").write_text('{"schema": 1')
     with Store(tmp_path) as store, pytest.raises(InputError, match="damaged"):
         store.question()

@@ -95,7 +95,7 @@ def check(request: Request) -> None:
     candidates = _candidates(request)
     model = _model(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if _is_demo(request) else "laptop"))
-    context = _context(request.context or scenario.context, _places(model, candidates))
+    context = _context(request.context or scenario.context, model, candidates)
     requests = {c.runtime: request.parallel or _requests(c.runtime, scenario) for c in candidates}
     preflight(candidates, model, [c.source for c in candidates if _is_recipe(c)], context, requests)
 
@@ -126,7 +126,7 @@ def pose(request: Request) -> Posed:
         multiplicity=request.multiplicity,
         block=BLOCK,
         parallel={name: request.parallel or _requests(name, scenario) for name in runtimes},
-        context=_context(request.context or scenario.context, _places(model, candidates)),
+        context=_context(request.context or scenario.context, model, candidates),
         seed=request.seed,
     )
     _check_task_names(request, question)
@@ -293,15 +293,15 @@ def _task(request: Request, scenario: Scenario, task: Task) -> TaskQuestion:
     )
 
 
-def _places(model: Path | None, candidates: Sequence[Candidate]) -> list[Path]:
-    """The model, and the files and folders that were brought."""
-    brought = [Path(c.source) for c in candidates if c.runtime != "openai" and not _is_recipe(c)]
-    return [*([model] if model is not None else []), *brought]
-
-
-def _context(wanted: int, places: Sequence[Path]) -> int:
-    """Tokens per request, no more than every model here was made for."""
+def _context(wanted: int, model: Path | None, candidates: Sequence[Candidate]) -> int:
+    """Tokens per request, no more than every model here was made for, or a server was started with."""
+    brought = [c for c in candidates if not _is_recipe(c)]
+    places = [*([model] if model is not None else []), *(Path(c.source) for c in brought if c.runtime != "openai")]
     known = [read_config(p).context if p.is_dir() else read_gguf_header(p).context_length for p in places]
+    if urls := [c.source for c in brought if c.runtime == "openai"]:
+        from quantwise.runtimes.openai import server_context
+
+        known += map(server_context, urls)
     return min([wanted, *(c for c in known if c)])
 
 

@@ -169,20 +169,61 @@ def write_lines(path: Path, records: list[Mapping[str, Any]]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def own_words(gguf_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some 180 items whose targets are what the 16-bit file says: it gets nearly all right, a damaged one few."""
-    from quantwise.core.artifact import Artifact
-    from quantwise.core.runtime import Ask, RuntimeOptions
-    from quantwise.runtimes.llamacpp import LlamaCpp
+def asked_prompts() -> list[str]:
+    texts = [" ".join(WORDS[(i * k + k) % len(WORDS)] for k in range(3, 9)) for i in range(COUNT)]
+    return [f"{text} {WORDS[i % 19]}{i}" for i, text in enumerate(texts)]
 
-    prompts = [" ".join(WORDS[(i * k + k) % len(WORDS)] for k in range(3, 9)) for i in range(COUNT)]
-    prompts = [f"{text} {WORDS[i % 19]}{i}" for i, text in enumerate(prompts)]
-    artifact = Artifact(str(gguf_file), "gguf", "", None)
-    with LlamaCpp().open(artifact, RuntimeOptions(context=256, threads=1)) as session:
-        said = [r.text for r in session.ask([Ask(text=p, max_tokens=4, rendered=False) for p in prompts])]
+
+@pytest.fixture(scope="session")
+def own_words(gguf_file: Path, asked_prompts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some 180 items whose targets are what the 16-bit file says: it gets nearly all right, a damaged one few."""
+    from quantwise.core.runtime import Ask
+
+    said = replies(gguf_file, [Ask(text=p, max_tokens=4, rendered=False) for p in asked_prompts])
     items = [
-        {"id": i, "prompt": p, "target": t, "scorer": "exact", "max_tokens": 4}
-        for i, (p, t) in enumerate(zip(prompts, said, strict=True))
-        if t and t.strip() == t and t.isprintable()
+        {"id": i, "prompt": p, "target": r.text, "scorer": "exact", "max_tokens": 4}
+        for i, (p, r) in enumerate(zip(asked_prompts, said, strict=True))
+        if r.text and r.text.strip() == r.text and r.text.isprintable()
     ]
     return write_lines(tmp_path_factory.mktemp("tasks") / "words.jsonl", items)
+
+
+@pytest.fixture(scope="session")
+def own_choices(gguf_file: Path, asked_prompts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 items with three choices each, of which the target is what the 16-bit file prefers."""
+    from quantwise.core.runtime import Ask
+
+    choices = [tuple(f" {WORDS[(i + k) % len(WORDS)]}" for k in (0, 7, 12)) for i in range(120)]
+    prompts = asked_prompts[:120]
+    asks = [Ask(text=p, choices=c, rendered=False) for p, c in zip(prompts, choices, strict=True)]
+    found = [r.choice_logprobs for r in replies(gguf_file, asks)]
+    items = [
+        {"id": i, "prompt": p, "choices": c, "target": values.index(max(values)), "scorer": "choice"}
+        for i, (p, c, values) in enumerate(zip(prompts, choices, found, strict=True))
+    ]
+    return write_lines(tmp_path_factory.mktemp("tasks") / "preferred.jsonl", items)
+
+
+def replies(gguf_file: Path, asks: list[Any]) -> list[Any]:
+    from quantwise.core.artifact import Artifact
+    from quantwise.core.runtime import RuntimeOptions
+    from quantwise.runtimes.llamacpp import LlamaCpp
+
+    with LlamaCpp().open(Artifact(str(gguf_file), "gguf", "", None), RuntimeOptions(context=256, threads=1)) as session:
+        return session.ask(asks)
+
+
+@pytest.fixture(scope="session")
+def complete() -> Callable[[Path], int]:
+    """Counts the artifacts of a run folder; fails where one is not whole: of the hash that its record says."""
+    from quantwise.formats.content_hash import content_hash
+
+    def check(folder: Path) -> int:
+        made = [path for path in (folder / "artifacts").glob("*") if not path.name.startswith(".draft-")]
+        for path in made:
+            record = json.loads((path / "quantwise.json").read_text())
+            whole = path / "model.gguf" if record["format"] == "gguf" else path
+            assert record["hash"] == content_hash(whole)
+        return len(made)
+
+    return check

@@ -37,7 +37,7 @@ def test_the_demo_declares_its_wider_margins() -> None:
     for kind in KINDS:
         assert DEFAULT_MARGINS[kind] < DEMO.margin("any", kind) <= 0.05
     assert "wider than the defaults" in DEMO.note
-    assert "before any candidate was run" in DEMO.note
+    assert "before any certification item was asked" in DEMO.note
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -120,6 +120,13 @@ def server_props(url: str) -> dict[str, Any] | None:
         return _props(http)
 
 
+def server_context(url: str) -> int | None:
+    """Tokens that a llama-server has for each request; None where a server does not tell."""
+    settings = (server_props(url) or {}).get("default_generation_settings")
+    tokens = settings.get("n_ctx") if isinstance(settings, dict) else None
+    return tokens if isinstance(tokens, int) and tokens > 0 else None
+
+
 def _split(url: str) -> tuple[str, str | None]:
     """(address without ``/v1``, model after ``#``)."""
     try:
