@@ -37,9 +37,9 @@ from quantwise.tasks.task import Task
 BLOCK = 32
 BATCH = 32
 """Requests in a batch of the Transformers runtime, which serves nobody: it only has to be quick."""
-ITEMS = 768
+ITEMS = 512
 """Certification items per task where they are made and nobody says how many."""
-SCREEN_ITEMS = 96
+SCREEN_ITEMS = 64
 CALIBRATION_ITEMS = 512
 
 

@@ -47,13 +47,13 @@ def test_two_servers_by_url(
 ) -> None:
     theirs, same, broken = serve(gguf_file), serve(gguf_file), serve(broken_gguf)
     asked = ["--baseline", theirs, "--candidate", same, "--candidate", broken, "--tasks", own_words, own_choices]
-    ended = here("decide", *asked, "--items", 96, *MARGINS, "--json")
+    ended = here("decide", *asked, "--items", 96, "--context", 64, *MARGINS, "--json")
     assert ended.code == 0, ended.err
     assert set(answers(ended.record, same).values()) == {"PASS"}
     assert answers(ended.record, broken)["words"] == "FAIL"
     assert ended.record["decision"]["ship"] == f"{same}@openai"
     kl = {line["candidate"]: line["kl_mean"] for line in ended.record["screen"]}
-    assert kl[f"{same}@openai"] < 1e-6 < 0.1 < kl[f"{broken}@openai"]
+    assert kl[f"{same}@openai"] < 1e-6 < 0.01 < kl[f"{broken}@openai"]
     # No weight was touched: nothing was built, and nothing is known of the bytes.
     assert not list(Path(ended.record["folder"]).glob("artifacts/*"))
     assert [c["artifact_bytes"] for c in ended.record["costs"]] == [None, None, None]
@@ -66,7 +66,7 @@ def test_a_server_that_goes_away_ends_in_one_line_and_the_run_goes_on_when_it_is
     url = f"http://127.0.0.1:{port}"
     flags = ["--model", str(gguf_file), "--port", str(port), "--ctx-size", "512", "--parallel", "2", "--threads", "1"]
     command = [sys.executable, "-P", "-m", "quantwise.runtimes.llamacpp_host", *flags, "--no-webui"]
-    asked = ["decide", "--baseline", url, "--candidate", gguf_file, "--tasks", own_words, "--items", 32]
+    asked = ["decide", "--baseline", url, "--candidate", gguf_file, "--tasks", own_words, "--items", 32, "--context", 64]
     asked += ["--margin", "words=40%", "--run", "run", "--json"]
     with ServerProcess(command, url):
         assert here(*asked, "--budget", "0s").code == 0
@@ -84,13 +84,13 @@ def test_brought_files(
 ) -> None:
     shutil.copy(gguf_file, tmp_path / "same.gguf")
     asked = ["--baseline", gguf_file, "--candidate", "same.gguf", "--candidate", broken_gguf]
-    ended = here("decide", *asked, "--tasks", own_words, own_choices, "--items", 96, *MARGINS, "--json", "--strict")
+    ended = here("decide", *asked, "--tasks", own_words, own_choices, "--items", 96, "--context", 64, *MARGINS, "--json", "--strict")
     assert ended.code == 0, ended.err
     assert set(answers(ended.record, "same.gguf").values()) == {"PASS"}
     assert answers(ended.record, str(broken_gguf))["words"] == "FAIL"
     assert ended.record["decision"]["ship"] == "same.gguf@llamacpp"
     only = here("decide", "--baseline", gguf_file, "--candidate", broken_gguf, "--tasks", own_words, "--strict",
-                "--items", 64, "--margin", "words=20%")  # fmt: skip
+                "--items", 64, "--context", 64, "--margin", "words=20%")  # fmt: skip
     assert only.code == 3
     assert "FAILs words" in only.out
 
@@ -104,7 +104,7 @@ def test_a_brought_pair_of_folders(
     good, bad = (artifact["location"] for artifact in built.record)
     shutil.copytree(model, tmp_path / "theirs")
     asked = ["--baseline", "theirs", "--candidate", good, "--candidate", bad, "--tasks", own_words, own_choices]
-    ended = here("decide", *asked, "--items", 96, "--margin", "words=30%", "--margin", "preferred=30%", "--json")
+    ended = here("decide", *asked, "--items", 96, "--context", 64, "--margin", "words=30%", "--margin", "preferred=30%", "--json")
     assert ended.code == 0, ended.err
     assert "FAIL" not in answers(ended.record, good).values()
     assert answers(ended.record, bad)["words"] == "FAIL"
