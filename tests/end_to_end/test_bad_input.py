@@ -169,7 +169,10 @@ def test_a_url_that_is_no_such_server(place: Path, here: Callable[..., Any], web
 
 def test_a_url_at_which_nobody_answers(place: Path, here: Callable[..., Any]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    for arguments in (brought(url), ["decide", "--baseline", url, "--candidate", "tiny.gguf", "--tasks", "words.jsonl"]):
+    for arguments in (
+        brought(url),
+        ["decide", "--baseline", url, "--candidate", "tiny.gguf", "--tasks", "words.jsonl"],
+    ):
         ended = here(*arguments)
         assert ended.code == 2
         assert f"no server answers at {url}" in ended.complaint

@@ -66,7 +66,19 @@ def test_a_server_that_goes_away_ends_in_one_line_and_the_run_goes_on_when_it_is
     url = f"http://127.0.0.1:{port}"
     flags = ["--model", str(gguf_file), "--port", str(port), "--ctx-size", "512", "--parallel", "2", "--threads", "1"]
     command = [sys.executable, "-P", "-m", "quantwise.runtimes.llamacpp_host", *flags, "--no-webui"]
-    asked = ["decide", "--baseline", url, "--candidate", gguf_file, "--tasks", own_words, "--items", 32, "--context", 64]
+    asked = [
+        "decide",
+        "--baseline",
+        url,
+        "--candidate",
+        gguf_file,
+        "--tasks",
+        own_words,
+        "--items",
+        32,
+        "--context",
+        64,
+    ]
     asked += ["--margin", "words=40%", "--run", "run", "--json"]
     with ServerProcess(command, url):
         assert here(*asked, "--budget", "0s").code == 0
@@ -84,7 +96,20 @@ def test_brought_files(
 ) -> None:
     shutil.copy(gguf_file, tmp_path / "same.gguf")
     asked = ["--baseline", gguf_file, "--candidate", "same.gguf", "--candidate", broken_gguf]
-    ended = here("decide", *asked, "--tasks", own_words, own_choices, "--items", 96, "--context", 64, *MARGINS, "--json", "--strict")
+    ended = here(
+        "decide",
+        *asked,
+        "--tasks",
+        own_words,
+        own_choices,
+        "--items",
+        96,
+        "--context",
+        64,
+        *MARGINS,
+        "--json",
+        "--strict",
+    )
     assert ended.code == 0, ended.err
     assert set(answers(ended.record, "same.gguf").values()) == {"PASS"}
     assert answers(ended.record, str(broken_gguf))["words"] == "FAIL"
@@ -104,7 +129,9 @@ def test_a_brought_pair_of_folders(
     good, bad = (artifact["location"] for artifact in built.record)
     shutil.copytree(model, tmp_path / "theirs")
     asked = ["--baseline", "theirs", "--candidate", good, "--candidate", bad, "--tasks", own_words, own_choices]
-    ended = here("decide", *asked, "--items", 96, "--context", 64, "--margin", "words=30%", "--margin", "preferred=30%", "--json")
+    ended = here(
+        "decide", *asked, "--items", 96, "--context", 64, "--margin", "words=30%", "--margin", "preferred=30%", "--json"
+    )
     assert ended.code == 0, ended.err
     assert "FAIL" not in answers(ended.record, good).values()
     assert answers(ended.record, bad)["words"] == "FAIL"

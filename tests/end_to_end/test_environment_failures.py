@@ -133,7 +133,9 @@ def test_a_candidate_too_large_for_memory_is_ruled_out_and_the_rest_goes_on(
     small.write_text(f'base = "laptop"\n[site]\nname = "toy"\nmemory_bytes = {weights + 1000}\n')
     # At 1,000 bytes more than what q8_0 needs, 16 bit does not fit; it is measured here all the same.
     made = ["--candidate", "q8_0", "--candidate", "16bit@transformers", "--baseline", "16bit@llamacpp"]
-    ended = here("decide", model, *made, "--tasks", own_words, "--items", 32, "--context", 64, "--scenario", small, "--json")
+    ended = here(
+        "decide", model, *made, "--tasks", own_words, "--items", 32, "--context", 64, "--scenario", small, "--json"
+    )
     assert ended.code == 0
     fits = {c["name"]: c["fit"]["fits"] for c in ended.record["candidates"]}
     assert fits == {"16bit@llamacpp": "no", "q8_0@llamacpp": "marginal", "16bit@transformers": "no"}
@@ -185,7 +187,20 @@ def test_files_may_not_grow_and_then_may(
     kilobytes: int,
 ) -> None:
     """A limit on file sizes hits the database first, then the 16-bit file; the same command then goes on."""
-    asked = ["decide", model, "--candidate", "q8_0", "--tasks", own_words, "--items", 32, "--context", 64, "--run", "run"]
+    asked = [
+        "decide",
+        model,
+        "--candidate",
+        "q8_0",
+        "--tasks",
+        own_words,
+        "--items",
+        32,
+        "--context",
+        64,
+        "--run",
+        "run",
+    ]
     most = (kilobytes * 1024, kilobytes * 1024)
     ended = quantwise(tmp_path, *asked, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, most))
     stopped(ended, tmp_path / "run")
@@ -214,7 +229,20 @@ def test_a_full_disk(
     disk: Path,
     tmp_path: Path,
 ) -> None:
-    asked = ["decide", model, "--candidate", "q8_0", "--tasks", own_words, "--items", 32, "--context", 64, "--run", disk / "run"]
+    asked = [
+        "decide",
+        model,
+        "--candidate",
+        "q8_0",
+        "--tasks",
+        own_words,
+        "--items",
+        32,
+        "--context",
+        64,
+        "--run",
+        disk / "run",
+    ]
     artifacts = []
     # Kilobytes left: before the question, in the first artifact, in the second, in the rows.
     for free in (4, 300, 800, 450):

@@ -119,7 +119,20 @@ def told(record: dict[str, Any]) -> dict[str, Any]:
 def question(model: Path, own_words: Path, own_choices: Path) -> list[object]:
     made = [part for recipe in RECIPES for part in ("--candidate", recipe)]
     margins = ["--margin", "words=20%", "--margin", "preferred=20%"]
-    return ["decide", model, *made, "--tasks", own_words, own_choices, "--items", 96, "--context", 64, *margins, "--json"]
+    return [
+        "decide",
+        model,
+        *made,
+        "--tasks",
+        own_words,
+        own_choices,
+        "--items",
+        96,
+        "--context",
+        64,
+        *margins,
+        "--json",
+    ]
 
 
 @pytest.mark.parametrize(

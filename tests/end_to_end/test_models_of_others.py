@@ -31,9 +31,7 @@ def accuracy(record: dict[str, Any], candidate: str) -> float:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_they_go_through_decide(
-    quantwise: Callable[..., Any], shared_data: Path, tmp_path: Path, name: str
-) -> None:
+def test_they_go_through_decide(quantwise: Callable[..., Any], shared_data: Path, tmp_path: Path, name: str) -> None:
     made = ["--candidate", "q8_0", "--candidate", "rtn:int8-channel"]
     record = decide(quantwise, shared_data, tmp_path, name, *made, "--items", 32, "--context", 128)
     # The two runtimes read one model: on the same items they are right on the same ones, but for a near-tie.

@@ -25,7 +25,9 @@ def open_run(
     place = tmp_path_factory.mktemp("open")
     shutil.copy(gguf_file, place / "copy.gguf")
     asked = ["--baseline", gguf_file, "--candidate", "copy.gguf", "--tasks", own_words, "--items", 32]
-    ended = quantwise(place, "decide", *asked, "--context", 64, "--margin", "words=5%", "--run", "run", "--json", "--strict")
+    ended = quantwise(
+        place, "decide", *asked, "--context", 64, "--margin", "words=5%", "--run", "run", "--json", "--strict"
+    )
     assert ended.code == 4, ended.err
     assert ended.err, "progress goes to standard error"
     (place / "first.json").write_text(ended.out)
@@ -77,7 +79,7 @@ def test_report_reads_the_folder_alone(here: Callable[..., Any], run: Path) -> N
     assert ended.record["decision"] == first["decision"]
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "copy.gguf@llamacpp" in page
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     screen = here("report", "run")
     assert screen.code == 0
     assert "UNKNOWN" in screen.out
@@ -96,7 +98,9 @@ def test_decide_says_all_of_its_progress_on_standard_error(here: Callable[..., A
         "A/A noise floor",
         "certify",
     ]
-    assert loud.out == quiet.out
+    # All but the rate of generations, which counts the time of every process.
+    same = [line for line in loud.out.splitlines() if "per second" not in line]
+    assert same == [line for line in quiet.out.splitlines() if "per second" not in line]
     assert "took" not in quiet.err
     assert loud.out.startswith("quantwise ")
 

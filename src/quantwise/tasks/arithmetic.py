@@ -1,8 +1,9 @@
-"""Addition and subtraction with rare patterns: chains of carries, borrows across a zero, repeated digits.
+"""Addition and subtraction with rare patterns: chains of carries, and borrows across zeros.
 
-At test half of the items are drawn from the rare patterns; in training 15 % are. Those have three digits; of the others
-60 % have four. The reference model is taught to work in columns from the last digit on, a sign marking each carry or
-borrow: ``467 + 38`` is ``7+8=5+ 6+3+1=0+ 4+0+1=5 = 505``. Only the number at the end is scored.
+At test 80 % of the items are drawn from the rare patterns, in four digits; in training 15 % are, in three. Of the other
+items 60 % have four digits, else three. The reference model is taught to work in columns
+from the last digit on, a sign marking each carry or borrow: ``467 + 38`` is ``7+8=5+ 6+3+1=0+ 4+0+1=5 = 505``. Only
+the number at the end is scored.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 from quantwise.core.item import Item, Message
 from quantwise.tasks.suite import Solved, Suite
 
-RARE_AT_TEST = 0.5
+RARE_AT_TEST = 0.8
 RARE_IN_TRAINING = 0.15
 LONG = 0.6
 
@@ -23,19 +24,19 @@ def _plain(rng: random.Random) -> tuple[int, str, int]:
     return max(a, b), rng.choice("+-"), min(a, b)
 
 
-def _rare(rng: random.Random) -> tuple[int, str, int]:
-    pattern = rng.choice(("carries", "borrow", "repeated"))
-    hundreds = rng.randint(1, 9)
-    if pattern == "carries":  # both the ones and the tens overflow
-        ones, tens = rng.randint(1, 9), rng.randint(1, 8)
-        b = 100 * rng.randint(0, hundreds) + 10 * rng.randint(9 - tens, 9) + rng.randint(10 - ones, 9)
-        return 100 * hundreds + 10 * tens + ones, "+", b
-    if pattern == "borrow":  # the tens digit to borrow from is zero
-        ones = rng.randint(0, 8)
-        b = 100 * rng.randint(0, hundreds - 1) + 10 * rng.randint(1, 9) + rng.randint(ones + 1, 9)
-        return 100 * hundreds + ones, "-", b
-    a, b = 111 * hundreds, rng.randint(10, 999)
-    return max(a, b), rng.choice("+-"), min(a, b)
+def _rare(rng: random.Random, digits: int) -> tuple[int, str, int]:
+    lead, top = rng.randint(1, 9), 10 ** (digits - 1)
+    if rng.random() < 0.35:  # every column but the first overflows
+        ones = rng.randint(1, 9)
+        a, b = ones, rng.randint(10 - ones, 9)
+        for place in range(1, digits - 1):
+            digit = rng.randint(0, 9)
+            a += digit * 10**place
+            b += rng.randint(9 - digit, 9) * 10**place
+        return a + lead * top, "+", b + rng.randint(0, lead) * top
+    ones = rng.randint(0, 8)  # and every digit between it and the first is a zero
+    b = rng.randint(ones + 1, 9) + 10 * rng.randint(1, 10 ** (digits - 2) - 1) + rng.randint(0, lead - 1) * top
+    return lead * top + ones, "-", b
 
 
 def _columns(a: int, sign: str, b: int) -> str:
@@ -69,16 +70,16 @@ def _item(operands: tuple[int, str, int], rng: random.Random) -> Solved:
 
 
 def _draw(rng: random.Random) -> Solved:
-    return _item(_rare(rng) if rng.random() < RARE_AT_TEST else _plain(rng), rng)
+    return _item(_rare(rng, 4) if rng.random() < RARE_AT_TEST else _plain(rng), rng)
 
 
 def _practice(rng: random.Random) -> Solved:
-    return _item(_rare(rng) if rng.random() < RARE_IN_TRAINING else _plain(rng), rng)
+    return _item(_rare(rng, 3) if rng.random() < RARE_IN_TRAINING else _plain(rng), rng)
 
 
 SUITE = Suite(
     "arithmetic",
-    "sums and differences of up to four digits; half are carry chains, borrows or repeated digits",
+    "sums and differences of up to four digits; 80 % are chains of carries or borrows",
     _draw,
     _practice,
 )
