@@ -10,6 +10,7 @@ import json
 import math
 import pathlib
 import platform
+import textwrap
 from typing import Any
 
 import torch
@@ -18,11 +19,20 @@ from transformers import LlamaForCausalLM
 
 from judge import greedy_scores
 from quantwise.tasks import SUITES
-from stream import ITEMS_PER_ROUND, PROMPT_WEIGHT, PROSE_WEIGHT
+from stream import ITEMS_PER_ROUND, PROMPT_WEIGHT, PROSE_ROWS_PER_ROUND, PROSE_WEIGHT, RECALL_ROWS_PER_ROUND
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODEL = HERE.parent / "src" / "quantwise" / "models" / "reference"
 FRESH_SEED = 90_001
+ROWS_PER_ROUND = ITEMS_PER_ROUND | {"long recall": RECALL_ROWS_PER_ROUND, "prose": PROSE_ROWS_PER_ROUND}
+DATA = (
+    "Data: items of the training split, made on the fly; long rows with two to four facts to recall, whose distance "
+    "grows over the first part of the run; procedural documents; and English prose, about an eighth of the tokens: the "
+    "TinyStories sample (CDLA-Sharing-1.0) and War and Peace without its last tenth (public domain). Never WikiText "
+    "nor BLiMP, which are for measuring. Rows in a round of drawing: "
+    + ", ".join(f"{name} {number}" for name, number in ROWS_PER_ROUND.items())
+    + f". Loss weights: 1 on answers, {PROMPT_WEIGHT} on prompts, {PROSE_WEIGHT} on prose."
+)
 
 
 def wilson(right: float, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -92,12 +102,10 @@ def main() -> None:
         kv=shape.num_key_value_heads,
         vocabulary=shape.vocab_size,
         context=shape.max_position_embeddings,
-        prompt_weight=PROMPT_WEIGHT,
-        prose_weight=PROSE_WEIGHT,
-        mixture=", ".join(f"{name} {rows}" for name, rows in ITEMS_PER_ROUND.items()),
+        data=textwrap.fill(DATA, 118),
         accuracy=accuracy,
         losses=loss_table(rows),
-        note=f"{options.note}\n\n" if options.note else "",
+        note=f"{textwrap.fill(options.note, 118)}\n\n" if options.note else "",
         steps=f"{last['step']:,}",
         tokens=f"{last['tokens'] / 1e6:.1f}",
         minutes=f"{last['seconds'] / 60:.0f}",
@@ -136,16 +144,14 @@ items by the hash of their prompts. Intervals are Wilson's.
 {accuracy}
 
 The suites are a little harder at test than in training: rare arithmetic patterns (chains of carries, borrows across
-zeros) are 80 % of the items and have four digits, instead of 15 % and three; rare languages are less rare (share by rank
-to the power of -0.5 instead of -0.8) and there are always four nouns; functions have four further steps, lists five or
-six numbers and three operations; names are longer; and long words are mistyped twice. Each suite's file says how.
+zeros) are 80 % of the items and have four digits, instead of 15 % and three; rare languages are less rare (share by
+rank to the power of -0.5 instead of -0.8) and there are always four nouns; functions have four further steps, lists
+five or six numbers and three operations; names are longer; and long words are mistyped twice. Each suite's file says
+how.
 
 ## Training
 
-Data: items of the training split, made on the fly (items a round: {mixture}; and 5 long rows with two to four facts to
-recall, whose distance grows over the first part of the run), procedural documents, and about 15 % English prose: the
-TinyStories sample (CDLA-Sharing-1.0) and War and Peace without its last tenth (public domain). Never WikiText nor
-BLiMP, which are for measuring. Loss weights: 1 on answers, {prompt_weight} on prompts, {prose_weight} on prose.
+{data}
 
 Recipe: `python reference/train.py`; seed {seed}; {steps} steps of {micro} micro-batches of about 2,048 places, {tokens}
 million tokens that were not padding; Muon for the hidden matrices, AdamW for embedding and norms, peak learning rate

@@ -61,7 +61,6 @@ def export(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: pathlib.Path) 
         "do_sample": False,
         "eos_token_id": config["eos_token_id"],
         "pad_token_id": config["pad_token_id"],
-        "max_length": CONTEXT,
     }
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     save_tokenizer(tokenizer, folder)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-WORDS = "once upon a time there was little dog who loved to play in the park one two three with some thing else".split()
+PROSE = "once upon a time there was little dog who loved to play in the park one two three with some thing else"
+WORDS = PROSE.split()
 TEMPLATE = "{% for m in messages %}<user>{{ m['content'] }}<end>{% endfor %}"
 COUNT = 240
 
@@ -91,7 +92,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def write_model(folder: Path) -> None:
-    """Hidden 128, 2 layers, 2 heads of 64 over 1, byte-level BPE of about 330 tokens; seeded. It mostly repeats its last token."""
+    """Hidden 128, 2 layers, 2 heads of 64 over 1, byte-level BPE of about 330 tokens.
+
+    Seeded; it mostly repeats its last token.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -41,6 +41,7 @@ class Killed:
         self.command, self.place, self.environment = command, place, environment
         self.random = random.Random(0)
         self.orphans: list[psutil.Process] = []
+        self.last_lines: list[str] = []
 
     def kill_in(self, stage: str) -> None:
         """Start, wait for a moment of the stage, kill."""
@@ -54,7 +55,9 @@ class Killed:
         lines: queue.Queue[str | None] = queue.Queue()
         reader = threading.Thread(target=_pass_on, args=(process.stderr, lines), daemon=True)
         reader.start()
+        self.last_lines.append("")
         while (line := lines.get(timeout=120)) is not None:
+            self.last_lines[-1] = line
             ended = stage == "conclude" and ", took" in line
             if line.startswith(mark) and (ended or stage != "conclude"):
                 break
@@ -167,7 +170,7 @@ def test_killed_in_every_stage_it_ends_as_undisturbed(
     assert sum(hits.values()) == sum(each.values())
     # A kill may fall when the stage has just ended; five of seven must have hit.
     least = {stage: 5 if count > 5 else count for stage, count in each.items() if stage != "conclude"}
-    assert all(hits[stage] >= count for stage, count in least.items()), hits
+    assert all(hits[stage] >= count for stage, count in least.items()), (hits, killed.last_lines)
     ended = quantwise(tmp_path, *question, "--run", "killed")
     assert ended.code == 0, ended.err
     assert told(ended.record) == told(calm.record)

@@ -1,4 +1,4 @@
-"""Scoring given tokens on llama.cpp's server: one request for a run, the same values as token by token and elsewhere."""
+"""Scoring given tokens on llama.cpp's server: one request for a run, the values those of one for each."""
 
 from __future__ import annotations
 

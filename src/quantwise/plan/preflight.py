@@ -15,12 +15,16 @@ from quantwise.plan.fit import size
 
 
 def preflight(
-    candidates: Sequence[Candidate], model: Path | None, recipes: Sequence[str], context: int, requests: Mapping[str, int]
-) -> None:  # fmt: skip
+    candidates: Sequence[Candidate],
+    model: Path | None,
+    recipes: Sequence[str],
+    context: int,
+    requests: Mapping[str, int],
+) -> None:
     """Check ``candidates``, of which ``recipes`` are made from ``model``; ``requests`` at a time by runtime.
 
-    Raises InputError where a folder or file is damaged or lacks what a recipe needs, EnvironmentFailure where a baseline
-    does not fit into the memory of this machine: then nothing can be compared here.
+    Raises InputError where a folder or file is damaged or lacks what a recipe needs, EnvironmentFailure where a
+    baseline does not fit into the memory of this machine: then nothing can be compared here.
     """
     if model is not None and any(map(_reads_tokenizer, map(parse_recipe, recipes))):
         _check_tokenizer(model / "tokenizer.json")

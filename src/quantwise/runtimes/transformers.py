@@ -227,7 +227,7 @@ class TransformersSession:
 
 
 def _without_bars() -> AbstractContextManager[object]:
-    """compressed-tensors draws bars on standard error that no setting turns off; the line that is drawn there is ours."""
+    """compressed-tensors draws bars on standard error, where ours is, and no setting turns them off."""
     return redirect_stderr(io.StringIO())
 
 
