@@ -80,8 +80,8 @@ Made by `python benchmarks/demo.py --write` on {record["created"]}.
 | generations while certifying | {record["generations"]}, {rate:.0f} per second |
 
 Times are from a machine that other work shares; they are upper bounds. The margins of the demo scenario (4 %) are wider
-than the defaults; they were set on screening items, before any certification item was asked of the model that ships. Rankings of methods on a model this small need not
-carry over to models of 1B and more.
+than the defaults; they were set on screening items, before any certification item was asked of the model that ships.
+Rankings of methods on a model this small need not carry over to models of 1B and more.
 
 ```
 {shown}

@@ -142,6 +142,19 @@ def test_an_unknown_objective_never_wins_and_is_named() -> None:
     assert any("joules per item is unknown" in line for line in decision.unmeasured)
 
 
+def test_what_passes_but_is_no_better_than_the_baseline_is_not_shipped() -> None:
+    question = replace(QUESTION, scenario={**QUESTION.scenario, "objective": ["seconds_per_item", "bytes"]})
+    slow = {n: Cost(n, b, None, 0.01 if n == BASE.name else 0.03) for n, b in BYTES.items()}
+    decision = decide(question, evidence(ALL_PASS, costs=slow))
+    assert (decision.status, decision.ship) == ("keep", BASE.name)
+    assert "16bit@llamacpp is better by the objective: seconds per item 0.01 against 0.03" in why(decision, Q4)
+
+
+def test_what_can_never_be_shipped_is_not_waited_for() -> None:
+    unknown = evidence({**ALL_PASS, Q8: "FAIL", Q4: "UNKNOWN"}, fits={Q4.name: Fit(Q4.name, 9, 9, 9, 1, "no", None)})
+    assert decide(QUESTION, unknown).status == "keep"
+
+
 def test_noise_of_the_runtime_is_told_where_it_explains_the_flips() -> None:
     quiet = decide(QUESTION, evidence(ALL_PASS, noise={"llamacpp": 0.001}))
     noisy = decide(QUESTION, evidence(ALL_PASS, noise={"llamacpp": 0.02}))

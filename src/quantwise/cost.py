@@ -23,6 +23,16 @@ def percentile(values: Sequence[float], q: float) -> float | None:
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
 
 
+def _mean_over_tasks(rows: Sequence[Measurement]) -> float | None:
+    """Mean of each task, then over tasks: arms settle at different numbers of items, and tasks differ in length."""
+    by_task: dict[str, list[float]] = {}
+    for row in rows:
+        if row.seconds is not None:
+            by_task.setdefault(row.task, []).append(row.seconds)
+    means = [sum(times) / len(times) for times in by_task.values()]
+    return sum(means) / len(means) if means else None
+
+
 def cost(candidate: Candidate, artifact: Artifact, footprint: Footprint | None, rows: Sequence[Measurement]) -> Cost:
     """Bytes and seconds of one candidate; time and memory are unknown where it is not computed as it is stored."""
     real = candidate.computes_as_stored
@@ -34,7 +44,7 @@ def cost(candidate: Candidate, artifact: Artifact, footprint: Footprint | None, 
         candidate=candidate.name,
         artifact_bytes=artifact.bytes,
         memory_bytes=footprint.peak_process_bytes if real and footprint else None,
-        seconds_per_item=sum(seconds) / len(seconds) if seconds else None,
+        seconds_per_item=_mean_over_tasks(answered),
         p99_over_p50=p99 / p50 if p50 and p99 is not None else None,
         tokens_per_s=sum(tokens) / sum(seconds) if tokens and sum(seconds) > 0 else None,
     )

@@ -44,12 +44,13 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     blocked = {c.name: _why_not(question, evidence, c) for c in arms}
     if question.multiplicity == "ladder":
         blocked = _climb(question, evidence, arms, blocked)
+    for candidate in arms:
+        if blocked[candidate.name] is None:
+            blocked[candidate.name] = _no_better(question, evidence, candidate)
     eligible = [c for c in arms if blocked[c.name] is None]
     missing_objective = _unknown_objectives(question, evidence, eligible or arms)
     ranked = sorted(eligible, key=lambda c: _objective(question, evidence, c))
-    open_arms = [
-        c for c in arms if c.shippable and c.name not in evidence.broken and _standing(evidence, c) == "UNKNOWN"
-    ]
+    open_arms = [c for c in arms if c.shippable and (blocked[c.name] or "").startswith("UNKNOWN")]
     if ranked:
         chosen = ranked[0]
         base = question.baseline_of(chosen)
@@ -144,6 +145,20 @@ def _still_unknown(unknown: Sequence[Verdict], tasks: int) -> str:
     return f"UNKNOWN on {len(unknown)} of {tasks} tasks; farthest from an answer is {farthest.task} ({_more(farthest)})"
 
 
+def _no_better(question: Question, evidence: Evidence, candidate: Candidate) -> str | None:
+    """Why the baseline is at least as good by the objective, as far as both are known; None where it is not."""
+    base = question.baseline_of(candidate)
+    for term in question.scenario["objective"]:
+        ours, theirs = _value(evidence, candidate, term), _value(evidence, base, term)
+        if ours is None or theirs is None or ours == theirs:
+            continue
+        if ours < theirs:
+            return None
+        what = term.removeprefix("-").replace("_", " ")
+        return f"passes, but {base.name} is better by the objective: {what} {_number(theirs)} against {_number(ours)}"
+    return None
+
+
 def _climb(
     question: Question, evidence: Evidence, arms: Sequence[Candidate], blocked: Mapping[str, str | None]
 ) -> dict[str, str | None]:
@@ -219,7 +234,8 @@ def _because(question: Question, evidence: Evidence, chosen: Candidate) -> tuple
         f"non-inferior on {len(verdicts)} tasks and {items} paired items at margins of {span}, alpha {question.alpha:g}"
     ]
     if drops:
-        lines.append(f"the data are compatible with a drop of at most {max(drops):.1%} on any one task (95 %)")
+        level = f"{1 - question.alpha:.0%}, each task by itself"
+        lines.append(f"the data are compatible with a drop of at most {max(drops):.1%} on any one task ({level})")
     cost = evidence.costs.get(chosen.name)
     if cost and cost.seconds_per_item is not None:
         lines.append(f"{cost.seconds_per_item * 1000:.0f} ms per item at {question.requests(chosen.runtime)} at a time")

@@ -1,4 +1,4 @@
-"""The cheap look before certification: does it load, how far is it from 16 bit, a few dozen items. Drops and orders only.
+"""The cheap look before certification: does it load, how far is it from 16 bit, a few dozen items. It only drops.
 
 Items seen here are never used for a PASS. The A/A check measures every baseline a second time, in a process of its
 own and with another batch composition: the flips it finds are the noise floor of the runtime.
