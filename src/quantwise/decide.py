@@ -49,7 +49,8 @@ def decide(question: Question, evidence: Evidence) -> Decision:
             blocked[candidate.name] = _no_better(question, evidence, candidate)
     eligible = [c for c in arms if blocked[c.name] is None]
     missing_objective = _unknown_objectives(question, evidence, eligible or arms)
-    ranked = sorted(eligible, key=lambda c: _objective(question, evidence, c))
+    terms = [t for t in question.scenario["objective"] if all(_value(evidence, c, t) is not None for c in eligible)]
+    ranked = sorted(eligible, key=lambda c: _objective(terms, evidence, c))
     open_arms = [c for c in arms if c.shippable and (blocked[c.name] or "").startswith("UNKNOWN")]
     if ranked:
         chosen = ranked[0]
@@ -174,10 +175,9 @@ def _climb(
     return out
 
 
-def _objective(question: Question, evidence: Evidence, candidate: Candidate) -> tuple[float, ...]:
-    """The scenario's objective as a sort key, smaller is better; unknown sorts last."""
-    values = [_value(evidence, candidate, term) for term in question.scenario["objective"]]
-    return tuple(float("inf") if v is None else v for v in values)
+def _objective(terms: Sequence[str], evidence: Evidence, candidate: Candidate) -> tuple[float, ...]:
+    """The terms of the objective that are known of every candidate in the race, smaller is better."""
+    return tuple(value for term in terms if (value := _value(evidence, candidate, term)) is not None)
 
 
 def _value(evidence: Evidence, candidate: Candidate, term: str) -> float | None:

@@ -147,6 +147,8 @@ def repose(question: Question, model: Path | None, artifacts: Mapping[str, Artif
             raise InputError(
                 f"asked of {question.runtimes[name]}, but here is {live.version()}; decide again into a new --run"
             )
+    if question.scorers != SCORERS_VERSION:
+        raise InputError("the scorers have changed since the question was frozen; decide again into a new --run")
     for name, made in artifacts.items():
         if made.format != "server" and content_hash(Path(made.location)) != made.hash:
             raise InputError(

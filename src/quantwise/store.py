@@ -180,6 +180,11 @@ class Store:
                 "INSERT OR REPLACE INTO records VALUES (?,?,?)", (kind, name, json.dumps(body, ensure_ascii=False))
             )
 
+    def forget(self, kind: str) -> None:
+        """Drop every record of a kind."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM records WHERE kind=?", (kind,))
+
     def get(self, kind: str, name: str) -> Any | None:
         """The record, or None."""
         rows = self._read("SELECT body FROM records WHERE kind=? AND name=?", (kind, name))

@@ -114,6 +114,7 @@ def _answer(
 ) -> dict[str, Any]:
     """Every stage up to ``items`` certification items per task."""
     question = posed.question
+    store.forget("broken")  # what failed to fit or to load may do so now; what rows ruled out, rows rule out again
     store.put("facts", "machine", machine.facts())
     for name, task in posed.tasks.items():
         store.put("supply", name, {"items": task.available})
@@ -186,5 +187,7 @@ def _further(store: Store, posed: Posed, more: int) -> dict[str, int]:
 def _timed(store: Store, stage: str) -> Iterator[None]:
     """Add the seconds of a stage to those that earlier processes spent on it."""
     began = time.monotonic()
-    yield
-    store.put("timing", stage, (store.get("timing", stage) or 0.0) + time.monotonic() - began)
+    try:
+        yield
+    finally:
+        store.put("timing", stage, (store.get("timing", stage) or 0.0) + time.monotonic() - began)
