@@ -125,11 +125,11 @@ def test_a_model_too_large_for_memory(
 def test_a_candidate_too_large_for_memory_is_ruled_out_and_the_rest_goes_on(
     here: Callable[..., Any], model: Path, own_words: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from quantwise.plan.candidate_fit import plan_candidate
+    from quantwise.plan.candidate_fit import Workload, plan_candidate
     from quantwise.propose import parse
 
     small = tmp_path / "site.toml"
-    weights = plan_candidate(parse("q8_0"), model, workload(1)).total_bytes
+    weights = plan_candidate(parse("q8_0"), model, Workload(64, 1)).total_bytes
     small.write_text(f'base = "laptop"\n[site]\nname = "toy"\nmemory_bytes = {weights + 1000}\n')
     # At 1,000 bytes more than what q8_0 needs, 16 bit does not fit; it is measured here all the same.
     made = ["--candidate", "q8_0", "--candidate", "16bit@transformers", "--baseline", "16bit@llamacpp"]

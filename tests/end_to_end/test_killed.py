@@ -66,7 +66,18 @@ class Killed:
             servers = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, signal.SIGKILL)
         reader.join()
-        self.orphans += psutil.wait_procs(servers, timeout=15)[1]
+        end = time.monotonic() + 15
+        while time.monotonic() < end and any(map(_runs, servers)):
+            time.sleep(0.02)
+        self.orphans += filter(_runs, servers)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it still does something; a dead one may wait for long until init takes notice of it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _pass_on(stream: Any, lines: queue.Queue[str | None]) -> None:
@@ -119,7 +130,9 @@ def told(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def question(model: Path, own_words: Path, own_choices: Path) -> list[object]:
+def question(model: Path, own_words: Path, own_choices: Path, tmp_path: Path) -> list[object]:
+    texts = tmp_path / "calibration.txt"
+    texts.write_text(own_words.read_text(encoding="utf-8"), encoding="utf-8")
     made = [part for recipe in RECIPES for part in ("--candidate", recipe)]
     margins = ["--margin", "words=20%", "--margin", "preferred=20%"]
     return [
@@ -134,6 +147,8 @@ def question(model: Path, own_words: Path, own_choices: Path) -> list[object]:
         "--context",
         64,
         *margins,
+        "--calibration",
+        texts,
         "--json",
     ]
 
