@@ -31,6 +31,8 @@ from quantwise.runtimes.prompt import prompt_text
 CACHES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _UNQUANTIZED = ("f32", "f16", "bf16")
 _MIB = 1024 * 1024
+# Getting to know a server that is up is no request of the user's, so it has a time limit of its own.
+_PROBE_S = 60.0
 _BUFFER = re.compile(r"(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 _BUILD = re.compile(r"version:\s*(.+)")
 
@@ -84,14 +86,13 @@ class LlamaCpp:
         # Waiting threads of OpenMP sleep instead of spinning: on a busy machine spinning costs far more than it saves.
         env = {"LLAMA_API_KEY": key, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
         limits = httpx.Limits(max_connections=options.parallel + 2)
-        client = httpx.Client(
-            base_url=url, timeout=options.timeout_s, headers=key_header(key), limits=limits, trust_env=False
-        )
+        client = httpx.Client(base_url=url, timeout=_PROBE_S, headers=key_header(key), limits=limits, trust_env=False)
         with ServerProcess(self._command(artifact.location, port, options), url, env=env) as process, client as http:
             try:
                 server = LlamaServer(http)
             except (httpx.HTTPError, Refused, ValueError, KeyError) as error:
                 raise RuntimeFailure(f"llama.cpp does not answer on {url}: {error}; {process.last_word()}") from error
+            http.timeout = httpx.Timeout(options.timeout_s)
             yield LlamaCppSession(process, server, options.parallel)
 
     def _command(self, model: str, port: int, options: RuntimeOptions) -> list[str]:

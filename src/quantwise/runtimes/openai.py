@@ -54,11 +54,13 @@ class OpenAI:
         found = server_artifact(artifact.location)
         if artifact.hash and found.hash != artifact.hash:
             raise RuntimeFailure(f"{artifact.location} serves another model or build than before; decide again")
-        with _client(root, options.timeout_s, options.parallel) as http:
+        with _client(root, _PROBE_S, options.parallel) as http:
             model = wanted or _models(http, root)[0]
             props = _props(http)
             native = LlamaServer(http) if props is not None else None
-            yield OpenAISession(root, http, native or OpenAIServer(http, model), options.parallel)
+            server = native or OpenAIServer(http, model)
+            http.timeout = httpx.Timeout(options.timeout_s)
+            yield OpenAISession(root, http, server, options.parallel)
 
 
 class OpenAISession:
