@@ -142,12 +142,46 @@ def test_an_unknown_objective_never_wins_and_is_named() -> None:
     assert any("joules per item is unknown" in line for line in decision.unmeasured)
 
 
-def test_what_passes_but_is_no_better_than_the_baseline_is_not_shipped() -> None:
-    question = replace(QUESTION, scenario={**QUESTION.scenario, "objective": ["seconds_per_item", "bytes"]})
-    slow = {n: Cost(n, b, None, 0.01 if n == BASE.name else 0.03) for n, b in BYTES.items()}
-    decision = decide(question, evidence(ALL_PASS, costs=slow))
+BY_TIME = replace(QUESTION, scenario={**QUESTION.scenario, "objective": ["seconds_per_item", "bytes"]})
+
+
+def timed(base: float, q8: float, q4: float, spread: float = 0.01) -> dict[str, object]:
+    """Seconds per item of the three, with intervals of that relative width around their ratios."""
+    seconds = {BASE.name: base, Q8.name: q8, Q4.name: q4}
+    ratios = {
+        (a, b): {"seconds_per_item": (x / y / (1 + spread), x / y * (1 + spread))}
+        for a, x in seconds.items()
+        for b, y in seconds.items()
+    }
+    return {"costs": {n: Cost(n, BYTES[n], None, s) for n, s in seconds.items()}, "ratios": ratios}
+
+
+def test_what_passes_but_is_slower_than_the_baseline_is_not_shipped() -> None:
+    decision = decide(BY_TIME, evidence(ALL_PASS, **timed(0.01, 0.03, 0.03)))
     assert (decision.status, decision.ship) == ("keep", BASE.name)
-    assert "16bit@llamacpp is better by the objective: seconds per item 0.01 against 0.03" in why(decision, Q4)
+    assert decision.acceptable == (Q8.name, Q4.name)
+    assert "16bit@llamacpp is better: seconds per item 0.01 against 0.03" in why(decision, Q4)
+
+
+def test_the_faster_of_two_is_shipped_where_time_comes_first() -> None:
+    assert decide(BY_TIME, evidence(ALL_PASS, **timed(0.03, 0.01, 0.02))).ship == Q8.name
+
+
+def test_a_difference_within_the_noise_leaves_it_to_the_next_term() -> None:
+    noisy = timed(0.03, 0.010, 0.012, spread=0.5)
+    assert decide(BY_TIME, evidence(ALL_PASS, **noisy)).ship == Q4.name
+    small = timed(0.03, 0.0100, 0.0104, spread=0.001)
+    assert decide(BY_TIME, evidence(ALL_PASS, **small)).ship == Q4.name
+    unresolved = {**timed(0.03, 0.010, 0.012), "ratios": {}}
+    assert decide(BY_TIME, evidence(ALL_PASS, **unresolved)).ship == Q4.name
+
+
+def test_equals_of_the_baseline_are_acceptable_and_not_shipped() -> None:
+    by_time_only = replace(QUESTION, scenario={**QUESTION.scenario, "objective": ["seconds_per_item"]})
+    decision = decide(by_time_only, evidence(ALL_PASS, **timed(0.01, 0.01, 0.0101)))
+    assert (decision.status, decision.ship) == ("keep", BASE.name)
+    assert "nothing shows that it is better than 16bit@llamacpp" in why(decision, Q8)
+    assert "would be acceptable" in decision.headline
 
 
 def test_what_can_never_be_shipped_is_not_waited_for() -> None:

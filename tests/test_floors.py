@@ -16,7 +16,7 @@ FLOORS = [
     {"report"},
     {"workbench"},
     {"record", "prepare", "forecast"},
-    {"certify", "screen", "pose"},
+    {"certify", "screen", "pose", "cost_ratios"},
     {"build", "measure", "store"},
     {"plan", "quantize", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},
     {"chat", "formats", "grids", "models", "scenarios"},

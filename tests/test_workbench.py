@@ -68,13 +68,13 @@ def timeless(record: dict[str, Any], *more: str) -> dict[str, Any]:
     return plain
 
 
-def test_equal_is_shipped_and_a_wreck_is_ruled_out(tmp_path: Path, served: Any) -> None:
+def test_equal_is_acceptable_and_a_wreck_is_ruled_out(tmp_path: Path, served: Any) -> None:
     served(shared_errors=0.1, errors={WORSE: 0.3})
     record = decide(asked(tmp_path, SMALL, WORSE))
-    assert record["decision"]["ship"] == f"{SMALL}@openai"
+    assert record["decision"]["acceptable"] == (f"{SMALL}@openai",)
     assert verdict(record)["verdict"] == "PASS"
     assert verdict(record, WORSE)["verdict"] == "FAIL"
-    assert "FAILs mine" in record["decision"]["ruled_out"][0]["why"]
+    assert "FAILs mine" in {r["candidate"]: r["why"] for r in record["decision"]["ruled_out"]}[f"{WORSE}@openai"]
     assert record["noise"] == [{"runtime": "openai", "task": "mine", "n": 40, "flips": 0}]
 
 
@@ -130,7 +130,7 @@ def test_more_items_settle_what_was_open_and_touch_nothing_else(tmp_path: Path, 
     assert verdict(then)["n"] == 160  # 40 more in whole blocks
     last = workbench.extend(tmp_path / "run", 1000, None, Silent())
     assert verdict(last)["verdict"] == "PASS"
-    assert last["decision"]["status"] == "ship"
+    assert last["decision"]["acceptable"] == (f"{SMALL}@openai",)
     assert timeless({"verdicts": [verdict(last, WORSE)]}) == timeless({"verdicts": [worse]})
     count = last["generations"]
     assert workbench.extend(tmp_path / "run", 100, None, Silent())["generations"] == count
@@ -206,7 +206,7 @@ def test_extending_what_has_changed_is_refused(tmp_path: Path, served: Any) -> N
 def test_a_candidate_that_cannot_be_opened_is_ruled_out_and_stays_so(tmp_path: Path, served: Any) -> None:
     served()
     record = decide(asked(tmp_path, SMALL, "http://here/refused"))
-    assert record["decision"]["ship"] == f"{SMALL}@openai"
+    assert record["decision"]["acceptable"] == (f"{SMALL}@openai",)
     out = {line["candidate"]: line["why"] for line in record["decision"]["ruled_out"]}
     assert out["http://here/refused@openai"] == "cannot be run: this artifact is for being refused"
     assert timeless(decide(asked(tmp_path, SMALL, "http://here/refused"))) == timeless(record)

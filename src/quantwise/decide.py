@@ -15,13 +15,19 @@ from quantwise.core.evidence import Fit
 from quantwise.core.question import Question
 from quantwise.core.verdict import Cost, Decision, RuledOut, Verdict
 
+# Of one: measured costs that differ by less are what nobody changes a deployment for.
+MATERIAL = 0.05
+# These carry noise from item to item, so that a difference must also be shown by resampling.
+MEASURED_PER_ITEM = ("seconds_per_item", "p99_over_p50", "tokens_per_s")
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything the rule looks at.
 
     ``accuracy`` is candidate -> task -> mean score, ``broken`` candidate -> why, ``noise`` runtime -> share of items on
-    which the baseline differs from itself.
+    which the baseline differs from itself. ``ratios`` gives, for two candidates and a measured term of an objective,
+    the interval of the first's over the second's, or None where nothing can be said of it.
     """
 
     verdicts: Sequence[Verdict]
@@ -31,6 +37,7 @@ class Evidence:
     broken: Mapping[str, str]
     p95_seconds: Mapping[str, float | None]
     noise: Mapping[str, float | None] = field(default_factory=dict)
+    ratios: Mapping[tuple[str, str], Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
 
 
 def decide(question: Question, evidence: Evidence) -> Decision:
@@ -44,13 +51,13 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     blocked = {c.name: _why_not(question, evidence, c) for c in arms}
     if question.multiplicity == "ladder":
         blocked = _climb(question, evidence, arms, blocked)
+    acceptable = tuple(c.name for c in arms if blocked[c.name] is None)
     for candidate in arms:
-        if blocked[candidate.name] is None:
+        if candidate.name in acceptable:
             blocked[candidate.name] = _no_better(question, evidence, candidate)
     eligible = [c for c in arms if blocked[c.name] is None]
     missing_objective = _unknown_objectives(question, evidence, eligible or arms)
-    terms = [t for t in question.scenario["objective"] if all(_value(evidence, c, t) is not None for c in eligible)]
-    ranked = sorted(eligible, key=lambda c: _objective(terms, evidence, c))
+    ranked = _rank(question, evidence, eligible)
     open_arms = [c for c in arms if c.shippable and (blocked[c.name] or "").startswith("UNKNOWN")]
     if ranked:
         chosen = ranked[0]
@@ -70,13 +77,14 @@ def decide(question: Question, evidence: Evidence) -> Decision:
             ruled_out=tuple(losers) + _ruled_out(arms, blocked),
             unmeasured=_unmeasured(question, missing_objective),
             best_supported=chosen.name,
+            acceptable=acceptable,
         )
     best = _best_supported(evidence, open_arms)
     if open_arms:
         lead = f"; best supported so far is {best.name}" if best else ""
         headline = f"Unknown: no candidate has passed every gate yet{lead}. Until then keep {baselines[0].name}."
     else:
-        headline = f"Keep {baselines[0].name}: {_no_candidate(arms)}."
+        headline = f"Keep {baselines[0].name}: {_no_candidate(arms, acceptable)}."
     return Decision(
         ship=None if open_arms else baselines[0].name,
         status="unknown" if open_arms else "keep",
@@ -87,6 +95,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         ruled_out=_ruled_out(arms, blocked),
         unmeasured=_unmeasured(question, missing_objective),
         best_supported=best.name if best else None,
+        acceptable=acceptable,
     )
 
 
@@ -147,17 +156,17 @@ def _still_unknown(unknown: Sequence[Verdict], tasks: int) -> str:
 
 
 def _no_better(question: Question, evidence: Evidence, candidate: Candidate) -> str | None:
-    """Why the baseline is at least as good by the objective, as far as both are known; None where it is not."""
+    """Why the objective does not speak for leaving the baseline; None where it does."""
     base = question.baseline_of(candidate)
     for term in question.scenario["objective"]:
-        ours, theirs = _value(evidence, candidate, term), _value(evidence, base, term)
-        if ours is None or theirs is None or ours == theirs:
-            continue
-        if ours < theirs:
+        answer = _prefer(evidence, candidate, base, term)
+        if answer < 0:
             return None
-        what = term.removeprefix("-").replace("_", " ")
-        return f"passes, but {base.name} is better by the objective: {what} {_number(theirs)} against {_number(ours)}"
-    return None
+        if answer > 0:
+            ours, theirs = _value(evidence, candidate, term), _value(evidence, base, term)
+            return f"passes, but {base.name} is better: {_words(term)} {_number(theirs)} against {_number(ours)}"
+    terms = ", ".join(_words(t) for t in question.scenario["objective"])
+    return f"passes, but nothing shows that it is better than {base.name}: {terms} are equal within noise, or unknown"
 
 
 def _climb(
@@ -175,9 +184,34 @@ def _climb(
     return out
 
 
-def _objective(terms: Sequence[str], evidence: Evidence, candidate: Candidate) -> tuple[float, ...]:
-    """The terms of the objective that are known of every candidate in the race, smaller is better."""
-    return tuple(value for term in terms if (value := _value(evidence, candidate, term)) is not None)
+def _rank(question: Question, evidence: Evidence, eligible: Sequence[Candidate]) -> list[Candidate]:
+    """Best first: term by term, whoever is worse than that term's best by more than noise drops behind; then the order
+    in which they were named."""
+    terms = [t for t in question.scenario["objective"] if all(_value(evidence, c, t) is not None for c in eligible)]
+    left, ranked = list(eligible), []
+    while left:
+        field = left
+        for term in terms:
+            best = min(field, key=lambda c: _value(evidence, c, term) or 0.0)
+            field = [c for c in field if _prefer(evidence, c, best, term) <= 0]
+        ranked.append(field[0])
+        left.remove(field[0])
+    return ranked
+
+
+def _prefer(evidence: Evidence, one: Candidate, two: Candidate, term: str) -> int:
+    """-1 where the first is better by this term, 1 where the second is, 0 where it is unknown or within the noise."""
+    a, b = _value(evidence, one, term), _value(evidence, two, term)
+    if a is None or b is None or a == b:
+        return 0
+    name = term.removeprefix("-")
+    if name != "bytes" and abs(a - b) <= MATERIAL * min(abs(a), abs(b)):
+        return 0
+    if name in MEASURED_PER_ITEM:
+        interval = evidence.ratios.get((one.name, two.name), {}).get(name)
+        if interval is None or interval[0] <= 1.0 <= interval[1]:
+            return 0
+    return -1 if a < b else 1
 
 
 def _value(evidence: Evidence, candidate: Candidate, term: str) -> float | None:
@@ -250,11 +284,14 @@ def _because(question: Question, evidence: Evidence, chosen: Candidate) -> tuple
 
 def _compare(question: Question, evidence: Evidence, chosen: Candidate, other: Candidate) -> str:
     for term in question.scenario["objective"]:
-        a, b = _value(evidence, chosen, term), _value(evidence, other, term)
-        if a != b:
-            what = term.removeprefix("-").replace("_", " ")
-            return f"{what} {_number(a)} against {_number(b)}"
-    return "equal by the objective, listed first"
+        if _prefer(evidence, chosen, other, term):
+            a, b = _value(evidence, chosen, term), _value(evidence, other, term)
+            return f"{_words(term)} {_number(a)} against {_number(b)}"
+    return "equal within noise by the objective, and named first"
+
+
+def _words(term: str) -> str:
+    return term.removeprefix("-").replace("_", " ")
 
 
 def _number(value: float | None) -> str:
@@ -281,10 +318,12 @@ def _more(verdict: Verdict) -> str:
     return verdict.reason.replace("_", " ")
 
 
-def _no_candidate(arms: Sequence[Candidate]) -> str:
-    if any(c.shippable for c in arms):
-        return "no candidate passed every gate, fits and meets the service level"
-    return "no candidate here could be shipped as smaller or faster"
+def _no_candidate(arms: Sequence[Candidate], acceptable: Sequence[str]) -> str:
+    if not any(c.shippable for c in arms):
+        return "no candidate here could be shipped as smaller or faster"
+    if acceptable:
+        return f"{', '.join(acceptable)} would be acceptable, but nothing shows that the change is worth making"
+    return "no candidate passed every gate, fits and meets the service level"
 
 
 def _points(delta: float | None) -> str:
@@ -293,7 +332,7 @@ def _points(delta: float | None) -> str:
 
 def _unmeasured(question: Question, missing: Sequence[str]) -> tuple[str, ...]:
     """What nobody should believe was shown."""
-    lines = [f"{term.removeprefix('-').replace('_', ' ')} is unknown here and did not decide" for term in missing]
+    lines = [f"{_words(term)} is unknown here and did not decide" for term in missing]
     lines.append("latency under your own traffic and concurrency (only batch time on this machine was seen)")
     lines.append(f"contexts longer than {question.context} tokens")
     lines.append(

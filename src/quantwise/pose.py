@@ -232,7 +232,8 @@ def _brought(candidate: Candidate, model: Path | None, runtimes: Mapping[str, Ru
 
 
 def describe(path: Path) -> Artifact:
-    """A file or folder that exists, as an artifact."""
+    """A file or folder that exists, as an artifact; its location is absolute, so that a run goes on from anywhere."""
+    path = path.resolve()
     if path.is_dir():
         config = read_config(path)
         small = json.loads((path / "config.json").read_text(encoding="utf-8")).get("quantization_config") is not None

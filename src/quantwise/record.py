@@ -15,6 +15,7 @@ from quantwise.core.question import Question
 from quantwise.core.runtime import Footprint
 from quantwise.core.verdict import Verdict
 from quantwise.cost import cost, percentile
+from quantwise.cost_ratios import Ratio, ratios
 from quantwise.decide import Evidence, decide, standing
 from quantwise.screen import noise, screened
 from quantwise.stats.compare import compare
@@ -45,6 +46,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         broken=broken,
         p95_seconds={c.name: _p95(c, rows[c.name]) for c in question.candidates},
         noise=_noise_rates(floor),
+        ratios=_ratios(question, rows),
     )
     overall = {c.name: _overall(question, c, rows, found) for c in question.candidates if not c.baseline}
     facts = store.get("facts", "machine") or {"machine": {}, "versions": {}}
@@ -188,6 +190,14 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "n_more": verdict.n_more, "minutes_more": verdict.minutes_more, "smallest_margin": verdict.smallest_margin,
         "max_drop": verdict.max_drop, "explanation": verdict.explanation,
     }  # fmt: skip
+
+
+def _ratios(
+    question: Question, rows: Mapping[str, Sequence[Measurement]]
+) -> dict[tuple[str, str], Mapping[str, Ratio | None]]:
+    """Measured costs of every two candidates whose times are real."""
+    real = [c.name for c in question.candidates if c.computes_as_stored]
+    return {(a, b): ratios(rows[a], rows[b]) for a in real for b in real if a != b}
 
 
 def _noise_rates(floor: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

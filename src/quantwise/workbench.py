@@ -185,9 +185,17 @@ def _further(store: Store, posed: Posed, more: int) -> dict[str, int]:
 
 @contextmanager
 def _timed(store: Store, stage: str) -> Iterator[None]:
-    """Add the seconds of a stage to those that earlier processes spent on it."""
+    """Add the seconds of a stage to those that earlier processes spent on it.
+
+    A process that was killed could not say what it spent: then the time of the stage stays unknown.
+    """
+    spent = store.all("timing").get(stage, 0.0)
+    if store.get("stage_open", stage):
+        spent = None
+    store.put("stage_open", stage, True)
     began = time.monotonic()
     try:
         yield
     finally:
-        store.put("timing", stage, (store.get("timing", stage) or 0.0) + time.monotonic() - began)
+        store.put("timing", stage, None if spent is None else spent + time.monotonic() - began)
+        store.put("stage_open", stage, False)

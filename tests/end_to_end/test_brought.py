@@ -51,7 +51,12 @@ def test_two_servers_by_url(
     assert ended.code == 0, ended.err
     assert set(answers(ended.record, same).values()) == {"PASS"}
     assert answers(ended.record, broken)["words"] == "FAIL"
-    assert ended.record["decision"]["ship"] == f"{same}@openai"
+    # Equal servers differ in nothing but the noise of their times, and noise decides nothing.
+    assert ended.record["decision"]["ship"] == f"{theirs}@openai"
+    assert ended.record["decision"]["acceptable"] == [f"{same}@openai"]
+    assert (
+        "FAILs words" in {r["candidate"]: r["why"] for r in ended.record["decision"]["ruled_out"]}[f"{broken}@openai"]
+    )
     kl = {line["candidate"]: line["kl_mean"] for line in ended.record["screen"]}
     assert kl[f"{same}@openai"] < 1e-6 < 0.01 < kl[f"{broken}@openai"]
     # No weight was touched: nothing was built, and nothing is known of the bytes.
@@ -113,7 +118,8 @@ def test_brought_files(
     assert ended.code == 0, ended.err
     assert set(answers(ended.record, "same.gguf").values()) == {"PASS"}
     assert answers(ended.record, str(broken_gguf))["words"] == "FAIL"
-    assert ended.record["decision"]["ship"] == "same.gguf@llamacpp"
+    assert ended.record["decision"]["acceptable"] == ["same.gguf@llamacpp"]
+    assert ended.record["decision"]["ship"] == f"{gguf_file}@llamacpp"
     only = here("decide", "--baseline", gguf_file, "--candidate", broken_gguf, "--tasks", own_words, "--strict",
                 "--items", 64, "--context", 64, "--margin", "words=20%")  # fmt: skip
     assert only.code == 3

@@ -119,5 +119,7 @@ def show(record: dict[str, Any], arguments: argparse.Namespace) -> int:
 
 
 def exit_code(record: dict[str, Any]) -> int:
-    """0 when something new can be shipped, 3 when nothing passed because candidates FAIL, 4 while it is unknown."""
+    """0 when a candidate is acceptable, 3 when none is because candidates FAIL, 4 while that is unknown."""
+    if record["decision"]["acceptable"]:
+        return 0
     return {"ship": 0, "keep": 3, "unknown": 4}[record["decision"]["status"]]

@@ -86,7 +86,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to ship. ``ship`` is None where the evidence does not allow an answer; ``headline`` says it in one line."""
+    """What to ship. ``ship`` is None where the evidence does not allow an answer; ``headline`` says it in one line.
+
+    ``acceptable`` names the candidates that pass every gate, fit and meet the service level, better or not.
+    """
 
     ship: str | None
     status: Literal["ship", "keep", "unknown"]
@@ -97,3 +100,4 @@ class Decision:
     ruled_out: tuple[RuledOut, ...]
     unmeasured: tuple[str, ...]
     best_supported: str | None = None
+    acceptable: tuple[str, ...] = ()

@@ -51,7 +51,12 @@ class _Closing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.abandon()
         self.close()
+
+    def abandon(self) -> None:
+        """An error ends the stage; it is no news how long that took."""
 
 
 class SilentProgress(_Closing):
@@ -100,13 +105,18 @@ class PlainProgress(_Closing):
         parts = [f"{self._name}: {self._amount()}", note, "" if left is None else f"{notation.countdown(left)} left"]
         self._say(", ".join(part for part in parts if part))
 
+    def abandon(self) -> None:
+        """Nothing is said of the stage that an error ended."""
+        self._name = None
+
     def close(self) -> None:
         """Ends the last stage."""
         self._end()
 
     def _end(self) -> None:
         if self._name is not None:
-            self._say(f"{self._name}: {self._amount()}, took {notation.seconds(self._clock() - self._began)}")
+            amount = f" {self._amount()}," if self._total is not None or self._done else ""
+            self._say(f"{self._name}:{amount} took {notation.seconds(self._clock() - self._began)}")
         self._name = None
 
     def _amount(self) -> str:

@@ -41,6 +41,11 @@ class Reading:
         return self.record.get("question") or {}
 
     @property
+    def level(self) -> str:
+        """Of the intervals, as "95 %"."""
+        return f"{100 * (1 - (self.question.get('alpha') or 0.05)):g} %"
+
+    @property
     def decision(self) -> Row:
         """The decision, or an empty mapping."""
         return self.record.get("decision") or {}

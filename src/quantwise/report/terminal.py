@@ -221,7 +221,12 @@ def _focus(reading: Reading, width: int) -> Iterator[Table | Text]:
     baseline = reading.baseline_of(focus)
     yield Text(f"{notation.plain(focus)} minus {notation.plain(baseline or 'baseline')}", style="dim")
     table = Table(box=None, padding=(0, 2 if width >= 90 else 1, 0, 0), pad_edge=False, header_style="dim")
-    for title, side in (("task", "left"), ("verdict", "left"), ("delta", "right"), ("95 % interval", "right")):
+    for title, side in (
+        ("task", "left"),
+        ("verdict", "left"),
+        ("delta", "right"),
+        (f"{reading.level} interval", "right"),
+    ):
         table.add_column(title, justify=side, no_wrap=True)  # type: ignore[arg-type]
     for title in ("margin", "worse", "better", "items"):
         table.add_column(title, justify="right", no_wrap=True)
