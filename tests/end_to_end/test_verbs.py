@@ -64,7 +64,7 @@ def test_measure_more_settles_it_and_keeps_what_was_asked(here: Callable[..., An
     assert before["n"] < verdict["n"] <= before["n"] + 96
     # It said how many it would take, rounded up to whole blocks.
     assert verdict["n"] <= -(-(before["n"] + before["n_more"][2]) // 32) * 32
-    assert ended.record["decision"]["ship"] == "copy.gguf@llamacpp"
+    assert ended.record["decision"]["acceptable"] == ["copy.gguf@llamacpp"]
     again = here("measure", "run", "--more", 32, "--json")
     assert again.record["verdicts"] == ended.record["verdicts"], "what is settled is not measured further"
 
@@ -92,7 +92,7 @@ def test_decide_says_all_of_its_progress_on_standard_error(here: Callable[..., A
     asked = ["--baseline", base, "--candidate", "copy.gguf", "--tasks", question["tasks"][0]["source"], "--items", 32]
     again = ["decide", *asked, "--context", 64, "--margin", "words=5%", "--run", "run"]
     loud, quiet = here(*again), here(*again, "--quiet")
-    assert [line.split(":")[0] for line in loud.err.splitlines() if ", took" in line] == [
+    assert [line.split(":")[0] for line in loud.err.splitlines() if " took " in line] == [
         "read the question",
         "screen",
         "A/A noise floor",
