@@ -50,5 +50,7 @@ def test_more_candidates_and_items(quantwise: Callable[..., Any], shared_data: P
     record = decide(quantwise, shared_data, tmp_path, name, *made, "--items", 512)
     verdicts = {v["candidate"]: v["verdict"] for v in record["verdicts"]}
     assert verdicts["q8_0@llamacpp"] == "PASS"
-    assert verdicts["rtn:int2-tensor@transformers"] == "FAIL"
+    # The smaller one is right little more often than by chance, so that 512 items need not show what a wreck loses.
+    assert verdicts["rtn:int2-tensor@transformers"] in {"stories260K": ("FAIL", "UNKNOWN")}.get(name, ("FAIL",))
+    assert accuracy(record, "rtn:int2-tensor@transformers") < accuracy(record, "16bit@transformers")
     assert record["decision"]["status"] == "ship"
