@@ -61,10 +61,10 @@ def test_files_and_folders(tmp_path: Path) -> None:
         ("int4-g64@llamacpp", "int4-g64 runs in transformers, not in 'llamacpp'"),
         ("16bit@openai", "16bit runs in transformers or llamacpp"),
         ("@llamacpp", "names no candidate"),
-        ("smooth:int4-g64", "unknown quantizer 'smooth'; allowed: rtn, gptq"),
-        ("gptq:q4_0", "gptq cannot fill 'q4_0'; use rtn:q4_0"),
+        ("smooth:int4-g64", "unknown quantizer 'smooth'; allowed: rtn, imatrix, gptq"),
+        ("gptq:nf4", "gptq cannot fill 'nf4'; use rtn:nf4"),
         ("rtn:16bit", "rtn cannot fill '16bit'; use 16bit alone"),
-        ("q5_1", "unknown recipe 'q5_1'"),
+        ("q5_2", "unknown recipe 'q5_2'"),
         ("", "'' names no candidate"),
     ],
 )

@@ -18,6 +18,16 @@ from quantwise.core.scheme import parse_scheme
         ("16bit", "16bit"),
         ("f16", "f16"),
         ("gptq:int3-g128-asym", "gptq:int3-g128-asym"),
+        ("q4_k", "rtn:q4_k_m"),
+        ("gptq:q4_k_m", "gptq:q4_k_m"),
+        ("awq+rtn:int4-g128", "awq+rtn:int4-g128"),
+        ("awq:int4-g128", "awq+rtn:int4-g128"),
+        ("smoothquant+gptq:w8a8", "smoothquant+gptq:w8a8"),
+        ("gptq+propagate:int4-g128", "gptq+propagate:int4-g128"),
+        ("distil+gptq:q2_k", "distil+gptq:q2_k"),
+        ("gptq:int4-g128,layout=awq", "gptq:int4-g128,layout=awq"),
+        ("auto:4.5bpw", "auto:4.5bpw"),
+        ("imatrix+auto:900MB", "imatrix+auto:900mb"),
     ],
 )
 def test_a_recipe_has_one_name(text: str, name: str) -> None:
@@ -27,13 +37,21 @@ def test_a_recipe_has_one_name(text: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "int4", "int5-g64", "int4-g48", "rtn:", "rtn:nf4", "best:int4-g64", "gptq:q4_0", "rtn:16bit", "gptq:f16",
-     "int4-tensor-asym", "int4-g64-sym", "rtn:int4-g64:more"],
+    ["", "int4", "int5-g64", "int4-g48", "rtn:", "gptq:nf4", "best:int4-g64", "gptq:fp8", "rtn:16bit", "gptq:f16",
+     "int4-tensor-asym", "int4-g64-sym", "rtn:int4-g64:more",
+     "rtn+gptq:int4-g64", "awq+rtn:nf4", "auto:4.5", "auto:0bpw", "gptq:int3-g128,layout=awq", "rtn:q4_k_m,layout=gptq"],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_with_what_can(text: str) -> None:
-    with pytest.raises(InputError, match=r"allowed|quantizers|use ") as caught:
+    with pytest.raises(InputError, match=r"allowed|quantizers|use |write |leave it out|it takes") as caught:
         parse_recipe(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_budget_is_bits_or_bytes() -> None:
+    bits, held = parse_recipe("auto:4.5bpw").budget, parse_recipe("rtn+auto:1.5MiB").budget
+    assert bits is not None
+    assert held is not None
+    assert (bits.bits_per_weight, bits.bytes, held.bits_per_weight, held.bytes) == (4.5, None, None, 1_572_864)
 
 
 def test_an_unknown_recipe_lists_quantizers_and_schemes() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FormatName = Literal["safetensors", "compressed-tensors", "gguf", "server"]
+FormatName = Literal["safetensors", "compressed-tensors", "gptq", "awq", "bitsandbytes", "gguf", "server"]
 
 
 @dataclass(frozen=True, slots=True)
