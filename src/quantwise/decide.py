@@ -136,6 +136,11 @@ def _why_not(question: Question, evidence: Evidence, candidate: Candidate) -> st
         return "the negative control; it is measured and never shipped"
     if unknown:
         return _still_unknown(unknown, len(verdicts))
+    if not candidate.computes_as_stored and candidate.runtime == "transformers" and candidate.cache != "f16":
+        return (
+            "passes on quality only: its cache is kept small but read back into 16 bit here, so its time and peak "
+            "memory are unknown"
+        )
     if not candidate.computes_as_stored:
         return (
             "passes on quality only: it is stored small but computed in 16 bit here, so its time and memory are unknown"

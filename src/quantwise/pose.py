@@ -16,6 +16,7 @@ from quantwise import propose
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact, Candidate
 from quantwise.core.errors import InputError
+from quantwise.core.evidence import Fit
 from quantwise.core.item import Item
 from quantwise.core.question import MultiplicityRule, Question, TaskQuestion
 from quantwise.core.recipe import QUANTIZERS, parse_recipe
@@ -87,17 +88,17 @@ class Posed:
         return self.tasks[task].supply("screen", count, self.question.seed)
 
 
-def check(request: Request) -> None:
+def check(request: Request) -> dict[str, Fit]:
     """The quick look at headers, before files are hashed, that finds damaged ones and baselines that have no room here.
 
-    Raises InputError and EnvironmentFailure.
+    Returns the fit of each candidate on this machine, by its name. Raises InputError and EnvironmentFailure.
     """
     candidates = _candidates(request)
     model = _model(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if _is_demo(request) else "laptop"))
     context = _context(request.context or scenario.context, model, candidates)
     requests = {c.runtime: request.parallel or _requests(c.runtime, scenario) for c in candidates}
-    preflight(candidates, model, [c.source for c in candidates if _is_recipe(c)], context, requests)
+    return preflight(candidates, model, [c.source for c in candidates if _is_recipe(c)], context, requests)
 
 
 def pose(request: Request) -> Posed:

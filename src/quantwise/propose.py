@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantwise.core.artifact import Candidate
+from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
 
@@ -24,6 +25,9 @@ DEFAULT: tuple[Candidate, ...] = (
 
 def parse(text: str, *, baseline: bool = False) -> Candidate:
     """A candidate as a person writes it: ``RECIPE[@RUNTIME][,kv=TYPE]``, a ``.gguf`` file, a folder, or a URL.
+
+    A cache that Transformers keeps in integers is read back into 16 bit in plain torch: its bytes are real, its speed
+    is nobody's, so such a candidate gets a quality verdict only.
 
     Raises InputError naming what was not understood and what is allowed.
     """
@@ -56,9 +60,9 @@ def parse(text: str, *, baseline: bool = False) -> Candidate:
     runtime = runtime or homes[0]
     if runtime not in homes:
         raise InputError(f"{source} runs in {' or '.join(homes)}, not in {runtime!r}; write {source}@{homes[0]}")
-    return Candidate(
-        source, runtime, cache, baseline, computes_as_stored=runtime != "transformers" or scheme.kind == "float"
-    )
+    cache = parse_cache(cache, runtime)
+    real = runtime != "transformers" or (scheme.kind == "float" and cache == "f16")
+    return Candidate(source, runtime, cache, baseline, computes_as_stored=real)
 
 
 def _brought(path: Path, runtime: str | None, cache: str, baseline: bool) -> Candidate:
@@ -68,7 +72,8 @@ def _brought(path: Path, runtime: str | None, cache: str, baseline: bool) -> Can
     if not is_gguf and not path.is_dir():
         raise InputError(f"{path}: neither a .gguf file nor a folder with a config.json")
     runtime = runtime or ("llamacpp" if is_gguf else "transformers")
-    stored_small = runtime == "transformers" and '"quantization_config"' in _config(path)
+    cache = parse_cache(cache, runtime)
+    stored_small = runtime == "transformers" and (cache != "f16" or '"quantization_config"' in _config(path))
     return Candidate(str(path), runtime, cache, baseline, computes_as_stored=not stored_small)
 
 

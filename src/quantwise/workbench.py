@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from quantwise import machine, pose, prepare, propose, record
+from quantwise import fetch, machine, pose, prepare, propose, record
 from quantwise.certify import Certification, Limits, fewest_asked
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact
@@ -46,6 +46,7 @@ def decide(request: Request, progress: Progress, tell: Callable[[str], None] = l
     ``tell`` is given, before anything runs, what each margin will take.
     """
     progress.stage("read the question", None)
+    request = fetch.fetched(request, tell)
     pose.check(request)
     posed = pose.pose(request)
     for line in expectations(posed.question):
@@ -93,6 +94,7 @@ def build_recipes(
     """Artifacts for the recipes, in one walk; nothing is measured."""
     from quantwise.build.walk import build
 
+    model = fetch.local(model) or model
     wanted = [parse_recipe(text) for text in recipes]
     needs_data = any(r.quantizer not in (None, "rtn") for r in wanted)
     texts = pose.calibration(calibration, ChatTemplate.from_folder(model)) if needs_data else []
@@ -100,13 +102,15 @@ def build_recipes(
 
 
 def plan(model: Path | None, scenario: str | None, context: int | None, concurrency: int | None) -> list[Fit]:
-    """A fit per default candidate of a model (or of one ``.gguf`` file), from headers alone."""
+    """A fit per default candidate of a model (or of one ``.gguf`` file), from headers alone, on a hub too."""
     found = read_scenario(scenario or "laptop")
     work = Workload(context or found.context, concurrency or found.concurrency, found.site.memory_bytes)
-    if model is not None and model.suffix == ".gguf":
-        return [plan_candidate(propose.parse(str(model)), None, work)]
-    folder = model or reference.path()
-    return [plan_candidate(candidate, folder, work) for candidate in propose.DEFAULT]
+    with fetch.headers(model) as here:
+        if here is not None and here.suffix == ".gguf":
+            fit = plan_candidate(propose.parse(str(here)), None, work)
+            return [replace(fit, candidate=fit.candidate.replace(str(here), str(model)))]
+        folder = here or reference.path()
+        return [plan_candidate(candidate, folder, work) for candidate in propose.DEFAULT]
 
 
 def _answer(

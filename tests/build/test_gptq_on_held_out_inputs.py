@@ -1,6 +1,7 @@
 """GPTQ beats rounding where it counts: output error of each projection on inputs that it has not seen."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 
 import quantwise
 from quantwise.build.calibration import calibrate
-from quantwise.build.statistics import walk_blocks
+from quantwise.build.skeleton import Skeleton
+from quantwise.build.stream import walk_blocks
 from quantwise.core.scheme import parse_scheme
 from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.grids.integer import integer_grid
@@ -18,14 +20,10 @@ REFERENCE = Path(quantwise.__file__).parent / "models" / "reference"
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
-def statistics(folder: Path, texts: list[str]) -> dict[str, torch.Tensor]:
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+def statistics(folder: Path, texts: list[str]) -> dict[str, Mapping[str, torch.Tensor]]:
     batches = list(calibrate(folder, texts, 256, 0).batches())
-    return {name: h for block in walk_blocks(model, batches) for name, h in block.hessians.items()}
+    blocks = walk_blocks(Skeleton(ModelFolder(folder)), batches, frozenset({"hessian", "mean_square"}))
+    return {name: seen.values for block in blocks for name, seen in block.items()}
 
 
 def output_energy(matrix: torch.Tensor, hessian: torch.Tensor) -> float:
@@ -39,14 +37,14 @@ def held_out_errors(folder: Path, scheme: str, text: str) -> dict[str, dict[str,
     pieces = [text[i : i + 600] for i in range(0, 48_000, 600)]
     seen, held_out = statistics(folder, pieces[:60]), statistics(folder, pieces[60:])
     errors: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for name, hessian in seen.items():
+    for name, values in seen.items():
         weight = source[f"{name}.weight"].float()
         if not parse_scheme(scheme).divides(weight.shape[1]):
             continue
-        energy = output_energy(weight.double(), held_out[name])
+        energy = output_energy(weight.double(), held_out[name]["hessian"])
         for quantizer, make in QUANTIZERS.items():
-            change = (make()(weight, grid, {"hessian": hessian}).dequantized - weight).double()
-            errors[name.rsplit(".", 1)[-1]][quantizer] += output_energy(change, held_out[name]) / energy
+            change = (make()(weight, grid, values).dequantized - weight).double()
+            errors[name.rsplit(".", 1)[-1]][quantizer] += output_energy(change, held_out[name]["hessian"]) / energy
     return errors
 
 

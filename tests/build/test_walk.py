@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from quantwise.build import calibration
 from quantwise.build.calibration import calibrate
-from quantwise.build.statistics import walk_blocks
+from quantwise.build.skeleton import Skeleton
+from quantwise.build.stream import walk_blocks
 from quantwise.build.walk import build
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.recipe import parse_recipe
@@ -53,8 +54,8 @@ def test_statistics_equal_those_of_the_whole_model_run_text_by_text(built, monke
     monkeypatch.setattr(calibration, "_BATCH_TOKENS", 200)
     data = calibrate(built.model, ["One two 34.", "The small dog " * 9, "x", "ran 3.75 km " * 5], 64, 0)
     slow = hessian_by_hooks(built.model, data.sequences)
-    model = load(built.model).float()
-    found = {name: h for block in walk_blocks(model, list(data.batches())) for name, h in block.hessians.items()}
+    blocks = walk_blocks(Skeleton(ModelFolder(built.model)), list(data.batches()))
+    found = {name: seen.values["hessian"] for block in blocks for name, seen in block.items()}
     assert found.keys() == slow.keys()
     for name, hessian in found.items():
         assert torch.allclose(hessian, slow[name], rtol=1e-4, atol=1e-4 * float(slow[name].abs().max())), name
@@ -82,9 +83,8 @@ def test_stock_transformers_loads_exactly_the_weights_that_were_chosen(built, na
     with torch.no_grad():
         model(torch.tensor([[5, 6, 7]]))  # the first call unpacks
     data = calibrate(built.model, texts(built), 256, 1)
-    statistics = {
-        k: h for b in walk_blocks(load(built.model).float(), list(data.batches())) for k, h in b.hessians.items()
-    }
+    blocks = walk_blocks(Skeleton(ModelFolder(built.model)), list(data.batches()))
+    statistics = {name: seen.values["hessian"] for block in blocks for name, seen in block.items()}
     for layer, hessian in statistics.items():
         read, weight = model.get_submodule(layer).weight.detach(), source[f"{layer}.weight"]
         assert read.dtype == torch.bfloat16

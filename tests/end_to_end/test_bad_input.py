@@ -78,7 +78,7 @@ CASES: list[tuple[list[str], str]] = [
     (candidate("q9_0"), "unknown recipe 'q9_0'"),
     (candidate("q8_0@vllm"), "not in 'vllm'"),
     (candidate("q8_0,kv=q9"), "unknown cache scheme 'q9'; allowed: f32"),
-    (candidate("rtn:int4-g64,kv=q8_0"), "leave out ,kv="),
+    (candidate("rtn:int4-g64,kv=q8_0"), "unknown cache scheme 'q8_0'; allowed: f16, int8-token"),
     (candidate("q8_0", "--candidate", "q8_0"), "q8_0@llamacpp is named twice"),
     (candidate("gptq:int4-g64", "--calibration", "missing.txt"), "missing.txt: No such file"),
     (candidate("q8_0", "--scenario", "desktop"), "unknown scenario 'desktop'; presets: laptop"),

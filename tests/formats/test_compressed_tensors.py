@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from compressed_tensors.compressors import PackedQuantizationCompressor
-from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from compressed_tensors.compressors import BaseCompressor, PackedQuantizationCompressor
+from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme
 
 from quantwise.core.scheme import parse_scheme
-from quantwise.formats.compressed_tensors import IntegerLayer, pack, quantization_config
+from quantwise.formats.compressed_tensors import IntegerLayer, is_static, pack, quantization_config, storage
+from quantwise.grids.float8 import Float8Grid, to_bytes
 from quantwise.grids.integer import integer_grid
 
 
@@ -38,3 +39,33 @@ def test_the_library_reads_back_what_was_meant(name: str, columns: int) -> None:
     assert torch.equal(read, grid.decode(layer.codes, steps).bfloat16())
     packed_bits = stored["weight_packed"].numel() * 32
     assert packed_bits == weight.numel() * scheme.bits
+
+
+@pytest.mark.parametrize("name", ["w8a8", "w8a8-static", "w4a8", "fp8", "fp8-static", "fp8-weights"])
+def test_schemes_that_round_inputs_too_are_read_back(name: str) -> None:
+    """The library's own configuration class takes the group, and its decompressor of that layout the tensors."""
+    scheme = parse_scheme(name)
+    weight = torch.randn(24, 256, generator=torch.Generator().manual_seed(4))
+    if scheme.kind == "float8":
+        float8 = Float8Grid("tensor" if scheme.granularity == "tensor" else "channel")
+        ranks, steps = float8.quantize(weight)
+        codes, meant = to_bytes(ranks), float8.decode(ranks, steps)
+    else:
+        grid = integer_grid(scheme)
+        codes, steps = grid.quantize(weight)
+        meant = grid.decode(codes, steps)
+    fixed = torch.tensor([0.25]) if is_static(scheme) else None
+    stored = pack(IntegerLayer(codes, steps.scale, None, fixed), scheme, torch.bfloat16)
+    config = quantization_config(scheme, ["lm_head"])
+    theirs = QuantizationConfig.model_validate(config).config_groups["group_0"]
+    read = BaseCompressor.get_value_from_registry(storage(scheme)).decompress(stored, theirs)
+    assert torch.equal(read["weight"], meant.bfloat16())
+    assert (theirs.input_activations is None) == (scheme.activations is None)
+    assert ("input_scale" in stored) == name.endswith("-static")
+    assert config["format"] == theirs.format == storage(scheme)
+    if theirs.input_activations is not None:
+        kind = ("float" if scheme.kind == "float8" else "int", name.endswith("-static"))
+        assert (theirs.input_activations.type, not theirs.input_activations.dynamic) == kind
+    other = IntegerLayer(codes, steps.scale, None, None if fixed is not None else torch.ones(1))
+    with pytest.raises(ValueError, match="fixed scale of inputs"):
+        pack(other, scheme, torch.bfloat16)

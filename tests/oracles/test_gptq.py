@@ -5,12 +5,16 @@ import torch
 
 from quantwise.core.errors import QuantwiseError
 from quantwise.core.scheme import parse_scheme
+from quantwise.grids import ggml_library
+from quantwise.grids.ggml_grid import GgmlGrid
 from quantwise.grids.integer import IntegerGrid, integer_grid
 from quantwise.quantize.gptq import Gptq
+from quantwise.quantize.imatrix import ImportanceWeighted
+from quantwise.quantize.rtn import RoundToNearest
 
 
 def slow_gptq(
-    weight: torch.Tensor, grid: IntegerGrid, hessian: torch.Tensor, act_order: bool, search: bool
+    weight: torch.Tensor, grid: IntegerGrid | GgmlGrid, hessian: torch.Tensor, act_order: bool, search: bool
 ) -> torch.Tensor:
     """Codes (out, in) in float64 arithmetic. After each column, the columns left take the optimal correction."""
     hessian = hessian.clone()
@@ -73,6 +77,34 @@ def test_codes_equal_the_obvious_version(
     assert bool(silent) == any("silent" in d.what for d in made.degradations)
 
 
+@pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
+@pytest.mark.parametrize(("name", "columns"), [("q4_0", 64), ("q5_1", 96), ("q2_k", 256), ("q3_k", 256)])
+def test_codes_in_ggml_blocks_equal_the_obvious_version(name: str, columns: int) -> None:
+    weight = torch.randn(6, columns, generator=torch.Generator().manual_seed(1))
+    weight[0, :32] = 0
+    hessian, grid = inputs(columns, 4 * columns, columns), GgmlGrid(name)
+    made = Gptq()(weight, grid, {"hessian": hessian})
+    slow = slow_gptq(weight, grid, hessian, act_order=True, search=True)
+    # Where the scale is zero, codes mean nothing.
+    scale, zero = made.steps.spread()
+    same = grid.value(made.codes.float(), scale, zero) == grid.value(slow.float(), scale, zero)
+    assert float(same.double().mean()) >= 0.99
+
+
+@pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
+@pytest.mark.parametrize(("name", "most"), [("q4_0", 0.5), ("q2_k", 0.7), ("q3_k", 0.5), ("q4_k", 0.5), ("q6_k", 0.5)])
+def test_in_ggml_blocks_it_beats_importance_and_that_beats_rounding(name: str, most: float) -> None:
+    weight, grid = torch.randn(32, 256, generator=torch.Generator().manual_seed(0)), GgmlGrid(name)
+    hessian = inputs(256, 2048, 1)
+    seen = {"hessian": hessian, "mean_square": hessian.diagonal() / 2048}
+    lost = [
+        loss(make()(weight, grid, seen).dequantized - weight, hessian)
+        for make in (RoundToNearest, ImportanceWeighted, Gptq)
+    ]
+    assert lost[1] < lost[0]
+    assert lost[2] < most * lost[1]
+
+
 def loss(change: torch.Tensor, hessian: torch.Tensor) -> float:
     return float(torch.einsum("oi,ij,oj->", change.double(), hessian, change.double()))
 
@@ -90,7 +122,7 @@ def test_a_silent_channel_is_rounded_to_nearest_not_dropped() -> None:
     weight, hessian = torch.randn(4, 32, generator=torch.Generator().manual_seed(2)), inputs(32, 99, 2, silent=(5,))
     grid = integer_grid(parse_scheme("int8-channel"))
     made = Gptq()(weight, grid, {"hessian": hessian})
-    assert torch.allclose(made.dequantized[:, 5], weight[:, 5], atol=float(made.scale.max()) / 2 + 1e-6)
+    assert torch.allclose(made.dequantized[:, 5], weight[:, 5], atol=float(made.steps.scale.max()) / 2 + 1e-6)
 
 
 def test_a_rank_one_hessian_is_damped_and_an_indefinite_one_says_so() -> None:

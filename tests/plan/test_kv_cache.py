@@ -12,8 +12,10 @@ from quantwise.plan.kv_cache import (
     cache_bytes,
     cache_shape,
     cache_shape_of_gguf,
+    held_bytes,
     llamacpp_cache_bytes,
     row_bytes,
+    token_bytes,
 )
 
 MIB = 1 << 20
@@ -51,6 +53,40 @@ def test_without_padding_it_is_tokens_times_a_row() -> None:
 
 def test_keys_and_values_may_differ_in_width() -> None:
     assert cache_bytes(CacheShape(1, 2, 192, 128), 1, 1) == 2 * 2 * (192 + 128)
+
+
+@pytest.mark.parametrize(
+    ("cache", "keys", "values"),
+    [
+        # Bits for each number of a head of 128: codes, and what shares of a scale and a minimum add.
+        ("f16", 16, 16),
+        ("q8_0", 8.5, 8.5),
+        ("q5_1", 6, 6),
+        ("q5_0", 5.5, 5.5),
+        ("q4_1", 5, 5),
+        ("q4_0", 4.5, 4.5),
+        ("iq4_nl", 4.5, 4.5),
+        ("q8_0/q4_0", 8.5, 4.5),
+        ("f16/q8_0", 16, 8.5),
+        ("int8-token", 8 + 16 / 128, 8 + 16 / 128),
+        ("int4-token", 4 + 32 / 128, 4 + 32 / 128),
+        ("int8-channel", 8 + 16 / 32, 8 + 16 / 128),
+        ("int4-channel", 4 + 32 / 32, 4 + 32 / 128),
+    ],
+)
+def test_bits_of_each_number_by_cache_scheme(cache: str, keys: float, values: float) -> None:
+    numbers = QWEN_7B.layers * QWEN_7B.kv_heads * 128
+    assert token_bytes(QWEN_7B, cache) == (keys * numbers / 8, values * numbers / 8)
+
+
+def test_by_channel_the_newest_tokens_are_in_16_bit() -> None:
+    shape = CacheShape(1, 1, 64, 48)
+    assert held_bytes(shape, 63, "int4-channel") == held_bytes(shape, 63, "f16")
+    # 32 tokens of codes; for keys one scale and one minimum for each channel, for values for each token.
+    assert held_bytes(shape, 70, "int4-channel") == (32 * 32 + 64 * 4 + 38 * 128, 32 * 24 + 32 * 4 + 38 * 96)
+    assert cache_bytes(shape, 70, 3, "int4-channel") == 3 * sum(held_bytes(shape, 70, "int4-channel"))
+    with pytest.raises(InputError, match=r"int4-token needs heads of even width, this model has 5"):
+        held_bytes(CacheShape(1, 1, 5, 5), 10, "int4-token")
 
 
 def test_rows_of_blocks() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -41,37 +42,38 @@ REST = 10 * 64 + 3 * 64
 
 def test_sixteen_bit_whatever_is_stored() -> None:
     assert sixteen_bit_bytes(entries("F32")) == sixteen_bit_bytes(entries("BF16")) == 2 * (MATRICES + REST)
-    assert scheme_bytes(entries(), parse_scheme("16bit"), tied=True) == 2 * (MATRICES + REST)
+    assert scheme_bytes(entries(), parse_scheme("16bit"), SHAPE) == 2 * (MATRICES + REST)
 
 
 def test_integer_schemes_count_scales_and_leave_what_does_not_split() -> None:
     shapes = 7 * 16
     channels = 64 + 32 + 32 + 64 + 96 + 96 + 64
-    assert scheme_bytes(entries(), parse_scheme("int8-channel"), True) == MATRICES + 2 * channels + shapes + 2 * REST
-    assert scheme_bytes(entries(), parse_scheme("int4-tensor"), True) == MATRICES // 2 + 2 * 7 + shapes + 2 * REST
+    assert scheme_bytes(entries(), parse_scheme("int8-channel"), SHAPE) == MATRICES + 2 * channels + shapes + 2 * REST
+    assert scheme_bytes(entries(), parse_scheme("int4-tensor"), SHAPE) == MATRICES // 2 + 2 * 7 + shapes + 2 * REST
     down = 64 * 96
     grouped = MATRICES - down
     expected = grouped // 2 + 2 * grouped // 64 + 6 * 16 + 2 * down + 2 * REST
-    assert scheme_bytes(entries(), parse_scheme("int4-g64"), True) == expected
+    assert scheme_bytes(entries(), parse_scheme("int4-g64"), SHAPE) == expected
 
 
 def test_gguf_schemes_keep_vectors_in_32_bit_and_the_embedding_in_8() -> None:
     vectors = 3 * 64 * 4
-    assert scheme_bytes(entries(), parse_scheme("q8_0"), True) == (MATRICES + 640) * 34 // 32 + vectors
-    assert scheme_bytes(entries(), parse_scheme("q4_0"), True) == MATRICES * 18 // 32 + 640 * 34 // 32 + vectors
-    assert scheme_bytes(entries(), parse_scheme("f16"), True) == (MATRICES + 640) * 2 + vectors
+    assert scheme_bytes(entries(), parse_scheme("q8_0"), SHAPE) == (MATRICES + 640) * 34 // 32 + vectors
+    assert scheme_bytes(entries(), parse_scheme("q4_0"), SHAPE) == MATRICES * 18 // 32 + 640 * 34 // 32 + vectors
+    assert scheme_bytes(entries(), parse_scheme("f16"), SHAPE) == (MATRICES + 640) * 2 + vectors
 
 
 def test_a_tied_output_matrix_is_stored_once() -> None:
     both = entries() | {"lm_head.weight": TensorEntry("lm_head.weight", "F32", (10, 64), Path("m"), 0, 2560)}
     scheme = parse_scheme("q8_0")
-    assert scheme_bytes(both, scheme, tied=True) == scheme_bytes(entries(), scheme, tied=True)
-    assert scheme_bytes(both, scheme, tied=False) == scheme_bytes(entries(), scheme, tied=False) + 640 * 34 // 32
+    assert scheme_bytes(both, scheme, SHAPE) == scheme_bytes(entries(), scheme, SHAPE)
+    assert (
+        scheme_bytes(both, scheme, dataclasses.replace(SHAPE, tied=False))
+        == scheme_bytes(entries(), scheme, dataclasses.replace(SHAPE, tied=False)) + 640 * 34 // 32
+    )
 
 
 def test_a_folder_that_is_quantized_expands_to_what_its_config_counts() -> None:
-    import dataclasses
-
     assert expanded_bytes(entries(), SHAPE) == 2 * (MATRICES + REST)
     assert expanded_bytes({}, dataclasses.replace(SHAPE, quantized=True)) == 2 * (MATRICES + REST)
     assert expanded_bytes({}, dataclasses.replace(SHAPE, quantized=True, architecture="New")) is None
@@ -93,7 +95,17 @@ def test_what_the_builders_write_is_what_was_planned(shared_data: Path, tmp_path
     from quantwise.plan.weights import stored_bytes
 
     model = shared_data / "models" / name
-    names = ["16bit", "rtn:int8-channel", "rtn:int4-g64", "rtn:int3-g32-asym", "rtn:int4-tensor", "q8_0", "q4_0"]
+    names = [
+        "16bit",
+        "rtn:int8-channel",
+        "rtn:int4-g64",
+        "rtn:int3-g32-asym",
+        "rtn:int4-tensor",
+        "q8_0",
+        "q4_0",
+        "q4_k_m",
+        "q2_k",
+    ]
     for recipe, artifact in zip(names, build(model, [parse_recipe(n) for n in names], [], tmp_path), strict=True):
         place = Path(artifact.location)
         files = [place] if place.is_file() else list(place.glob("*.gguf"))

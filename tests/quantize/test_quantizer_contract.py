@@ -5,7 +5,11 @@ import torch
 
 from quantwise.core import recipe
 from quantwise.core.scheme import parse_scheme
-from quantwise.grids.integer import Steps, integer_grid
+from quantwise.grids import ggml_library
+from quantwise.grids.ggml_blocks import GgmlBlocks
+from quantwise.grids.ggml_grid import GgmlGrid
+from quantwise.grids.ggml_layout import LAYOUTS
+from quantwise.grids.integer import integer_grid
 from quantwise.quantize import QUANTIZERS
 
 SCHEMES = ["int4-g32", "int4-g64-asym", "int8-channel", "int3-channel-asym", "int4-tensor", "int2-g128"]
@@ -13,7 +17,7 @@ SCHEMES = ["int4-g32", "int4-g64-asym", "int8-channel", "int3-channel-asym", "in
 
 def seen(columns: int) -> dict[str, torch.Tensor]:
     x = torch.randn(300, columns, generator=torch.Generator().manual_seed(columns), dtype=torch.float64)
-    return {"hessian": x.T @ x}
+    return {"hessian": x.T @ x, "mean_square": x.square().mean(0), "absmax": x.abs().amax(0)}
 
 
 def test_the_two_lists_name_the_same_quantizers() -> None:
@@ -32,13 +36,32 @@ def test_codes_scales_and_values_agree_and_repeat(name: str, scheme: str, rows: 
     assert torch.equal(weight, before)
     assert made.codes.shape == weight.shape
     assert made.codes.dtype == torch.int8
-    assert (made.zero is None) == grid.symmetric
+    assert (made.steps.zero is None) == grid.symmetric
     assert made.codes.min() >= grid.lowest
     assert made.codes.max() <= grid.highest
-    assert torch.equal(made.scale, made.scale.bfloat16().float())
-    assert torch.equal(made.dequantized, grid.decode(made.codes, Steps(made.scale, made.zero, 128)))
+    assert torch.equal(made.steps.scale, made.steps.scale.bfloat16().float())
+    assert torch.equal(made.dequantized, grid.decode(made.codes, made.steps))
     assert torch.equal(made.codes, again.codes)
-    assert torch.equal(made.scale, again.scale)
+    assert torch.equal(made.steps.scale, again.steps.scale)
+
+
+@pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
+@pytest.mark.parametrize("name", QUANTIZERS)
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("rows", [1, 20])
+def test_on_ggml_grids_bytes_hold_the_values_and_repeat(name: str, kind: str, rows: int) -> None:
+    grid = GgmlGrid(kind)
+    weight = torch.randn(rows, 512, generator=torch.Generator().manual_seed(rows))
+    weight[0, :64] = 0
+    before, statistics = weight.clone(), seen(512)
+    made, again = (QUANTIZERS[name]()(weight, grid, statistics) for _ in range(2))
+    assert torch.equal(weight, before)
+    stored = grid.pack(made.codes, made.steps)
+    assert torch.equal(stored, grid.pack(again.codes, again.steps))
+    assert torch.equal(made.dequantized, torch.from_numpy(GgmlBlocks(kind).decode(stored.numpy())))
+    change, hessian = (made.dequantized - weight).double(), statistics["hessian"]
+    lost, energy = (float(((m @ hessian) * m).sum()) for m in (change, weight.double()))
+    assert lost < 0.2 * energy
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -12,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from quantwise.core.artifact import Artifact
+from quantwise.core.cache_scheme import keys_and_values
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.runtime import Ask, RuntimeOptions
+from quantwise.formats.gguf.header import read_gguf_header
+from quantwise.plan.kv_cache import cache_shape_of_gguf, held_bytes, llamacpp_cache_bytes
 from quantwise.runtimes.llamacpp import LlamaCpp, LlamaCppSession, buffer_bytes
 from quantwise.runtimes.transformers import Transformers, TransformersSession
+from quantwise.stats.divergence import divergence
 
 CHOICES = (" one", " little dog", " x")
 
@@ -58,6 +63,48 @@ def test_memory_is_what_the_log_and_the_kernel_say(gguf_file: Artifact, options:
     assert f16.peak_process_bytes > 10e6
 
 
+@pytest.mark.parametrize(
+    "cache",
+    [
+        *("q4_0", "q8_0/q4_0", "q4_0/f16"),
+        *(
+            pytest.param(c, marks=pytest.mark.long)
+            for c in ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "iq4_nl", "f16/q8_0")
+        ),
+    ],
+)
+def test_the_server_keeps_what_was_asked_for_and_what_was_planned(
+    gguf_file: Artifact, options: RuntimeOptions, cache: str
+) -> None:
+    shape = cache_shape_of_gguf(read_gguf_header(Path(gguf_file.location)))
+    assert shape is not None
+    context = 4096  # long, because the log rounds to 0.01 MiB
+    with LlamaCpp().open(gguf_file, replace(options, cache=cache, context=context)) as session:
+        log = session.process.log_text()
+        (reply,) = session.ask([Ask(text="once upon a time", max_tokens=3)])
+        footprint = session.footprint()
+    assert reply.finish in ("stop", "length")
+    assert reply.output_tokens
+    told = re.search(r"K \((\w+)\):\s*([\d.]+) MiB, V \((\w+)\):\s*([\d.]+) MiB", log)
+    assert told is not None
+    assert (told[1], told[3]) == keys_and_values(cache)
+    for mib, planned in zip((told[2], told[4]), held_bytes(shape, context * options.parallel, cache), strict=True):
+        assert float(mib) * 2**20 == pytest.approx(planned, abs=0.0051 * 2**20)
+    planned = llamacpp_cache_bytes(shape, context, options.parallel, cache)
+    assert footprint.cache_bytes == pytest.approx(planned, abs=0.0051 * 2**20)
+    if keys_and_values(cache)[1] != "f16":
+        assert re.search(r"flash_attn\s*=\s*enabled", log)
+
+
+def test_a_coarser_cache_moves_the_distributions_further(gguf_file: Artifact, options: RuntimeOptions) -> None:
+    text, told = "once upon a time there was little dog who loved to play in the park", {}
+    for cache in ("f16", "q8_0", "q4_0"):
+        with LlamaCpp().open(gguf_file, replace(options, cache=cache)) as session:
+            told[cache] = session.next_token_logprobs(text, 300)
+    moved = {cache: divergence([told["f16"]], [told[cache]]).mean_kl for cache in ("q8_0", "q4_0")}
+    assert 0 < moved["q8_0"] < moved["q4_0"]
+
+
 def test_the_log_parser_adds_devices_and_admits_silence() -> None:
     log = "a: CPU_Mapped model buffer size =  10.00 MiB\nb: CUDA0 model buffer size = 1.50 MiB\n"
     log += "c: CPU KV buffer size = 2.0 MiB"
@@ -83,7 +130,7 @@ def test_what_it_cannot_load_is_said_in_one_line(gguf_file: Artifact, options: R
     with pytest.raises(RuntimeFailure, match="ended while starting") as caught:
         LlamaCpp().open(replace(gguf_file, location=str(cut)), options).__enter__()
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="no cache scheme 'int3'"):
+    with pytest.raises(InputError, match="unknown cache scheme 'int3'; allowed: f32"):
         LlamaCpp().open(gguf_file, replace(options, cache="int3")).__enter__()
     with pytest.raises(EnvironmentFailure, match="does not run"):
         LlamaCpp(server_binary=str(tmp_path / "llama-server")).version()

@@ -11,10 +11,15 @@ import pytest
 import torch
 
 from quantwise.core.artifact import Artifact
+from quantwise.core.cache_scheme import TRANSFORMERS_CACHES
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.item import Message
 from quantwise.core.runtime import Ask, RuntimeOptions
+from quantwise.models.config import read_config
+from quantwise.plan.kv_cache import cache_bytes, cache_shape
 from quantwise.runtimes.transformers import Transformers, TransformersSession
+from quantwise.stats.divergence import divergence
+from quantwise.testing.runtime_contract import check_session
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +94,26 @@ def test_the_dtype_is_the_checkpoints(
     assert footprint.peak_process_bytes is None
 
 
+@pytest.mark.parametrize("cache", [name for name in TRANSFORMERS_CACHES if name != "f16"])
+def test_a_quantized_cache_keeps_the_contract_and_the_planned_bytes(
+    cache: str, options: RuntimeOptions, prompts: list[str], tmp_path: Path, model_writer: Callable[[Path, str], None]
+) -> None:
+    model_writer(tmp_path, "bfloat16")
+    artifact, shape = Artifact(str(tmp_path), "safetensors", "", None), cache_shape(read_config(tmp_path))
+    text = " ".join(prompts)[:300]
+    with Transformers().open(artifact, replace(options, cache=cache)) as session:
+        assert isinstance(session, TransformersSession)
+        told = session.next_token_logprobs(text, 330)
+        # The opening token stands before the text, and its last token is never read.
+        assert session.footprint().cache_bytes == cache_bytes(shape, len(session.tokenize(text)), 1, cache)
+        check_session(session, prompts)
+    with Transformers().open(artifact, options) as session:
+        assert isinstance(session, TransformersSession)
+        assert divergence([session.next_token_logprobs(text, 330)], [told]).mean_kl > 1e-6
+
+
 def test_what_it_cannot_do_is_said_in_one_line(folder: Artifact, options: RuntimeOptions, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no cache scheme 'q8_0'"):
+    with pytest.raises(InputError, match="unknown cache scheme 'q8_0'; allowed: f16, int8-token"):
         Transformers().open(folder, replace(options, cache="q8_0"))
     with (
         pytest.raises(RuntimeFailure, match=r"no config\.json"),

@@ -26,7 +26,7 @@ from quantwise.formats.content_hash import RECORD, content_hash
 
 GGUF_NAME = "model.gguf"
 # Raised whenever equal inputs would now give other bytes.
-BUILDER = 1
+BUILDER = 2
 # Bytes of free space below which an unexplained write error is put down to a full disk.
 _ALMOST_NOTHING = 1 << 20
 
@@ -104,8 +104,7 @@ def draft(out: Path, ingredients: Ingredients) -> Iterator[Draft]:
 
     Raises EnvironmentFailure where the disk is full or not writable.
     """
-    full = False
-    try:
+    with no_disk(ingredients.recipe.name, out):
         out.mkdir(parents=True, exist_ok=True)
         _sweep(out)
         folder = out / f".draft-{os.getpid()}-{ingredients.folder_name}"
@@ -115,14 +114,23 @@ def draft(out: Path, ingredients: Ingredients) -> Iterator[Draft]:
             yield Draft(folder, out / ingredients.folder_name, ingredients)
         except OSError as error:
             # Asked before the draft is removed: numpy's and safetensors' own errors come without a number.
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(out).free < _ALMOST_NOTHING
+            if shutil.disk_usage(out).free < _ALMOST_NOTHING:
+                error.errno = errno.ENOSPC
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def no_disk(what: str, out: Path) -> Iterator[None]:
+    """Translate what the disk under ``out`` refuses into EnvironmentFailure."""
+    try:
+        yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         why = "the disk is full" if full else error.strerror or str(error)
         advice = "free some space or choose another folder" if full else "check the folder and its permissions"
-        raise EnvironmentFailure(f"cannot write {ingredients.recipe.name} to {out}: {why}; {advice}") from error
+        raise EnvironmentFailure(f"cannot write {what} to {out}: {why}; {advice}") from error
 
 
 def _artifact(folder: Path, record: dict[str, Any]) -> Artifact:

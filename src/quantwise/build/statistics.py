@@ -1,113 +1,108 @@
-"""Input statistics of every linear layer of the 16-bit model, block by block, in one pass over the calibration set."""
+"""What is added up over the inputs of linear layers while calibration texts pass through a block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from quantwise.build.calibration import Batch
-from quantwise.core.errors import InputError
-
 
 @dataclass(frozen=True, slots=True)
-class BlockStatistics:
-    """One decoder block: ``hessians`` maps a layer's full name to the float64 (in, in) sum of x x^T over real tokens.
+class Seen:
+    """The inputs that one layer saw: how many ``tokens``, and ``values`` of them by name.
 
-    Layers that read the same tensor (q, k and v; gate and up) share one Hessian object.
+    ``hessian`` is float64 (in, in), the sum of x x^T; ``mean_square`` float64 (in,), the mean of x^2; ``absmax``
+    float32 (in,), the largest |x|.
     """
 
-    index: int
-    hessians: dict[str, Tensor]
+    tokens: int
+    values: Mapping[str, Tensor]
 
 
-class _Stop(Exception):
-    """No error: it ends a forward pass once the first block's input is known."""
+@dataclass(slots=True)
+class _Input:
+    """Sums over one input tensor, shared by the layers that read it."""
+
+    width: int
+    needs: frozenset[str]
+    tokens: int = 0
+    hessian: Tensor = field(init=False)
+    squares: Tensor = field(init=False)
+    absmax: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        if "hessian" in self.needs:
+            self.hessian = torch.zeros(self.width, self.width, dtype=torch.float64)
+        self.squares = torch.zeros(self.width, dtype=torch.float64)
+        self.absmax = torch.zeros(self.width)
+
+    def add(self, rows: Tensor) -> None:
+        if not len(rows):
+            return
+        self.tokens += len(rows)
+        if "hessian" in self.needs:
+            self.hessian += (rows.T @ rows).double()
+        if "mean_square" in self.needs:
+            self.squares += rows.double().square().sum(0)
+        if "absmax" in self.needs:
+            self.absmax = torch.maximum(self.absmax, rows.abs().amax(0))
+
+    def seen(self) -> Seen:
+        values: dict[str, Tensor] = {}
+        if "hessian" in self.needs:
+            values["hessian"] = self.hessian
+        if "mean_square" in self.needs:
+            values["mean_square"] = self.squares / max(self.tokens, 1)
+        if "absmax" in self.needs:
+            values["absmax"] = self.absmax
+        return Seen(self.tokens, values)
 
 
-def decoder_blocks(model: nn.Module) -> tuple[str, Sequence[nn.Module]]:
-    """Prefix and decoder blocks of a Transformers model. Raises InputError where they are not where Llama has them."""
-    blocks = getattr(getattr(model, "model", None), "layers", None)
-    if not isinstance(blocks, nn.ModuleList) or not len(blocks):
-        raise InputError(f"{type(model).__name__} has no decoder blocks at model.layers; give a Llama-like model")
-    return "model.layers", list(blocks)
+class Sums:
+    """Adds up the inputs of the layers of one block, once for each distinct input tensor.
 
-
-def linear_layers(prefix: str, index: int, block: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers of one block by their full names."""
-    named = block.named_modules()
-    return {f"{prefix}.{index}.{name}": module for name, module in named if isinstance(module, nn.Linear)}
-
-
-@torch.no_grad()
-def walk_blocks(model: nn.Module, batches: Sequence[Batch]) -> Iterator[BlockStatistics]:
-    """Run block after block over all batches and yield each one's statistics; inputs are those of the 16-bit model.
-
-    Holds the hidden states of all batches (tokens x hidden, float32) and the Hessians of one block.
+    Layers that read the same tensor (q, k and v; gate and up) get one ``Seen`` with the same tensors in it, which lets
+    a quantizer factorize their Hessian once.
     """
-    prefix, blocks = decoder_blocks(model)
-    calls = [_first_input(model, blocks[0], batch) for batch in batches]
-    for index, block in enumerate(blocks):
-        layers = linear_layers(prefix, index, block)
-        sums = _Sums()
-        handles = [layer.register_forward_pre_hook(sums.hook(name)) for name, layer in layers.items()]
-        try:
-            for i, (batch, (hidden, keywords)) in enumerate(zip(batches, calls, strict=True)):
-                sums.begin(batch.real)
-                out = block(hidden, **keywords)
-                calls[i] = (out[0] if isinstance(out, tuple) else out, keywords)
-        finally:
-            for handle in handles:
-                handle.remove()
-        yield BlockStatistics(index, sums.hessians)
 
-
-def _first_input(model: nn.Module, first: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-    """Hidden states and keyword arguments with which the model calls its first block."""
-    caught: list[tuple[Tensor, dict[str, Any]]] = []
-
-    def catch(_: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        caught.append((args[0] if args else keywords.pop("hidden_states"), keywords))
-        raise _Stop
-
-    handle = first.register_forward_pre_hook(catch, with_kwargs=True)
-    try:
-        model(input_ids=batch.ids, use_cache=False)
-    except _Stop:
-        pass
-    finally:
-        handle.remove()
-    return caught[0]
-
-
-class _Sums:
-    """Adds up x x^T for the layers of one block, once for each distinct input tensor."""
-
-    def __init__(self) -> None:
-        self.hessians: dict[str, Tensor] = {}
+    def __init__(self, layers: Mapping[str, nn.Module], needs: frozenset[str]) -> None:
+        self._needs = needs
+        self._inputs: dict[str, _Input] = {}
         self._real = torch.empty(0)
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._now: list[tuple[Tensor, _Input]] = []
+        self._handles = [layer.register_forward_pre_hook(self._hook(name)) for name, layer in layers.items()]
 
     def begin(self, real: Tensor) -> None:
-        """A new batch: ``real`` marks its tokens that are no padding."""
-        self._real, self._seen = real, []
+        """A new batch: ``real`` (sequences, length) marks its tokens that are no padding."""
+        self._real, self._now = real, []
 
-    def hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        """A forward pre-hook for one layer."""
+    def finish(self) -> dict[str, Seen]:
+        """Take the hooks away. Returns what each layer saw; layers that saw nothing are missing."""
+        for handle in self._handles:
+            handle.remove()
+        self._now = []
+        shared = {id(found): found.seen() for found in self._inputs.values()}
+        return {name: shared[id(found)] for name, found in self._inputs.items() if found.tokens}
 
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             inputs = args[0]
-            for tensor, hessian in self._seen:
+            for tensor, found in self._now:
                 if tensor is inputs:
-                    self.hessians[name] = hessian
+                    self._inputs[name] = found
                     return
-            rows = inputs[self._real].float()
-            if name not in self.hessians:
-                self.hessians[name] = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
-            self.hessians[name] += (rows.T @ rows).double()
-            self._seen.append((inputs, self.hessians[name]))
+            found = self._inputs.setdefault(name, _Input(inputs.shape[-1], self._needs))
+            found.add(self._rows(inputs))
+            self._now.append((inputs, found))
 
         return add
+
+    def _rows(self, inputs: Tensor) -> Tensor:
+        """(real tokens, in) float32. Some blocks flatten their tokens; an expert sees its own, all of them real."""
+        if inputs.shape[:-1] == self._real.shape:
+            return inputs[self._real].float()
+        if inputs.shape[:-1] == (self._real.numel(),):
+            return inputs[self._real.flatten()].float()
+        return inputs.reshape(-1, inputs.shape[-1]).float()

@@ -1,8 +1,10 @@
-"""compressed-tensors folders in the ``pack-quantized`` layout, as vLLM and Transformers load them.
+"""compressed-tensors folders, as vLLM and Transformers load them. https://github.com/vllm-project/compressed-tensors
 
-Each quantized ``X.weight`` (out, in) becomes ``X.weight_packed`` int32 (codes offset to unsigned and packed along the
-row), ``X.weight_scale`` in the model's 16-bit type, ``X.weight_shape`` int64 [out, in] and, on asymmetric grids,
-``X.weight_zero_point`` int32 packed along the column. https://github.com/vllm-project/compressed-tensors
+In the ``pack-quantized`` layout each quantized ``X.weight`` (out, in) becomes ``X.weight_packed`` int32 (codes offset
+to unsigned and packed along the row), ``X.weight_scale`` in the model's 16-bit type, ``X.weight_shape`` int64 [out, in]
+and, on asymmetric grids, ``X.weight_zero_point`` int32 packed along the column. In ``int-quantized`` and
+``float-quantized``, ``X.weight`` stays, as int8 or float8_e4m3fn, beside ``X.weight_scale``. Where the scale of inputs
+is fixed, ``X.input_scale`` (1,) holds it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantwise.core.scheme import Scheme
+from quantwise.core.scheme import Activations, Scheme
 from quantwise.formats.safetensors_folder import (
     ModelFolder,
     copy_side_files,
@@ -24,19 +26,49 @@ from quantwise.formats.safetensors_folder import (
     write_tensors,
 )
 
+# One scale per token while it runs, or one per tensor from calibration: type, strategy, dynamic.
+_INPUTS: dict[Activations, tuple[str, str, bool]] = {
+    "int8-token": ("int", "token", True),
+    "int8-tensor": ("int", "tensor", False),
+    "fp8-token": ("float", "token", True),
+    "fp8-tensor": ("float", "tensor", False),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class IntegerLayer:
-    """``codes`` int8 (out, in), signed; ``scale`` (out, groups) or (1, 1); ``zero`` like ``scale``, or None."""
+    """``codes`` int8 (out, in), signed, or torch.float8_e4m3fn (out, in) for FP8; ``scale`` (out, groups) or (1, 1);
+    ``zero`` like ``scale``, or None. ``input_scale`` (1,) where a scheme fixes the scale of inputs.
+    """
 
     codes: Tensor
     scale: Tensor
     zero: Tensor | None = None
+    input_scale: Tensor | None = None
+
+
+def storage(scheme: Scheme) -> str:
+    """The library's name for how a scheme's weights lie in the file.
+
+    Eight-bit codes whose inputs are rounded too lie there unpacked, because that is where vLLM looks for them; its
+    kernels for four-bit weights and eight-bit inputs read packed ones.
+    """
+    if scheme.kind == "float8":
+        return "float-quantized"
+    return "int-quantized" if scheme.activations and scheme.bits == 8 else "pack-quantized"
 
 
 def pack(layer: IntegerLayer, scheme: Scheme, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The stored tensors of one layer by the last part of their name."""
+    """The stored tensors of one layer by the last part of their name.
+
+    Raises ValueError where the scale of its inputs is missing, or given to a scheme that has no place for it.
+    """
+    if (layer.input_scale is not None) != is_static(scheme):
+        raise ValueError(f"{scheme.name} {'needs' if is_static(scheme) else 'has no'} fixed scale of inputs")
+    inputs = {} if layer.input_scale is None else {"input_scale": layer.input_scale.reshape(1).to(dtype)}
     scale = layer.scale.reshape(1) if scheme.granularity == "tensor" else layer.scale
+    if storage(scheme) != "pack-quantized":
+        return {"weight": layer.codes.contiguous(), "weight_scale": scale.to(dtype).contiguous(), **inputs}
     # Seconds to import, because it loads most of Transformers; GGUF files are written without it.
     from compressed_tensors.compressors import pack_to_int32
 
@@ -50,29 +82,48 @@ def pack(layer: IntegerLayer, scheme: Scheme, dtype: torch.dtype) -> dict[str, T
     return packed
 
 
+def is_static(scheme: Scheme) -> bool:
+    """Whether the scheme fixes the scale of inputs from calibration."""
+    return scheme.activations is not None and not _INPUTS[scheme.activations][2]
+
+
 def quantization_config(scheme: Scheme, ignore: list[str]) -> dict[str, Any]:
     """The ``quantization_config`` of config.json; ``ignore`` names the linear layers that stay in 16 bit."""
     weights = {
         "num_bits": scheme.bits,
-        "type": "int",
+        "type": "float" if scheme.kind == "float8" else "int",
         "symmetric": scheme.symmetric,
         "strategy": scheme.granularity,
         "group_size": scheme.group,
         "dynamic": False,
     }
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+    inputs = _input_activations(scheme.activations) if scheme.activations else None
+    group: dict[str, Any] = {
+        "targets": ["Linear"],
+        "weights": weights,
+        "input_activations": inputs,
+        "output_activations": None,
+    }
+    if inputs is not None or scheme.kind == "float8":
+        # Left to itself, the library guesses that weights whose inputs are rounded lie unpacked.
+        group["format"] = storage(scheme)
     # Transformers builds an asymmetric layer with an unpacked zero point and then refuses the packed one, unless it is
     # told to unpack while it loads (seen with Transformers 5.23 and compressed-tensors 0.19).
     unpack = {} if scheme.symmetric else {"dequantize": True}
     return {
         **unpack,
         "quant_method": "compressed-tensors",
-        "format": "pack-quantized",
+        "format": storage(scheme),
         "quantization_status": "compressed",
         "config_groups": {"group_0": group},
         "ignore": ignore,
         "kv_cache_scheme": None,
     }
+
+
+def _input_activations(kind: Activations) -> dict[str, Any]:
+    number, strategy, dynamic = _INPUTS[kind]
+    return {"num_bits": 8, "type": number, "symmetric": True, "strategy": strategy, "dynamic": dynamic}
 
 
 def write_compressed(

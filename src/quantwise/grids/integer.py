@@ -84,6 +84,11 @@ class IntegerGrid:
         """The numbers that codes stand for."""
         return (codes if zero is None else codes - zero) * scale
 
+    def quantize(self, weight: Tensor, importance: Tensor | None = None) -> tuple[Tensor, Steps]:
+        """Nearest codes, int8 (rows, columns), of the scales that ``fit`` chooses."""
+        steps = self.fit(weight, importance)
+        return self.encode(weight, steps), steps
+
     def encode(self, weight: Tensor, steps: Steps) -> Tensor:
         """Nearest codes of a whole matrix, int8 (rows, columns)."""
         return self.round(weight.float(), *steps.spread()).to(torch.int8)

@@ -62,7 +62,8 @@ def plan_candidate(candidate: Candidate, model: Path | None, workload: Workload)
 def _folder(candidate: Candidate, folder: Path, workload: Workload, *, built: bool) -> Fit:
     shape, entries = read_config(folder), read_folder(folder)
     check_shapes(entries, shape, folder)
-    scheme = parse_recipe(candidate.source).scheme if built else None
+    recipe = parse_recipe(candidate.source) if built else None
+    scheme = recipe.scheme if recipe else None
     weights: int | None
     if scheme is None:
         weights = expanded_bytes(entries, shape)
@@ -71,7 +72,8 @@ def _folder(candidate: Candidate, folder: Path, workload: Workload, *, built: bo
         weights = sixteen_bit_bytes(entries)
     else:
         # "16bit" in llama.cpp is a file in f16.
-        weights = scheme_bytes(entries, parse_scheme("f16") if scheme.name == "16bit" else scheme, shape.tied)
+        scheme = parse_scheme("f16") if scheme.name == "16bit" else scheme
+        weights = scheme_bytes(entries, scheme, shape, importance=recipe is not None and recipe.quantizer == "imatrix")
     overhead = _overhead(candidate, (shape.hidden, shape.intermediate, shape.vocab), workload)
     return fit(candidate.name, weights, _cache(candidate, cache_shape(shape), workload), overhead, workload.limit_bytes)
 
@@ -106,4 +108,5 @@ def _cache(candidate: Candidate, shape: CacheShape, workload: Workload) -> int:
 def artifact_bytes(recipe: str, model: Path) -> int:
     """Bytes of tensor data that a recipe will put on disk for the folder ``model``. Raises InputError as above."""
     shape, entries = read_config(model), read_folder(model)
-    return scheme_bytes(entries, parse_recipe(recipe).scheme, shape.tied)
+    made = parse_recipe(recipe)
+    return scheme_bytes(entries, made.scheme, shape, importance=made.quantizer == "imatrix")

@@ -1,8 +1,16 @@
-"""Bytes of the key-value cache.
+"""Bytes of the key-value cache, keys and values apart. One token leaves, in each layer and for keys and values each,
 
-llama.cpp reserves it at start: every slot's context padded to 256 cells, each cell a row of ``head_dim * kv_heads``
-numbers per layer for K and again for V (src/llama-kv-cache.cpp, src/llama-context.cpp). Others grow it with the text:
-tokens times the same row, exact at full context.
+- a 16-bit cache: ``kv_heads * head_dim * 2`` bytes;
+- a block type of llama.cpp: ``kv_heads * head_dim / block * size``; a block of 32 numbers takes 34 bytes in ``q8_0``,
+  18 in ``q4_0`` and so on (``CACHE_BLOCKS``);
+- ``int8-token``: ``kv_heads * (head_dim + 2)``, the codes and a float16 scale;
+- ``int4-token``: ``kv_heads * (head_dim / 2 + 4)``, the codes, a scale and a minimum;
+- ``int8-channel``, ``int4-channel``: values as per token; keys ``kv_heads * head_dim * (1 + 2 / 32)`` and
+  ``kv_heads * head_dim * (1 / 2 + 4 / 32)``, because 32 tokens share what a channel needs; but the newest 32 to 63
+  tokens stay in 16 bit.
+
+llama.cpp reserves its cache at start: every slot's context padded to 256 cells (src/llama-kv-cache.cpp,
+src/llama-context.cpp). Transformers grows it with the text: exact at full context.
 """
 
 from __future__ import annotations
@@ -10,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from quantwise.core.cache_scheme import TRANSFORMERS_CACHES, IntegerCache, keys_and_values
 from quantwise.core.errors import InputError
 from quantwise.formats.gguf.header import GgufHeader
 from quantwise.models.config import ModelShape
@@ -79,23 +88,48 @@ def row_bytes(cache: str, heads: int, width: int) -> int:
     return heads * width // numbers * size
 
 
+def held_bytes(shape: CacheShape, tokens: int, cache: str = "f16") -> tuple[int, int]:
+    """Bytes of keys and of values that ``tokens`` tokens of one text leave in all layers.
+
+    ``cache`` is a scheme of either runtime, ``K/V`` included. Raises InputError as ``row_bytes`` does.
+    """
+    scheme = TRANSFORMERS_CACHES.get(cache)
+    layers, heads = shape.layers, shape.kv_heads
+    if scheme is None:
+        names = keys_and_values(cache)
+        keys, values = (row_bytes(n, heads, w) for n, w in zip(names, (shape.key_dim, shape.value_dim), strict=True))
+        return layers * tokens * keys, layers * tokens * values
+    old = scheme.rounded(tokens)
+    shared = old // scheme.group * shape.key_dim if scheme.keys == "channel" else old
+    keys = _code_bytes(scheme, old, shape.key_dim) + shared * scheme.scale_bytes
+    values = _code_bytes(scheme, old, shape.value_dim) + old * scheme.scale_bytes
+    fresh = 2 * (tokens - old)
+    return layers * heads * (keys + fresh * shape.key_dim), layers * heads * (values + fresh * shape.value_dim)
+
+
+def token_bytes(shape: CacheShape, cache: str = "f16") -> tuple[float, float]:
+    """Bytes of keys and of values that one more token adds to a long text, in all layers."""
+    far, more = 4096, 256
+    less, longer = held_bytes(shape, far, cache), held_bytes(shape, far + more, cache)
+    return (longer[0] - less[0]) / more, (longer[1] - less[1]) / more
+
+
 def llamacpp_cache_bytes(shape: CacheShape, context: int, concurrency: int, cache: str = "f16") -> int:
     """Bytes that llama.cpp reserves for ``concurrency`` slots of ``context`` tokens each."""
     total = _padded(context * concurrency)
-    cells = concurrency * _padded(total // concurrency)
-    return cells * _token_bytes(shape, cache)
+    return concurrency * sum(held_bytes(shape, _padded(total // concurrency), cache))
 
 
 def cache_bytes(shape: CacheShape, context: int, concurrency: int, cache: str = "f16") -> int:
     """Bytes of ``concurrency`` full contexts where the cache grows token by token."""
-    return context * concurrency * _token_bytes(shape, cache)
+    return concurrency * sum(held_bytes(shape, context, cache))
 
 
 def _padded(tokens: int) -> int:
     return -(-tokens // PADDING) * PADDING
 
 
-def _token_bytes(shape: CacheShape, cache: str) -> int:
-    keys = row_bytes(cache, shape.kv_heads, shape.key_dim)
-    values = row_bytes(cache, shape.kv_heads, shape.value_dim)
-    return shape.layers * (keys + values)
+def _code_bytes(scheme: IntegerCache, tokens: int, width: int) -> int:
+    if width * scheme.bits % 8:
+        raise InputError(f"cache scheme {scheme.name} needs heads of even width, this model has {width}; use f16")
+    return tokens * width * scheme.bits // 8

@@ -20,20 +20,21 @@ def preflight(
     recipes: Sequence[str],
     context: int,
     requests: Mapping[str, int],
-) -> None:
+) -> dict[str, Fit]:
     """Check ``candidates``, of which ``recipes`` are made from ``model``; ``requests`` at a time by runtime.
 
-    Raises InputError where a folder or file is damaged or lacks what a recipe needs, EnvironmentFailure where a
-    baseline does not fit into the memory of this machine: then nothing can be compared here.
+    Returns each candidate's fit on this machine. Raises InputError where a folder or file is damaged or lacks what a
+    recipe needs, EnvironmentFailure where a baseline does not fit into the memory of this machine: then nothing can be
+    compared here.
     """
     if model is not None and any(map(_reads_tokenizer, map(parse_recipe, recipes))):
         _check_tokenizer(model / "tokenizer.json")
+    fits = {}
     for candidate in candidates:
-        if candidate.runtime == "transformers" and candidate.cache != "f16":
-            raise InputError(f"{candidate.name}: transformers has no cache schemes here; leave out ,kv=")
-        able = plan_candidate(candidate, model, Workload(context, requests[candidate.runtime]))
+        fits[candidate.name] = able = plan_candidate(candidate, model, Workload(context, requests[candidate.runtime]))
         if candidate.baseline and able.fits == "no":
             raise no_room(candidate, able)
+    return fits
 
 
 def no_room(candidate: Candidate, able: Fit) -> EnvironmentFailure:

@@ -14,38 +14,34 @@ from pathlib import Path
 from quantwise.core.errors import InputError
 from quantwise.core.scheme import Scheme
 from quantwise.formats.gguf.header import GgufHeader
+from quantwise.formats.gguf.mixes import MixedModel, ggml_types, tensor_bytes
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
 
-# Weights and bytes of one ggml block (ggml/src/ggml-common.h).
-GGML_BLOCKS: Mapping[str, tuple[int, int]] = {
-    "f32": (1, 4),
-    "f16": (1, 2),
-    "bf16": (1, 2),
-    "q8_0": (32, 34),
-    "q4_0": (32, 18),
-}
-
+# A layer's matrices as GGUF calls them (the gguf package's table, for the names that Llama and its like use).
+_GGUF_PARTS = {
+    "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output", "gate_proj": "ffn_gate",
+    "up_proj": "ffn_up", "down_proj": "ffn_down", "w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up",
+    "qkv_proj": "attn_qkv", "query_key_value": "attn_qkv", "gate": "ffn_gate_inp",
+}  # fmt: skip
+_IN_LAYER = re.compile(r"(?:.*\.)?layers\.(\d+)\.(?:.*?experts\.(\d+)\.)?.*?([^.]+)\.weight")
 _LAYER_MATRIX = re.compile(r"(^|\.)layers\.\d+\..*\.weight")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # An int64 pair that compressed-tensors keeps beside every packed matrix.
 _SHAPE_BYTES = 16
 
 
-def scheme_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme, tied: bool) -> int:
+def scheme_bytes(
+    entries: Mapping[str, TensorEntry], scheme: Scheme, shape: ModelShape, *, importance: bool = False
+) -> int:
     """Bytes of tensor data that ``scheme`` will store of a model's tensors (``safetensors_header.read_folder``).
 
     Integer schemes fill the matrices of the decoder's layers; what does not split into their groups, embeddings and
-    norms stay in 16 bit. ggml schemes fill every matrix (embedding and output take q8_0 in a q4_0 file) and keep
-    vectors in 32 bit. ``tied`` models store no output matrix of their own in a GGUF file.
+    norms stay in 16 bit. ggml schemes fill every matrix as llama-quantize does (``formats.gguf.mixes``; ``importance``
+    as there) and keep vectors in 32 bit; a tied output matrix is stored once.
     """
     if scheme.format == "gguf":
-        skipped = ("lm_head.weight",) if tied else ()
-        return sum(
-            _ggml_bytes(entry, scheme.name)
-            for name, entry in entries.items()
-            if name not in skipped and not name.endswith("rotary_emb.inv_freq")
-        )
+        return _gguf_bytes(entries, scheme.name, shape, importance)
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
     return sum(_integer_bytes(entry, scheme) for entry in entries.values())
@@ -94,14 +90,27 @@ def _integer_bytes(entry: TensorEntry, scheme: Scheme) -> int:
     return packed + 2 * scale_rows * scale_columns + zeros + _SHAPE_BYTES
 
 
-def _ggml_bytes(entry: TensorEntry, scheme: str) -> int:
-    count = math.prod(entry.shape)
-    kind = scheme
-    if len(entry.shape) == 1:
-        kind = "f32"
-    elif entry.shape[-1] % GGML_BLOCKS[scheme][0]:
-        kind = "f16"
-    elif scheme == "q4_0" and entry.name.rsplit(".", 2)[-2] in ("embed_tokens", "lm_head"):
-        kind = "q8_0"
-    weights, size = GGML_BLOCKS[kind]
-    return count // weights * size
+def _gguf_bytes(entries: Mapping[str, TensorEntry], mix: str, shape: ModelShape, importance: bool) -> int:
+    stored = {
+        _gguf_name(name): entry.shape
+        for name, entry in entries.items()
+        if not (shape.tied and name == "lm_head.weight") and not name.endswith("rotary_emb.inv_freq")
+    }
+    experts = 1 + max(
+        (int(found[2]) for name in entries if (found := _IN_LAYER.fullmatch(name)) and found[2]), default=-1
+    )
+    model = MixedModel(shape.layers, shape.heads // shape.kv_heads, experts)
+    types = ggml_types(stored, mix, model, importance=importance)
+    return sum(tensor_bytes(stored[name], types[name]) for name in stored)
+
+
+def _gguf_name(name: str) -> str:
+    """The name by which the assignment of types knows a tensor; its own where the assignment treats it as any other."""
+    if name.endswith("embed_tokens.weight"):
+        return "token_embd.weight"
+    if name == "lm_head.weight":
+        return "output.weight"
+    found = _IN_LAYER.fullmatch(name)
+    if found is None or found[3] not in _GGUF_PARTS:
+        return name
+    return f"blk.{found[1]}.{_GGUF_PARTS[found[3]]}{f'_exps{found[2]}' if found[2] else ''}.weight"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from quantwise.core.artifact import Degradation
 from quantwise.core.errors import QuantwiseError
-from quantwise.grids.integer import IntegerGrid
+from quantwise.grids.grid import Grid, S
 from quantwise.quantize.quantizer import Quantized
 
 _DAMPING_GROWTH, _DAMPING_TRIES = 10.0, 6
@@ -87,7 +87,7 @@ class Gptq:
     # q, k and v (gate and up, and every recipe) share their input, hence its factor: the last one is kept.
     _last: tuple[Tensor, Factor] | None = field(default=None, repr=False, compare=False)
 
-    def __call__(self, weight: Tensor, grid: IntegerGrid, seen: Mapping[str, Tensor]) -> Quantized:
+    def __call__(self, weight: Tensor, grid: Grid[S], seen: Mapping[str, Tensor]) -> Quantized[S]:
         """Quantize ``weight`` (out, in) against ``seen["hessian"]``."""
         factor = self._factor(seen["hessian"])
         steps = grid.fit(weight, factor.penalty if self.search else None)
@@ -97,7 +97,7 @@ class Gptq:
         ordered = _compensate(weight.float()[:, factor.order].clone(), grid, scale, zero, factor.upper, self.block)
         codes = torch.empty_like(ordered, dtype=torch.int8)
         codes[:, factor.order] = ordered.to(torch.int8)
-        return Quantized(codes, steps.scale, steps.zero, grid.decode(codes, steps), self._retreats(factor))
+        return Quantized(codes, steps, grid.decode(codes, steps), self._retreats(factor))
 
     def _factor(self, hessian: Tensor) -> Factor:
         if self._last is None or self._last[0] is not hessian:
@@ -125,9 +125,7 @@ class Gptq:
         return tuple(found)
 
 
-def _compensate(
-    weight: Tensor, grid: IntegerGrid, scale: Tensor, zero: Tensor | None, upper: Tensor, block: int
-) -> Tensor:
+def _compensate(weight: Tensor, grid: Grid[S], scale: Tensor, zero: Tensor | None, upper: Tensor, block: int) -> Tensor:
     """Codes (float32, whole) of an already ordered (out, in) matrix, which is overwritten. Algorithm 1 of the paper."""
     codes = torch.empty_like(weight)
     columns = weight.shape[1]

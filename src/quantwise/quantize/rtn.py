@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from quantwise.grids.integer import IntegerGrid
+from quantwise.grids.grid import Grid, S
 from quantwise.quantize.quantizer import Quantized
 
 
 @dataclass(frozen=True, slots=True)
 class RoundToNearest:
-    """The baseline of every comparison between quantizers."""
+    """The baseline of every comparison between quantizers. On ggml's grids it is ggml's own encoder."""
 
     name: str = "rtn"
     needs: frozenset[str] = frozenset()
 
-    def __call__(self, weight: Tensor, grid: IntegerGrid, seen: Mapping[str, Tensor]) -> Quantized:
+    def __call__(self, weight: Tensor, grid: Grid[S], seen: Mapping[str, Tensor]) -> Quantized[S]:
         """Quantize ``weight`` (out, in); ``seen`` is not read."""
-        steps = grid.fit(weight)
-        codes = grid.encode(weight, steps)
-        return Quantized(codes, steps.scale, steps.zero, grid.decode(codes, steps))
+        codes, steps = grid.quantize(weight)
+        return Quantized(codes, steps, grid.decode(codes, steps))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantwise.core.cache_scheme import IntegerCache
 from quantwise.core.runtime import Finish
 
 _LOGITS_AT_ONCE = 1 << 26  # values; bounds what scoring long texts over a large vocabulary holds at once (256 MiB)
@@ -32,12 +33,16 @@ class Row:
 
 
 class CausalModel:
-    """A loaded model with what calling it needs. Shapes: batch B, columns T, vocabulary V."""
+    """A loaded model with what calling it needs. Shapes: batch B, columns T, vocabulary V.
 
-    def __init__(self, model: Any, pad: int, eos: frozenset[int]) -> None:
+    ``cache`` says how keys and values are kept; None is the model's own cache, in its own dtype.
+    """
+
+    def __init__(self, model: Any, pad: int, eos: frozenset[int], cache: IntegerCache | None = None) -> None:
         self.model = model
         self.pad = pad
         self.eos = eos
+        self.cache = cache
         self.cache_bytes = 0
         accepts = inspect.signature(model.forward).parameters
         self._positions = "position_ids" in accepts
@@ -51,7 +56,7 @@ class CausalModel:
         """
         live = list(rows)
         tokens, mask = self._left_padded([row.prompt for row in live])
-        cache, first = None, None
+        cache, first = self._fresh(mask), None
         while live:
             logits, cache = self._forward(tokens, mask, cache, keep=1)
             chosen = logits[:, -1].argmax(-1).tolist()
@@ -104,7 +109,7 @@ class CausalModel:
         for start in range(0, len(order), size):
             keys = order[start : start + size]
             tokens, mask = self._left_padded([list(key) for key in keys])
-            logits, _ = self._forward(tokens, mask, None, keep=max(inputs[key] for key in keys))
+            logits, _ = self._forward(tokens, mask, self._fresh(mask), keep=max(inputs[key] for key in keys))
             for column, key in zip(logits.float(), keys, strict=True):
                 normal = column - column.logsumexp(-1, keepdim=True)
                 for index, count in wanted[key]:
@@ -117,7 +122,7 @@ class CausalModel:
         """After each token but the last: the ``top`` likeliest next tokens and the one that came."""
         out: list[dict[int, float]] = []
         ids, mask = self._left_padded([list(tokens[:-1])])
-        logits, _ = self._forward(ids, mask, None, keep=len(tokens) - 1)
+        logits, _ = self._forward(ids, mask, self._fresh(mask), keep=len(tokens) - 1)
         for scores, came in zip(logits[0], tokens[1:], strict=True):
             normal = scores.float().log_softmax(-1)
             best = normal.topk(min(top, len(normal)))
@@ -132,8 +137,32 @@ class CausalModel:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         return tokens, mask
 
+    def _fresh(self, mask: Tensor) -> Any:
+        """An empty cache for a batch of this mask; None lets the model make its own."""
+        if self.cache is None:
+            return None
+        from quantwise.kv_cache.quantized import QuantizedCache
+
+        return QuantizedCache(self.cache, padding=(mask == 0).sum(1))
+
     def _forward(self, tokens: Tensor, mask: Tensor, cache: Any, keep: int) -> tuple[Tensor, Any]:
-        """Logits [B, keep, V] of the last ``keep`` columns, and the cache. ``tokens`` [B, t] are the mask's last."""
+        """Logits [B, keep, V] of the last ``keep`` columns, and the cache. ``tokens`` [B, t] are the mask's last.
+
+        Where the cache rounds groups of tokens, a long text is cut at their ends, so that every token reads what it
+        would have read had the text come token by token.
+        """
+        total, step = mask.shape[1], getattr(cache, "piece", None)
+        seen = total - tokens.shape[1]
+        ends = [*range(seen - seen % step + step, total, step), total] if step else [total]
+        logits = []
+        for begin, end in zip([seen, *ends[:-1]], ends, strict=True):
+            wanted = max(1, min(end - begin, keep - (total - end)))
+            told, cache = self._call(tokens[:, begin - seen : end - seen], mask[:, :end], cache, wanted)
+            if total - end < keep:
+                logits.append(told)
+        return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0], cache
+
+    def _call(self, tokens: Tensor, mask: Tensor, cache: Any, keep: int) -> tuple[Tensor, Any]:
         extra: dict[str, Any] = {}
         if self._positions:
             extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
@@ -146,5 +175,7 @@ class CausalModel:
 
 def _cache_bytes(cache: Any) -> int:
     """Bytes of the keys and values held, as far as the cache shows its layers."""
+    if hasattr(cache, "bytes"):
+        return int(cache.bytes())
     tensors = [getattr(layer, part, None) for layer in getattr(cache, "layers", ()) for part in ("keys", "values")]
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))

@@ -21,14 +21,14 @@ from pathlib import Path
 import httpx
 
 from quantwise.core.artifact import Artifact
-from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
+from quantwise.core.cache_scheme import keys_and_values, parse_cache
+from quantwise.core.errors import EnvironmentFailure, RuntimeFailure
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import LlamaServer, ask_all, key_header
 from quantwise.runtimes.process import ServerProcess, free_port
 from quantwise.runtimes.prompt import prompt_text
 
-CACHES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _UNQUANTIZED = ("f32", "f16", "bf16")
 _MIB = 1024 * 1024
 # Getting to know a server that is up is no request of the user's, so it has a time limit of its own.
@@ -77,8 +77,7 @@ class LlamaCpp:
     @contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Iterator[LlamaCppSession]:
         """Start a server on the file. Raises InputError for an unknown cache, RuntimeFailure when it cannot load."""
-        if options.cache not in CACHES:
-            raise InputError(f"llamacpp has no cache scheme {options.cache!r}; it has {', '.join(CACHES)}")
+        parse_cache(options.cache, self.name)
         if (reason := self.refuses(artifact)) is not None:
             raise RuntimeFailure(reason)
         port, key = free_port(), secrets.token_hex(16)
@@ -100,8 +99,10 @@ class LlamaCpp:
         head = [self.server_binary] if self.server_binary else [sys.executable, "-P", "-m", _HOST]
         flags = ["--model", str(Path(model).resolve()), "--host", "127.0.0.1", "--port", str(port), "--no-webui"]
         flags += ["--parallel", str(options.parallel), "--ctx-size", str(options.context * options.parallel)]
-        flags += ["--cache-type-k", options.cache, "--cache-type-v", options.cache]
-        flags += ["--flash-attn", "auto" if options.cache in _UNQUANTIZED else "on"]
+        keys, values = keys_and_values(parse_cache(options.cache, self.name))
+        flags += ["--cache-type-k", keys, "--cache-type-v", values]
+        # Without flash attention values are kept transposed, and blocks of a row cannot be.
+        flags += ["--flash-attn", "auto" if values in _UNQUANTIZED else "on"]
         flags += ["--fit", "off", "--cache-ram", "0", "--log-verbosity", "4"]
         if options.threads is not None:
             flags += ["--threads", str(options.threads)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quantwise.core.artifact import Artifact
+from quantwise.core.cache_scheme import TRANSFORMERS_CACHES, parse_cache
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions, Session
 from quantwise.runtimes.prompt import align, prompt_text
@@ -50,10 +51,7 @@ class Transformers:
 
     def open(self, artifact: Artifact, options: RuntimeOptions) -> AbstractContextManager[Session]:
         """Load the folder. Raises InputError for a cache scheme it lacks, RuntimeFailure when it cannot load."""
-        if options.cache != "f16":
-            raise InputError(
-                f"transformers has no cache scheme {options.cache!r} here; it has f16 (the model's own dtype)"
-            )
+        parse_cache(options.cache, self.name)
         if (reason := self.refuses(artifact)) is not None:
             raise RuntimeFailure(reason)
         if self.own_process:
@@ -88,7 +86,13 @@ class TransformersSession:
         self._options = options
         self._weights_bytes = _weights_bytes(model)
         eos = _eos_ids(model, self._tokenizer)
-        self._model = CausalModel(model, pad=_first(self._tokenizer.pad_token_id, *sorted(eos), 0), eos=eos)
+        cache = TRANSFORMERS_CACHES[parse_cache(options.cache, "transformers")]
+        if cache is not None:
+            from quantwise.kv_cache.quantized import check_model
+
+            check_model(model.config, cache)
+        pad = _first(self._tokenizer.pad_token_id, *sorted(eos), 0)
+        self._model = CausalModel(model, pad=pad, eos=eos, cache=cache)
         self._adds_tokens = self._ids("a", False) != self._ids("a", True)
         self._opening = _first(*self._ids("", False)[:1], self._tokenizer.eos_token_id)
         with _without_bars():

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from quantwise.core.artifact import Degradation
 from quantwise.core.errors import InputError
+from quantwise.formats.gguf.mixes import GGML_BLOCKS, MixedModel, ggml_types
+from quantwise.formats.safetensors_header import TensorEntry
 
-Array = npt.NDArray[np.float32]
-# Weights of one q8_0 or q4_0 block.
-BLOCK = 32
+Rows = npt.NDArray[Any]
+# Columns that split into every block.
+FITS_ALL = 256
 
 
 def require_llama(config: dict[str, Any]) -> None:
@@ -56,13 +58,52 @@ class TensorNames:
         return mapped
 
 
-def arrange(name: str, tensor: Tensor, config: dict[str, Any]) -> Array:
-    """float32 values in the order llama.cpp wants.
+def placed(entries: Mapping[str, TensorEntry], config: dict[str, Any]) -> dict[str, str]:
+    """The GGUF name of every tensor that the file will hold, by its name in the folder."""
+    names = TensorNames(config)
+    found = {name: names.gguf_name(name) for name in entries}
+    tied = config.get("tie_word_embeddings")
+    return {name: to for name, to in found.items() if to is not None and not (tied and name == "lm_head.weight")}
+
+
+def types_in(
+    entries: Mapping[str, TensorEntry], config: dict[str, Any], mix: str, *, importance: bool = False
+) -> dict[str, str]:
+    """The ggml type that llama-quantize gives every tensor of a folder, by its name in the folder."""
+    to = placed(entries, config)
+    types = ggml_types({to[n]: entries[n].shape for n in to}, mix, _mixed_model(config), importance=importance)
+    return {name: types[target] for name, target in to.items()}
+
+
+def retreats(
+    entries: Mapping[str, TensorEntry], config: dict[str, Any], mix: str, types: Mapping[str, str]
+) -> tuple[Degradation, ...]:
+    """Matrices that took another of ``types`` than the mix wants, because their rows do not split into its blocks."""
+    to = placed(entries, config)
+    wide = {to[name]: (*entries[name].shape[:-1], FITS_ALL) for name in to if len(entries[name].shape) > 1}
+    wanted = ggml_types(wide, mix, _mixed_model(config))
+    found = []
+    for name, target in to.items():
+        block = GGML_BLOCKS[wanted.get(target, "f32")][0]
+        columns = entries[name].shape[-1]
+        if columns % block and types[name] != wanted[target]:
+            what = f"rows of {columns} are no multiple of {block}: {types[name]} in place of {wanted[target]}"
+            found.append(Degradation(target, what))
+    return tuple(found)
+
+
+def _mixed_model(config: dict[str, Any]) -> MixedModel:
+    heads = int(config["num_attention_heads"])
+    per_kv = heads // int(config.get("num_key_value_heads") or heads)
+    return MixedModel(int(config["num_hidden_layers"]), per_kv, int(config.get("num_local_experts") or 0))
+
+
+def arrange(name: str, values: Rows, config: dict[str, Any]) -> Rows:
+    """Rows, (rows, anything), in the order llama.cpp wants: of values, or of the bytes that rows were encoded to.
 
     Hugging Face rotates dimension i of a head with i + head_dim / 2, llama.cpp rotates neighbours: the rows of q and k,
     (heads, 2, head_dim / 2) there, are (heads, head_dim / 2, 2) here.
     """
-    values: Array = tensor.float().numpy()
     heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
     for part, key in heads.items():
         if f".{part}." in name:
@@ -70,20 +111,3 @@ def arrange(name: str, tensor: Tensor, config: dict[str, Any]) -> Array:
             split = values.reshape(count, 2, values.shape[0] // count // 2, *values.shape[1:])
             return np.ascontiguousarray(split.swapaxes(1, 2).reshape(values.shape))
     return values
-
-
-def ggml_type(name: str, shape: tuple[int, ...], wanted: str, sixteen: str) -> tuple[str, Degradation | None]:
-    """The ggml type of a GGUF tensor in a file of type ``wanted``, and the retreat if it is another one.
-
-    Vectors stay f32. Embedding and output matrix are read for every token and few in a 4-bit file's bytes: they take
-    q8_0 there, as llama-quantize gives them more bits (q6_k) too. Rows that do not split into blocks take ``sixteen``.
-    """
-    if len(shape) == 1:
-        return "f32", None
-    if wanted in ("f16", "bf16"):
-        return wanted, None
-    if shape[-1] % BLOCK:
-        return sixteen, Degradation(name, f"rows of {shape[-1]} are no multiple of {BLOCK}: left in {sixteen}")
-    if wanted == "q4_0" and name in ("token_embd.weight", "output.weight"):
-        return "q8_0", Degradation(name, "embedding and output matrix take q8_0 in a q4_0 file")
-    return wanted, None

@@ -1,0 +1,97 @@
+"""How far an artifact's next-token distributions lie from those of its 16-bit model on texts that neither has seen.
+
+Both are run by Transformers in float32, whatever the runtime they are made for: only the stored numbers differ. The
+divergence is exact, over the whole vocabulary, unlike that of ``screen``, which a server may have truncated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from quantwise.core.artifact import Artifact
+from quantwise.core.errors import InputError
+from quantwise.formats.safetensors_folder import ModelFolder
+
+# Longer texts are cut: logits of one text are (tokens, vocabulary) in float32.
+LONGEST = 512
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Texts as tokens (1, positions), and the 16-bit log-probabilities of each: float32 (positions, vocabulary)."""
+
+    ids: tuple[Tensor, ...]
+    reference: tuple[Tensor, ...]
+
+    @property
+    def positions(self) -> NDArray[np.float64]:
+        """Predicted positions of each text."""
+        return np.array([ids.shape[1] for ids in self.ids], dtype=np.float64)
+
+
+def held_out(model: Path, texts: Sequence[str]) -> HeldOut:
+    """Run the 16-bit model over ``texts``. Raises InputError where none has a token, or the model cannot be loaded."""
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    context = int(ModelFolder(model).config.get("max_position_embeddings", LONGEST))
+    encoded = [tokenizer.encode(text).ids[: min(LONGEST, context)] for text in texts]
+    ids = tuple(torch.tensor([tokens]) for tokens in encoded if tokens)
+    if not ids:
+        raise InputError("there is no held-out text to measure on; give at least one")
+    # Rounded to 16 bit first: that is what artifacts are compared with.
+    live = _loaded(model, ModelFolder(model).sixteen_bit).float()
+    return HeldOut(ids, tuple(_log_probabilities(live, tokens) for tokens in ids))
+
+
+def divergences(data: HeldOut, artifact: Artifact) -> NDArray[np.float64]:
+    """KL of the artifact from the 16-bit model in nats, summed over the positions of each text.
+
+    Raises InputError where Transformers cannot load the artifact.
+    """
+    place = Path(artifact.location)
+    # compressed-tensors draws bars of its own, when it loads and when it first computes; nothing turns them off.
+    with contextlib.redirect_stderr(io.StringIO()):
+        if artifact.format == "gguf":
+            file = place if place.is_file() else next(place.glob("*.gguf"))
+            live = _loaded(file.parent, torch.float32, gguf_file=file.name)
+        else:
+            live = _loaded(place, torch.float32)
+        return divergences_of(data, live)
+
+
+def divergences_of(data: HeldOut, live: nn.Module) -> NDArray[np.float64]:
+    """The same for a model in memory."""
+    sums = []
+    for ids, p in zip(data.ids, data.reference, strict=True):
+        q = _log_probabilities(live, ids)
+        sums.append(float((p.exp() * (p - q)).sum(dtype=torch.float64)))
+    return np.array(sums)
+
+
+@torch.no_grad()
+def _log_probabilities(live: nn.Module, ids: Tensor) -> Tensor:
+    logits: Tensor = live(input_ids=ids, use_cache=False).logits[0]
+    return logits.float().log_softmax(-1)
+
+
+def _loaded(place: Path, dtype: torch.dtype, **more: Any) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        live: nn.Module = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=True, **more)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise InputError(f"Transformers cannot load {place}: {str(error).splitlines()[0]}") from error
+    return live.eval()

@@ -1,0 +1,116 @@
+"""What each type would cost each tensor in divergence: one real measurement a tensor, carried over to its other types.
+
+Near the 16-bit model the divergence is quadratic in a layer's output error, so for one tensor the ratio of the two is
+about the same for every type, while it differs between tensors by two orders of magnitude. The output error
+tr(E H E^T) of a rounding error E is cheap where the Hessian H of the inputs is at hand; its ratio to the divergence
+is measured once, with the tensor in one type (``probe``) and all else in 16 bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from quantwise.build.allocate import Choices, Option, allocate
+from quantwise.build.watch import Watch
+from quantwise.core.errors import InputError
+
+# Of the types tried, the one whose divergence is measured: large enough to stand above float32's rounding, small
+# enough to be quadratic.
+PROBE = "q3_k"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """One tensor in one type: its ``bytes``, and its ``error`` as ``output_error`` gives it."""
+
+    bytes: int
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One tensor by its full parameter name, and the ``values`` (out, in) that it has in one ``kind``."""
+
+    tensor: str
+    kind: str
+    values: Tensor
+
+
+def output_error(weight: Tensor, rounded: Tensor, hessian: Tensor, tokens: int) -> float:
+    """Mean squared error of a layer's output, summed over its channels: tr(E H E^T) / tokens.
+
+    ``weight`` and ``rounded`` are (out, in), ``hessian`` is the (in, in) sum of x x^T over ``tokens``.
+    """
+    error = (rounded - weight).double()
+    return float(((error @ hessian.double()) * error).sum()) / tokens
+
+
+def sensitivities(
+    watched: Watch,
+    roundings: Mapping[str, Mapping[str, Rounding]],
+    probes: Iterable[Probe],
+    report: Callable[[int, int], None] | None = None,
+) -> Choices:
+    """For each tensor and type, bytes and the divergence expected of it alone, ready for ``allocate``.
+
+    ``roundings`` are by full parameter name and type; each tensor has one probe in one of its types, read one at a
+    time. ``report`` is told (probes measured, in all). Raises InputError where a tensor has no probe or its divergence
+    is no number.
+    """
+    factors: dict[str, float] = {}
+    for done, probe in enumerate(probes):
+        error = roundings[probe.tensor][probe.kind].error
+        found = watched.divergence({probe.tensor: probe.values})
+        # A tensor that no text reaches costs nothing in any type.
+        factors[probe.tensor] = max(found, 0.0) / error if error > 0 else 0.0
+        if report:
+            report(done + 1, len(roundings))
+    if missing := sorted(roundings.keys() - factors.keys()):
+        raise InputError(f"no divergence was measured for {missing[0]}; probe every tensor that has a choice")
+    return {
+        tensor: {kind: Option(r.bytes, factors[tensor] * r.error) for kind, r in kinds.items()}
+        for tensor, kinds in roundings.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """A choice of types: ``expected`` is the sum of its single divergences, ``measured`` that of all together."""
+
+    kinds: Mapping[str, str]
+    bytes: int
+    expected: float
+    measured: float
+
+
+def choose(
+    watched: Watch,
+    choices: Choices,
+    budget: int,
+    values: Callable[[str, str], Tensor],
+    fixed: Iterable[Mapping[str, str]] = (),
+) -> Mix:
+    """The best mix within ``budget`` bytes, measured as a whole, because single divergences do not add up.
+
+    ``values`` gives a tensor's values in a type. The mixes of ``fixed`` (such as that of ``q4_k_m``) that hold to the
+    budget and to ``choices`` are measured too; the least measured divergence wins. Raises InputError where the budget
+    is too small.
+    """
+    candidates = [allocate(choices, budget)]
+    for kinds in fixed:
+        known = kinds.keys() == choices.keys() and all(kind in choices[tensor] for tensor, kind in kinds.items())
+        if known and _bytes(choices, kinds) <= budget:
+            candidates.append(dict(kinds))
+    mixes = []
+    for kinds in candidates:
+        measured = watched.divergence({tensor: values(tensor, kind) for tensor, kind in kinds.items()})
+        expected = sum(choices[tensor][kind].loss for tensor, kind in kinds.items())
+        mixes.append(Mix(kinds, _bytes(choices, kinds), expected, measured))
+    return min(mixes, key=lambda mix: (mix.measured, mix.bytes))
+
+
+def _bytes(choices: Choices, kinds: Mapping[str, str]) -> int:
+    return sum(choices[tensor][kind].bytes for tensor, kind in kinds.items())

@@ -1,0 +1,154 @@
+"""What is finished of a walk that was killed: packed blocks of every recipe, and the hidden states before the next one.
+
+``OUT/.walk-<key>/`` belongs to one walk at a time, which holds a lock on it; the key hashes model and calibration. A
+file is complete as soon as it has its name. Everything is removed when the walk ends, well or with a refusal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from quantwise.build.artifact_folder import BUILDER
+from quantwise.core.errors import InputError
+from quantwise.formats.safetensors_header import TensorEntry, read_header
+from quantwise.formats.safetensors_stream import write_stream
+
+# What nobody came back for goes when another walk passes by.
+_FORGOTTEN_SECONDS = 7 * 24 * 3600
+
+
+@dataclass(slots=True)
+class Unfinished:
+    """The kept parts of one walk in ``folder``, which this process has locked."""
+
+    folder: Path
+    _lock: int = field(default=-1, repr=False)
+
+    @classmethod
+    def take(cls, out: Path, *parts: str) -> Unfinished:
+        """The folder of the walk that ``parts`` describe, with what a killed process left there.
+
+        Where a living process works at the same, it is another, empty folder. Raises OSError where the disk refuses.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        key = hashlib.blake2b("\n".join((str(BUILDER), *parts)).encode(), digest_size=8).hexdigest()
+        _forget(out)
+        for number in range(1 << 16):
+            folder = out / (f".walk-{key}" if not number else f".walk-{key}-{number}")
+            folder.mkdir(exist_ok=True)
+            if (lock := _locked(folder)) is not None:
+                for half in folder.rglob("*.half"):
+                    half.unlink()
+                return cls(folder, lock)
+        raise OSError("too many walks at once")
+
+    def keep_block(self, recipe: str, index: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """A block of a recipe's artifact is finished: ``tensors`` as they will be stored, and what to know of them."""
+        folder = self.folder / recipe
+        folder.mkdir(exist_ok=True)
+        _write(folder / _name(index), dict(tensors), {"facts": json.dumps(facts, sort_keys=True)})
+
+    def has_block(self, recipe: str, index: int) -> bool:
+        """Whether a block of a recipe is finished."""
+        return (self.folder / recipe / _name(index)).exists()
+
+    def facts(self, recipe: str, index: int) -> dict[str, Any]:
+        """What was kept with a block."""
+        try:
+            with safe_open(self.folder / recipe / _name(index), framework="pt") as stream:
+                facts: dict[str, Any] = json.loads(stream.metadata()["facts"])
+                return facts
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise InputError(f"{self.folder} is damaged ({error}); remove it and build again") from error
+
+    def tensors(self, recipe: str, blocks: int) -> dict[str, TensorEntry]:
+        """Where the stored tensors of a recipe's finished blocks lie."""
+        found: dict[str, TensorEntry] = {}
+        for index in range(blocks):
+            found |= read_header(self.folder / recipe / _name(index))
+        return found
+
+    def keep_hidden(self, stream: str, index: int, hidden: Sequence[Tensor]) -> None:
+        """The hidden states before block ``index``; those before earlier ones go."""
+        name = f"hidden-{stream}-{_name(index)}"
+        half = (self.folder / name).with_suffix(".half")
+        shapes = {str(i): ("F32", tuple(batch.shape)) for i, batch in enumerate(hidden)}
+        # One by one: the library would copy all of them first.
+        write_stream(half, shapes, lambda number: hidden[int(number)])
+        _complete(half, self.folder / name)
+        for old in self.folder.glob(f"hidden-{stream}-*.safetensors"):
+            if old.name != name:
+                old.unlink()
+
+    def hidden(self, stream: str) -> tuple[int, list[Tensor]] | None:
+        """The block before which the stream stood, and its hidden states there; None where nothing was kept."""
+        for file in sorted(self.folder.glob(f"hidden-{stream}-*.safetensors"), reverse=True):
+            batches = load_file(file)
+            return int(file.stem.rpartition("-")[2]), [batches[str(i)] for i in range(len(batches))]
+        return None
+
+    def forget(self) -> None:
+        """Remove everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave everything for the same walk another time."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _name(index: int) -> str:
+    return f"block-{index:05d}.safetensors"
+
+
+def _write(file: Path, tensors: dict[str, Tensor], facts: dict[str, str]) -> None:
+    half = file.with_suffix(".half")
+    try:
+        save_file(tensors, half, metadata=facts)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    _complete(half, file)
+
+
+def _complete(half: Path, file: Path) -> None:
+    with half.open("rb") as stream:
+        os.fsync(stream.fileno())
+    half.rename(file)
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle that holds the folder's lock until it is closed or the process dies; None where another holds it."""
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The owner before us may have removed the folder between our opening and its unlocking.
+        if os.fstat(handle).st_nlink:
+            return handle
+    except OSError:
+        pass
+    os.close(handle)
+    return None
+
+
+def _forget(out: Path) -> None:
+    for folder in out.glob(".walk-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS and (lock := _locked(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)

@@ -1,0 +1,50 @@
+"""Divergence of artifacts from their model: nothing for 16 bit, little for 8, and that of a slow obvious version."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantwise.build.held_out import divergences, held_out
+from quantwise.build.walk import build
+from quantwise.core.errors import InputError
+from quantwise.core.recipe import parse_recipe
+from quantwise.models import reference
+from quantwise.tasks.prose import held_out_text
+
+
+def test_what_is_stored_decides(tmp_path: Path) -> None:
+    data = held_out(reference.path(), held_out_text("screen", 3))
+    recipes = ["16bit", "f16", "q8_0", "rtn:int8-channel", "rtn:int4-g64"]
+    made = build(reference.path(), [parse_recipe(text) for text in recipes], [], tmp_path)
+    kl = {name: divergences(data, artifact) / data.positions for name, artifact in zip(recipes, made, strict=True)}
+    assert all(values.shape == (3,) for values in kl.values())
+    assert np.abs(kl["16bit"]).max() < 1e-6
+    assert np.abs(kl["f16"]).max() < 1e-5
+    assert kl["q8_0"].max() < kl["rtn:int4-g64"].min()
+    assert kl["rtn:int8-channel"].max() < kl["rtn:int4-g64"].min()
+
+
+def test_against_the_definition_position_by_position(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    data = held_out(reference.path(), ["The old farmer walked to the river."])
+    made = build(reference.path(), [parse_recipe("rtn:int4-g64")], [], tmp_path)[0]
+    live = AutoModelForCausalLM.from_pretrained(made.location, dtype=torch.float32).eval()
+    with torch.no_grad():
+        q = live(input_ids=data.ids[0]).logits[0].double().log_softmax(-1).tolist()
+    p = data.reference[0].double().tolist()
+    slow = sum(
+        math.exp(a) * (a - b) for ours, theirs in zip(p, q, strict=True) for a, b in zip(ours, theirs, strict=True)
+    )
+    assert data.positions.tolist() == [data.ids[0].shape[1]] == [len(p)]
+    assert divergences(data, made).tolist() == pytest.approx([slow], rel=1e-4)
+
+
+def test_no_text_is_refused() -> None:
+    with pytest.raises(InputError, match="no held-out text"):
+        held_out(reference.path(), [""])

@@ -1,0 +1,116 @@
+"""A walk killed at any moment goes on where it was, and ends in the same bytes."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_models import TEXTS, write_tiny
+
+from quantwise.build.unfinished import Unfinished
+from quantwise.build.walk import build
+from quantwise.core.errors import InputError
+from quantwise.core.recipe import parse_recipe
+
+RECIPES = ["gptq:int4-g64", "gptq+propagate:int4-g64", "awq+rtn:int4-g64"]
+BLOCKS = 5
+# Tells each step, and waits a little, so that a kill meets every part of a block.
+WALKER = """
+import sys, time
+from pathlib import Path
+from quantwise.build.walk import build
+from quantwise.core.recipe import parse_recipe
+from tiny_models import TEXTS
+def tell(what, done, total):
+    print(what, done, flush=True)
+build(Path(sys.argv[1]), [parse_recipe(r) for r in sys.argv[3:]], TEXTS, Path(sys.argv[2]), progress=tell)
+"""
+
+
+def walker(model: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WALKER, str(model), str(out), *RECIPES],
+        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent,
+    )  # fmt: skip
+
+
+def kill_in_block(model: Path, out: Path, block: int, delay: float, nth: int = 1) -> None:
+    """SIGKILL ``delay`` seconds after the ``nth`` pass has begun ``block``."""
+    process = walker(model, out)
+    assert process.stdout is not None
+    for line in process.stdout:
+        nth -= line.startswith(f"quantize blocks {block}")
+        if not nth:
+            break
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    model = tmp_path_factory.mktemp("model")
+    write_tiny(model, "llama", num_hidden_layers=BLOCKS)
+    made = build(model, [parse_recipe(r) for r in RECIPES], TEXTS, tmp_path_factory.mktemp("out"))
+    return model, {str(a.recipe): a.hash for a in made}
+
+
+@pytest.mark.parametrize(("block", "nth"), [pytest.param(3, 1, marks=pytest.mark.long), (2, 2)])
+def test_a_killed_walk_goes_on_and_gives_the_same_bytes(
+    whole: tuple[Path, dict[str, str]], tmp_path: Path, block: int, nth: int
+) -> None:
+    model, hashes = whole
+    kill_in_block(model, tmp_path, block, random.Random(block).uniform(0, 0.1), nth)
+    left = list(tmp_path.glob(".walk-*"))
+    assert len(left) == 1
+    assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    steps: list[tuple[str, int]] = []
+    made = build(
+        model, [parse_recipe(r) for r in RECIPES], TEXTS, tmp_path,
+        progress=lambda what, done, _: steps.append((what, done)),
+    )  # fmt: skip
+    begun = [done for what, done in steps if what == "quantize blocks"]
+    passes = [begun[: begun.index(BLOCKS) + 1], begun[begun.index(BLOCKS) + 1 :]]
+    # What was begun when the kill came may have been finished; no earlier block is done again.
+    assert passes[nth - 1][0] >= block
+    assert {str(a.recipe): a.hash for a in made} == hashes
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.long
+def test_killed_again_and_again(whole: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    model, hashes = whole
+    chance = random.Random(1)
+    for block in range(BLOCKS):
+        for nth in (1, 2):
+            kill_in_block(model, tmp_path, block, chance.uniform(0, 0.2), nth)
+    made = build(model, [parse_recipe(r) for r in RECIPES], TEXTS, tmp_path)
+    assert {str(a.recipe): a.hash for a in made} == hashes
+
+
+@pytest.mark.long
+def test_other_recipes_find_the_blocks_they_share(whole: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    model, hashes = whole
+    kill_in_block(model, tmp_path, 3, 0.0)
+    made = build(model, [parse_recipe(r) for r in ("gptq:int4-channel", RECIPES[0])], TEXTS, tmp_path)
+    assert made[1].hash == hashes[RECIPES[0]]
+    alone = build(model, [parse_recipe("gptq:int4-channel")], TEXTS, tmp_path / "alone")
+    assert made[0].hash == alone[0].hash
+
+
+def test_a_refusal_leaves_nothing_and_two_walks_do_not_meet(tmp_path: Path) -> None:
+    one = Unfinished.take(tmp_path, "model")
+    other = Unfinished.take(tmp_path, "model")
+    assert one.folder != other.folder
+    one.leave()
+    assert Unfinished.take(tmp_path, "model").folder == one.folder
+    other.forget()
+    assert not other.folder.exists()
+    write_tiny(tmp_path, "llama")
+    with pytest.raises(InputError, match="calibration"):
+        build(tmp_path, [parse_recipe("gptq:int4-g64")], [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
