@@ -73,3 +73,15 @@ def test_bits_count_scales_and_zero_points(name: str, bits: float) -> None:
 def test_rows_that_do_not_split_are_known() -> None:
     assert not parse_scheme("int4-g64").divides(172)
     assert parse_scheme("int4-channel").divides(172)
+
+
+@pytest.mark.parametrize(
+    "text", ["gptq:int4-g64", "imatrix:q4_0", "awq+rtn:int4-g64", "w8a8-static", "fp8-static", "auto:4bpw"]
+)
+def test_recipes_that_read_calibration_texts(text: str) -> None:
+    assert parse_recipe(text).reads_data
+
+
+@pytest.mark.parametrize("text", ["16bit", "f16", "q4_k_m", "rtn:int4-g64", "w8a8", "fp8", "nf4-dq", "llm-int8"])
+def test_recipes_that_see_weights_alone(text: str) -> None:
+    assert not parse_recipe(text).reads_data
