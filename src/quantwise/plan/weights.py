@@ -13,18 +13,13 @@ from pathlib import Path
 
 from quantwise.core.errors import InputError
 from quantwise.core.scheme import Scheme
+from quantwise.formats.gguf.architectures import USUAL, architecture_of_class
 from quantwise.formats.gguf.header import GgufHeader
+from quantwise.formats.gguf.layout import expert_count, targets
 from quantwise.formats.gguf.mixes import MixedModel, ggml_types, tensor_bytes
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
 
-# A layer's matrices as GGUF calls them (the gguf package's table, for the names that Llama and its like use).
-_GGUF_PARTS = {
-    "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output", "gate_proj": "ffn_gate",
-    "up_proj": "ffn_up", "down_proj": "ffn_down", "w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up",
-    "qkv_proj": "attn_qkv", "query_key_value": "attn_qkv", "gate": "ffn_gate_inp",
-}  # fmt: skip
-_IN_LAYER = re.compile(r"(?:.*\.)?layers\.(\d+)\.(?:.*?experts\.(\d+)\.)?.*?([^.]+)\.weight")
 _LAYER_MATRIX = re.compile(r"(^|\.)layers\.\d+\..*\.weight")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # An int64 pair that compressed-tensors keeps beside every packed matrix.
@@ -91,26 +86,11 @@ def _integer_bytes(entry: TensorEntry, scheme: Scheme) -> int:
 
 
 def _gguf_bytes(entries: Mapping[str, TensorEntry], mix: str, shape: ModelShape, importance: bool) -> int:
-    stored = {
-        _gguf_name(name): entry.shape
-        for name, entry in entries.items()
-        if not (shape.tied and name == "lm_head.weight") and not name.endswith("rotary_emb.inv_freq")
-    }
-    experts = 1 + max(
-        (int(found[2]) for name in entries if (found := _IN_LAYER.fullmatch(name)) and found[2]), default=-1
-    )
-    model = MixedModel(shape.layers, shape.heads // shape.kv_heads, experts)
-    types = ggml_types(stored, mix, model, importance=importance)
-    return sum(tensor_bytes(stored[name], types[name]) for name in stored)
-
-
-def _gguf_name(name: str) -> str:
-    """The name by which the assignment of types knows a tensor; its own where the assignment treats it as any other."""
-    if name.endswith("embed_tokens.weight"):
-        return "token_embd.weight"
-    if name == "lm_head.weight":
-        return "output.weight"
-    found = _IN_LAYER.fullmatch(name)
-    if found is None or found[3] not in _GGUF_PARTS:
-        return name
-    return f"blk.{found[1]}.{_GGUF_PARTS[found[3]]}{f'_exps{found[2]}' if found[2] else ''}.weight"
+    architecture = architecture_of_class(shape.architecture)
+    known = architecture or USUAL
+    tied = shape.tied or known.output == "tied"
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    made = targets(shapes, known, tied=tied, strict=False)
+    model = MixedModel(shape.layers, shape.heads // shape.kv_heads, expert_count(made), known.name)
+    types = ggml_types({target.name: target.shape for target in made}, mix, model, importance=importance)
+    return 4 * shape.rope_factors + sum(tensor_bytes(target.shape, types[target.name]) for target in made)
