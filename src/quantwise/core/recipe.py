@@ -67,6 +67,12 @@ class Recipe:
                 raise InputError(f"{transform} does not help {self.scheme.name!r}; leave it out")
 
     @property
+    def reads_data(self) -> bool:
+        """Whether calibration texts change what is made: all but rounding alone, unless it fixes scales of inputs."""
+        fixes_inputs = self.scheme.activations in ("int8-tensor", "fp8-tensor")
+        return self.quantizer not in (None, "rtn") or bool(self.transforms or self.options) or fixes_inputs
+
+    @property
     def name(self) -> str:
         """The recipe as a person writes it; ``parse_recipe`` reads it back."""
         if self.quantizer is None:
