@@ -16,6 +16,9 @@ from quantwise.core.loads import homes
 from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import RuntimeOptions
 from quantwise.core.scheme import FIXED_SCHEMES
+from quantwise.formats.gguf.header import read_gguf_header
+from quantwise.formats.safetensors_header import read_folder
+from quantwise.plan.candidate_fit import Workload, artifact_bytes, plan_candidate
 from quantwise.propose import parse
 from quantwise.runtimes import runtime_named
 
@@ -144,6 +147,36 @@ def test_every_recipe(model: Path, every: dict[str, Artifact]) -> None:
     for recipe, artifact in every.items():
         candidate = parse(recipe)
         check(model, recipe, artifact, candidate.runtime)
+        planned_as_it_is(model, recipe, artifact)
+
+
+def planned_as_it_is(model: Path, recipe: str, artifact: Artifact) -> None:
+    """Bytes on disk and in memory are planned to the byte before the artifact is there, and from its headers after."""
+    path = Path(artifact.location)
+    found = read_gguf_header(path).tensors if artifact.format == "gguf" else read_folder(path).values()
+    stored = sum(tensor.bytes for tensor in found)
+    # Only the digits of one number per matrix are unknown beforehand: the mean of the scales.
+    give = 14 * 3 if "nf4-dq" in recipe else 0
+    assert abs(artifact_bytes(recipe, model) - stored) <= give, recipe
+    of_recipe, of_file = (
+        plan_candidate(candidate, model, Workload(64)).weights_bytes
+        for candidate in (parse(recipe), parse(artifact.location))
+    )
+    assert of_recipe is not None
+    assert of_file is not None
+    assert abs(of_recipe - of_file) <= give, recipe
+    if artifact.format != "gguf":
+        with runtime_named("transformers").open(artifact, OPTIONS) as session:
+            held = session.footprint().weights_bytes
+        # It keeps a table for rotary embeddings too.
+        assert held == pytest.approx(of_file, abs=2048), recipe
+
+
+@pytest.mark.parametrize("recipe", QUICK)
+def test_the_plan_is_what_is_stored_and_held(model: Path, quick: dict[str, Artifact], recipe: str) -> None:
+    if recipe in ("nf4-dq", "llm-int8"):
+        pytest.importorskip("bitsandbytes")
+    planned_as_it_is(model, recipe, quick[recipe])
 
 
 def test_every_scheme_is_on_the_list() -> None:

@@ -76,19 +76,26 @@ def read_config(folder: Path) -> ModelShape:
     return _shape(config, path)
 
 
+def quantization_settings(folder: Path) -> dict[str, Any]:
+    """The ``quantization_config`` of a folder's config.json; empty where it has none (``read_config`` says why)."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+    if settings is None:
+        return {}
+    return settings if isinstance(settings, dict) else {"quant_method": settings}
+
+
 def folder_format(folder: Path) -> FormatName:
     """How the weights of a model folder are stored, by its config.json; ``safetensors`` where that says nothing.
 
     Raises InputError for a quantization that no runtime here reads.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        settings = config.get("quantization_config")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return "safetensors"  # ``read_config`` says what is wrong with it
-    if settings is None:
+    settings = quantization_settings(folder)
+    if not settings:
         return "safetensors"
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    method = settings.get("quant_method")
     form = _FORMATS.get(str(method).lower())
     if form is None:
         raise InputError(

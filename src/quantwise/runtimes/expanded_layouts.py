@@ -7,7 +7,6 @@ artifact, not its speed. The layouts: ``formats/gptq_layout.py`` and ``formats/a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,9 +100,3 @@ def _awq(parts: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Tensor:
 
 def _in_order(codes: Tensor) -> Tensor:
     return codes.reshape(*codes.shape[:-1], -1, len(_AWQ_PLACES))[..., list(_AWQ_PLACES)].reshape(codes.shape)
-
-
-def settings_of(folder: Path) -> dict[str, Any]:
-    """The ``quantization_config`` of a folder's config.json; empty where it has none."""
-    found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
-    return dict(found) if isinstance(found, dict) else {}

@@ -88,7 +88,6 @@ class TransformersSession:
         model, self._tokenizer = load(folder)
 
         self._options = options
-        self._weights_bytes = _weights_bytes(model)
         eos = _eos_ids(model, self._tokenizer)
         cache = TRANSFORMERS_CACHES[parse_cache(options.cache, "transformers")]
         if cache is not None:
@@ -102,6 +101,7 @@ class TransformersSession:
         with without_bars():
             # The first call of a model is slow (weights are expanded); nobody's request should pay for it.
             self._model.distributions([0, 0], 1)
+        self._weights_bytes = _weights_bytes(model)
 
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
         """Replies in order. ``seconds`` is the wall time of the batch that the request was in."""
@@ -235,9 +235,16 @@ class TransformersSession:
 
 
 def _weights_bytes(model: Any) -> int:
-    """Bytes of parameters and buffers, tied ones once."""
-    tensors = {t.data_ptr(): t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]}
-    return sum(tensors.values())
+    """Bytes of parameters and buffers, tied ones once, and of the scales that bitsandbytes keeps beside them."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)  # of 4-bit weights
+        while state is not None:
+            tensors += [state.absmax, state.code]
+            state = getattr(state, "state2", None)
+    eight_bit = (getattr(module, "state", None) for module in model.modules())
+    tensors += [state.SCB for state in eight_bit if getattr(state, "SCB", None) is not None]
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

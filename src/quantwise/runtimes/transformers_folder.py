@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from quantwise.core.errors import RuntimeFailure
-from quantwise.runtimes.expanded_layouts import expanded, settings_of
+from quantwise.models.config import quantization_settings
+from quantwise.runtimes.expanded_layouts import expanded
 from quantwise.runtimes.rounded_inputs import round_inputs
 
 _FIXED: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -39,7 +40,7 @@ def model_of(path: Path) -> Any:
     """The model alone, ready to answer. Raises RuntimeFailure, and what Transformers raises."""
     from transformers import AutoModelForCausalLM
 
-    settings = settings_of(path)
+    settings = quantization_settings(path)
     if settings.get("quant_method") in ("gptq", "awq"):
         return _expanded(path, settings)
     model = AutoModelForCausalLM.from_pretrained(str(path), dtype="auto", use_safetensors=True, **_FIXED).eval()
