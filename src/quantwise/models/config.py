@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantwise.core.artifact import FormatName
 from quantwise.core.errors import InputError
 
 # Architectures whose linear layers and caches are those of Llama, so that `parameters` counts them exactly.
 LLAMA_LIKE = ("LlamaForCausalLM", "MistralForCausalLM")
+# What quantization_config calls its method, and the format that this is.
+_FORMATS: Mapping[str, FormatName] = {
+    "compressed-tensors": "compressed-tensors",
+    "gptq": "gptq",
+    "awq": "awq",
+    "bitsandbytes": "bitsandbytes",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,35 @@ def read_config(folder: Path) -> ModelShape:
     if not isinstance(config, dict):
         raise InputError(f"{path} is no JSON object; download it again")
     return _shape(config, path)
+
+
+def quantization_settings(folder: Path) -> dict[str, Any]:
+    """The ``quantization_config`` of a folder's config.json; empty where it has none (``read_config`` says why)."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+    if settings is None:
+        return {}
+    return settings if isinstance(settings, dict) else {"quant_method": settings}
+
+
+def folder_format(folder: Path) -> FormatName:
+    """How the weights of a model folder are stored, by its config.json; ``safetensors`` where that says nothing.
+
+    Raises InputError for a quantization that no runtime here reads.
+    """
+    settings = quantization_settings(folder)
+    if not settings:
+        return "safetensors"
+    method = settings.get("quant_method")
+    form = _FORMATS.get(str(method).lower())
+    if form is None:
+        raise InputError(
+            f"{folder} is quantized by {str(method)!r:.40}, which is not loaded here ({', '.join(_FORMATS)} are); "
+            "serve it with its own runtime and give the server's address"
+        )
+    return form
 
 
 def _shape(config: Mapping[str, Any], path: Path) -> ModelShape:

@@ -1,4 +1,4 @@
-"""Bytes of weights: of a scheme before it is built, of a file that is there, and of a folder once it is expanded.
+"""Bytes of weights: of a scheme before it is built, of a file that is there, and of both as Transformers holds them.
 
 Sums over the tensor table, never parameters times nominal bits: files are mixes, and embeddings weigh a lot in small
 models.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from quantwise.core.errors import InputError
@@ -19,11 +19,11 @@ from quantwise.formats.gguf.layout import expert_count, targets
 from quantwise.formats.gguf.mixes import MixedModel, ggml_types, tensor_bytes
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
+from quantwise.plan.layer_bytes import held_layer_bytes, stored_layer_bytes
 
 _LAYER_MATRIX = re.compile(r"(^|\.)layers\.\d+\..*\.weight")
 _FLOATS = ("F64", "F32", "F16", "BF16")
-# An int64 pair that compressed-tensors keeps beside every packed matrix.
-_SHAPE_BYTES = 16
+LayerBytes = Callable[[int, int, Scheme], int | None]
 
 
 def scheme_bytes(
@@ -39,7 +39,14 @@ def scheme_bytes(
         return _gguf_bytes(entries, scheme.name, shape, importance)
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
-    return sum(_integer_bytes(entry, scheme) for entry in entries.values())
+    return sum(_integer_bytes(entry, scheme, stored_layer_bytes) for entry in entries.values())
+
+
+def held_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme) -> int:
+    """Bytes that Transformers will hold of a model's tensors once ``scheme`` has filled it: most are expanded."""
+    if scheme.kind == "float":
+        return sixteen_bit_bytes(entries)
+    return sum(_integer_bytes(entry, scheme, held_layer_bytes) for entry in entries.values())
 
 
 def sixteen_bit_bytes(entries: Mapping[str, TensorEntry]) -> int:
@@ -50,13 +57,6 @@ def sixteen_bit_bytes(entries: Mapping[str, TensorEntry]) -> int:
 def stored_bytes(header: GgufHeader) -> int:
     """Bytes of tensor data in a GGUF file, from its header."""
     return sum(tensor.bytes for tensor in header.tensors)
-
-
-def expanded_bytes(entries: Mapping[str, TensorEntry], shape: ModelShape) -> int | None:
-    """Bytes of a folder once Transformers has expanded it to 16 bit; None where the count of weights is unknown."""
-    if not shape.quantized:
-        return sixteen_bit_bytes(entries)
-    return None if shape.parameters is None else 2 * shape.parameters
 
 
 def check_shapes(entries: Mapping[str, TensorEntry], shape: ModelShape, folder: Path) -> None:
@@ -73,16 +73,11 @@ def _sixteen(entry: TensorEntry) -> int:
     return 2 * math.prod(entry.shape) if entry.dtype in _FLOATS else entry.bytes
 
 
-def _integer_bytes(entry: TensorEntry, scheme: Scheme) -> int:
-    is_layer = len(entry.shape) == 2 and _LAYER_MATRIX.search(entry.name) is not None
-    if not is_layer or not scheme.divides(entry.shape[1]):
+def _integer_bytes(entry: TensorEntry, scheme: Scheme, layer: LayerBytes) -> int:
+    if len(entry.shape) != 2 or _LAYER_MATRIX.search(entry.name) is None:
         return _sixteen(entry)
-    rows, columns = entry.shape
-    groups = {"tensor": (1, 1), "channel": (rows, 1), "group": (rows, columns // (scheme.group or columns))}
-    scale_rows, scale_columns = groups[scheme.granularity]
-    packed = 4 * rows * -(-columns * scheme.bits // 32)
-    zeros = 0 if scheme.symmetric else 4 * -(-scale_rows * scheme.bits // 32) * scale_columns
-    return packed + 2 * scale_rows * scale_columns + zeros + _SHAPE_BYTES
+    found = layer(*entry.shape, scheme)
+    return _sixteen(entry) if found is None else found
 
 
 def _gguf_bytes(entries: Mapping[str, TensorEntry], mix: str, shape: ModelShape, importance: bool) -> int:
