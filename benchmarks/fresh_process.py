@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,16 +60,19 @@ def run(arm: Arm, limit: float = 3600.0) -> Finished:
     if not arm.python.exists():
         raise SystemExit(f"{arm.python} is not there; make it with `make peers`")
     began = time.monotonic()
-    done = subprocess.run(
-        [str(arm.python), str(ARMS / arm.program), *arm.arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=limit,
-        text=True,
-        errors="replace",
-    )
-    whole = time.monotonic() - began
+    # Some peers leave logs where they are run.
+    with tempfile.TemporaryDirectory() as elsewhere:
+        done = subprocess.run(
+            [str(arm.python), str(ARMS / arm.program), *arm.arguments],
+            env=environment,
+            cwd=elsewhere,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=limit,
+            text=True,
+            errors="replace",
+        )
+        whole = time.monotonic() - began
     if done.returncode:
         raise SystemExit(f"{arm.name} ended with exit code {done.returncode}:\n" + done.stdout[-3000:])
     told = json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith('{"seconds"')))

@@ -2,8 +2,8 @@
 
     quantwise_arm.py MODEL CALIBRATION OUT RECIPE...
 
-``quantize`` runs from "tokens in memory" to "everything quantized". The build streams: it reads each block's weights and
-keeps what is finished on disk as it goes, and both count. Each run gets a new folder in OUT, or it would find the
+``quantize`` runs from "tokens in memory" to "everything quantized". The build streams: it reads each block's weights
+and keeps what is finished on disk as it goes, and both count. Each run gets a new folder in OUT, or it would find the
 artifacts of the run before.
 """
 
