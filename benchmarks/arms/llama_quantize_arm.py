@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import time
 from typing import Any
 
 import llama_cpp
 import numpy as np
-from told import tell
+from told import Spent, tell
 
 
 def importance_matrix(file: str) -> tuple[Any, dict[str, Any]]:
@@ -38,12 +37,11 @@ def main() -> None:
     if importance:
         entries, _arrays = importance_matrix(importance[0])
         parameters.imatrix = ctypes.cast(entries, ctypes.POINTER(llama_cpp.llama_model_imatrix_data))
-    began = time.perf_counter()
-    failed = llama_cpp.llama_model_quantize(source.encode(), target.encode(), parameters)
-    spent = time.perf_counter() - began
+    with Spent() as spent:
+        failed = llama_cpp.llama_model_quantize(source.encode(), target.encode(), parameters)
     if failed:
         raise SystemExit(f"llama_model_quantize gave {failed}")
-    tell({"encode": spent}, ("llama-cpp-python",))
+    tell(spent, ("llama-cpp-python",))
 
 
 if __name__ == "__main__":
