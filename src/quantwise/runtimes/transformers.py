@@ -243,7 +243,8 @@ def _weights_bytes(model: Any) -> int:
             tensors += [state.absmax, state.code]
             state = getattr(state, "state2", None)
     eight_bit = (getattr(module, "state", None) for module in model.modules())
-    tensors += [state.SCB for state in eight_bit if getattr(state, "SCB", None) is not None]
+    scales = (getattr(state, "SCB", None) for state in eight_bit)
+    tensors += [scale for scale in scales if scale is not None]
     return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 
 
