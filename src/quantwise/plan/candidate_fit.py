@@ -8,7 +8,7 @@ from pathlib import Path
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
-from quantwise.core.recipe import parse_recipe
+from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.core.scheme import parse_scheme
 from quantwise.formats.gguf.header import GgufHeader, read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
@@ -73,9 +73,14 @@ def _folder(candidate: Candidate, folder: Path, workload: Workload, *, built: bo
     else:
         # "16bit" in llama.cpp is a file in f16.
         scheme = parse_scheme("f16") if scheme.name == "16bit" else scheme
-        weights = scheme_bytes(entries, scheme, shape, importance=recipe is not None and recipe.quantizer == "imatrix")
+        weights = scheme_bytes(entries, scheme, shape, importance=_calibrated(recipe))
     overhead = _overhead(candidate, (shape.hidden, shape.intermediate, shape.vocab), workload)
     return fit(candidate.name, weights, _cache(candidate, cache_shape(shape), workload), overhead, workload.limit_bytes)
+
+
+def _calibrated(recipe: Recipe | None) -> bool:
+    """Whether a GGUF file takes the types that llama-quantize gives where it has an importance matrix."""
+    return recipe is not None and (recipe.quantizer not in (None, "rtn") or bool(recipe.transforms))
 
 
 def _brought_gguf(candidate: Candidate, header: GgufHeader, workload: Workload) -> Fit:
@@ -109,4 +114,4 @@ def artifact_bytes(recipe: str, model: Path) -> int:
     """Bytes of tensor data that a recipe will put on disk for the folder ``model``. Raises InputError as above."""
     shape, entries = read_config(model), read_folder(model)
     made = parse_recipe(recipe)
-    return scheme_bytes(entries, made.scheme, shape, importance=made.quantizer == "imatrix")
+    return scheme_bytes(entries, made.scheme, shape, importance=_calibrated(made))
