@@ -87,7 +87,7 @@ def _made_bytes(recipe: Recipe, candidate: Candidate, entries: Mapping[str, Tens
     # "16bit" in llama.cpp is a file in f16.
     in_gguf = candidate.runtime == "llamacpp" and recipe.scheme.name == "16bit"
     scheme = parse_scheme("f16") if in_gguf else recipe.scheme
-    return scheme_bytes(entries, scheme, shape, importance=recipe.quantizer == "imatrix")
+    return scheme_bytes(entries, scheme, shape, importance=recipe.reads_data)
 
 
 def _brought_gguf(candidate: Candidate, header: GgufHeader, workload: Workload) -> Fit:
@@ -121,4 +121,4 @@ def artifact_bytes(recipe: str, model: Path) -> int:
     """Bytes of tensor data that a recipe will put on disk for the folder ``model``. Raises InputError as above."""
     shape, entries = read_config(model), read_folder(model)
     made = parse_recipe(recipe)
-    return scheme_bytes(entries, made.scheme, shape, importance=made.quantizer == "imatrix")
+    return scheme_bytes(entries, made.scheme, shape, importance=made.reads_data)
