@@ -91,7 +91,7 @@ def study(
     """
     from quantwise.build.held_out import held_out
 
-    if recipe.quantizer in (None, "rtn") and not recipe.transforms:
+    if not recipe.reads_data:
         raise InputError(f"{recipe.name} reads no calibration data, so there is nothing to study; try gptq:int4-g64")
     notes: list[str] = []
     general = general_prose(notes)

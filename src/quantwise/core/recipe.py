@@ -67,6 +67,13 @@ class Recipe:
                 raise InputError(f"{transform} does not help {self.scheme.name!r}; leave it out")
 
     @property
+    def reads_data(self) -> bool:
+        """Whether it is made with calibration texts: then it has a calibration hash."""
+        static = self.scheme.activations in ("int8-tensor", "fp8-tensor")
+        chosen = self.quantizer not in (None, "rtn") or self.budget is not None
+        return bool(chosen or self.transforms or self.options or static)
+
+    @property
     def name(self) -> str:
         """The recipe as a person writes it; ``parse_recipe`` reads it back."""
         if self.quantizer is None:
