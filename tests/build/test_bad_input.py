@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from quantwise.build.estimate import estimate
-from quantwise.build.job import Job
-from quantwise.build.skeleton import Skeleton
-from quantwise.build.storage import storage_for
 from quantwise.build.tensor_bytes import bytes_in_folder
-from quantwise.build.unfinished import Unfinished
 from safetensors.torch import load_file, save_file
 from tiny_models import TEXTS, write_tiny
 
+from quantwise.build.job import Job
+from quantwise.build.skeleton import Skeleton
+from quantwise.build.storage import storage_for
+from quantwise.build.unfinished import Unfinished
 from quantwise.build.walk import build
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe

@@ -67,6 +67,12 @@ class Recipe:
                 raise InputError(f"{transform} does not help {self.scheme.name!r}; leave it out")
 
     @property
+    def reads_data(self) -> bool:
+        """Whether it needs calibration texts: for its quantizer, a transform, or a fixed scale of inputs."""
+        fixed = (self.scheme.activations or "").endswith("-tensor")
+        return self.quantizer not in (None, "rtn") or bool(self.transforms) or fixed
+
+    @property
     def name(self) -> str:
         """The recipe as a person writes it; ``parse_recipe`` reads it back."""
         if self.quantizer is None:
