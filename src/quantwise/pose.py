@@ -6,7 +6,6 @@ Nothing is built, loaded or measured here, so that a slip of the pen costs a sec
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from quantwise import propose
 from quantwise.chat import ChatTemplate
-from quantwise.core.artifact import Artifact, Candidate
+from quantwise.core.artifact import Artifact, Candidate, FormatName
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.item import Item
@@ -24,7 +23,7 @@ from quantwise.core.runtime import Runtime
 from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header import read_chat_metadata, read_gguf_header
 from quantwise.models import reference
-from quantwise.models.config import read_config
+from quantwise.models.config import folder_format, read_config
 from quantwise.plan.preflight import preflight
 from quantwise.runtimes import runtime_named
 from quantwise.scenarios.reader import read_scenario
@@ -98,7 +97,24 @@ def check(request: Request) -> dict[str, Fit]:
     scenario = read_scenario(request.scenario or ("demo" if _is_demo(request) else "laptop"))
     context = _context(request.context or scenario.context, model, candidates)
     requests = {c.runtime: request.parallel or _requests(c.runtime, scenario) for c in candidates}
-    return preflight(candidates, model, [c.source for c in candidates if _is_recipe(c)], context, requests)
+    recipes = [c for c in candidates if _is_recipe(c)]
+    fits = preflight(candidates, model, [c.source for c in recipes], context, requests)
+    if model is not None:
+        _check_recipes(recipes, model)
+    return fits
+
+
+def _check_recipes(candidates: Sequence[Candidate], model: Path) -> None:
+    """Refuse, before anything is built, what the runtime could not load or the model cannot become."""
+    made = {c: parse_recipe(c.source) for c in candidates}
+    for candidate, recipe in made.items():
+        form: FormatName = "gguf" if candidate.runtime == "llamacpp" else recipe.scheme.format
+        if (why := runtime_named(candidate.runtime).refuses(Artifact("", form, "", None))) is not None:
+            raise InputError(f"{candidate.name}: {why}")
+    if wanted := [recipe for recipe in made.values() if recipe.scheme.kind != "float"]:
+        from quantwise.build.preflight import check_recipes
+
+        check_recipes(model, wanted)
 
 
 def pose(request: Request) -> Posed:
@@ -230,7 +246,7 @@ def _brought(candidate: Candidate, model: Path | None, runtimes: Mapping[str, Ru
 
         return server_artifact(candidate.source)
     if _is_recipe(candidate):
-        if candidate.source != "16bit" or candidate.runtime != "transformers" or model is None:
+        if candidate.source != "16bit" or candidate.runtime == "llamacpp" or model is None:
             return None
         path = model
     else:
@@ -246,12 +262,9 @@ def describe(path: Path) -> Artifact:
     path = path.resolve()
     if path.is_dir():
         config = read_config(path)
-        small = json.loads((path / "config.json").read_text(encoding="utf-8")).get("quantization_config") is not None
         size = sum(f.stat().st_size for f in path.glob("*.safetensors"))
         bits = 8 * size / config.parameters if config.parameters else None
-        return Artifact(
-            str(path), "compressed-tensors" if small else "safetensors", content_hash(path), size, None, bits
-        )
+        return Artifact(str(path), folder_format(path), content_hash(path), size, None, bits)
     return Artifact(str(path), "gguf", content_hash(path), path.stat().st_size)
 
 

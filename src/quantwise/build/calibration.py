@@ -17,7 +17,8 @@ from quantwise.core.errors import InputError
 # More tokens change little: see "calibration data" in docs/build.md.
 MOST_TOKENS = 65_536
 LONGEST_SEQUENCE = 2048
-_BATCH_TOKENS = 8192
+# What one layer gives for so many tokens stays in a core's cache, which makes all but the products three times faster.
+_BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)

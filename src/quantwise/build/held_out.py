@@ -1,12 +1,15 @@
 """How far an artifact's next-token distributions lie from those of its 16-bit model on texts that neither has seen.
 
-Both are run by Transformers in float32, whatever the runtime they are made for: only the stored numbers differ. The
-divergence is exact, over the whole vocabulary, unlike that of ``screen``, which a server may have truncated.
+Both are run by Transformers in float32, whatever the runtime they are made for: only the stored numbers differ, and the
+inputs of layers where a scheme rounds those too. They are rounded as vLLM rounds them (``runtimes.rounded_inputs``);
+those of LLM.int8() by bitsandbytes itself, which takes them, and multiplies outliers, in float16. The divergence is
+exact, over the whole vocabulary, unlike that of ``screen``, which a server may have truncated.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
 from quantwise.formats.safetensors_folder import ModelFolder
+from quantwise.runtimes.rounded_inputs import round_inputs
 
 # Longer texts are cut: logits of one text are (tokens, vocabulary) in float32.
 LONGEST = 512
@@ -66,6 +70,7 @@ def divergences(data: HeldOut, artifact: Artifact) -> NDArray[np.float64]:
             live = _loaded(file.parent, torch.float32, gguf_file=file.name)
         else:
             live = _loaded(place, torch.float32)
+            round_inputs(live)
         return divergences_of(data, live)
 
 
@@ -94,4 +99,25 @@ def _loaded(place: Path, dtype: torch.dtype, **more: Any) -> nn.Module:
         live: nn.Module = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=True, **more)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise InputError(f"Transformers cannot load {place}: {str(error).splitlines()[0]}") from error
+    if dtype == torch.float32:
+        _widen(live)
     return live.eval()
+
+
+def _widen(live: nn.Module) -> None:
+    """Make a model float32 that bitsandbytes loaded: it takes the folder's own type, whatever it is asked for.
+
+    Its 4-bit layers become plain ones, because on some CPUs its kernel rounds scales and inputs to bfloat16.
+    """
+    packed = {name: module for name, module in live.named_modules() if type(module).__name__ == "Linear4bit"}
+    for name, module in packed.items():
+        library = importlib.import_module("bitsandbytes.functional")
+        weight: Any = module.weight
+        weight.quant_state.dtype = torch.float32
+        plain = nn.Linear(1, 1, bias=False)
+        plain.weight = nn.Parameter(library.dequantize_4bit(weight.data, weight.quant_state), requires_grad=False)
+        plain.bias = module.bias
+        live.set_submodule(name, plain)
+    for parameter in live.parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            parameter.data = parameter.data.float()

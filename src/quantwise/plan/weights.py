@@ -1,4 +1,4 @@
-"""Bytes of weights: of a scheme before it is built, of a file that is there, and of a folder once it is expanded.
+"""Bytes of weights: of a scheme before it is built, of a file that is there, and of both as Transformers holds them.
 
 Sums over the tensor table, never parameters times nominal bits: files are mixes, and embeddings weigh a lot in small
 models.
@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from quantwise.core.errors import InputError
 from quantwise.core.scheme import Scheme
+from quantwise.formats.gguf.architectures import USUAL, architecture_of_class
 from quantwise.formats.gguf.header import GgufHeader
+from quantwise.formats.gguf.layout import expert_count, targets
 from quantwise.formats.gguf.mixes import MixedModel, ggml_types, tensor_bytes
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
+from quantwise.plan.layer_bytes import held_layer_bytes, stored_layer_bytes
 
-# A layer's matrices as GGUF calls them (the gguf package's table, for the names that Llama and its like use).
-_GGUF_PARTS = {
-    "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output", "gate_proj": "ffn_gate",
-    "up_proj": "ffn_up", "down_proj": "ffn_down", "w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up",
-    "qkv_proj": "attn_qkv", "query_key_value": "attn_qkv", "gate": "ffn_gate_inp",
-}  # fmt: skip
-_IN_LAYER = re.compile(r"(?:.*\.)?layers\.(\d+)\.(?:.*?experts\.(\d+)\.)?.*?([^.]+)\.weight")
 _LAYER_MATRIX = re.compile(r"(^|\.)layers\.\d+\..*\.weight")
 _FLOATS = ("F64", "F32", "F16", "BF16")
-# An int64 pair that compressed-tensors keeps beside every packed matrix.
-_SHAPE_BYTES = 16
+LayerBytes = Callable[[int, int, Scheme], int | None]
 
 
 def scheme_bytes(
@@ -44,7 +39,14 @@ def scheme_bytes(
         return _gguf_bytes(entries, scheme.name, shape, importance)
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
-    return sum(_integer_bytes(entry, scheme) for entry in entries.values())
+    return sum(_integer_bytes(entry, scheme, stored_layer_bytes) for entry in entries.values())
+
+
+def held_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme) -> int:
+    """Bytes that Transformers will hold of a model's tensors once ``scheme`` has filled it: most are expanded."""
+    if scheme.kind == "float":
+        return sixteen_bit_bytes(entries)
+    return sum(_integer_bytes(entry, scheme, held_layer_bytes) for entry in entries.values())
 
 
 def sixteen_bit_bytes(entries: Mapping[str, TensorEntry]) -> int:
@@ -55,13 +57,6 @@ def sixteen_bit_bytes(entries: Mapping[str, TensorEntry]) -> int:
 def stored_bytes(header: GgufHeader) -> int:
     """Bytes of tensor data in a GGUF file, from its header."""
     return sum(tensor.bytes for tensor in header.tensors)
-
-
-def expanded_bytes(entries: Mapping[str, TensorEntry], shape: ModelShape) -> int | None:
-    """Bytes of a folder once Transformers has expanded it to 16 bit; None where the count of weights is unknown."""
-    if not shape.quantized:
-        return sixteen_bit_bytes(entries)
-    return None if shape.parameters is None else 2 * shape.parameters
 
 
 def check_shapes(entries: Mapping[str, TensorEntry], shape: ModelShape, folder: Path) -> None:
@@ -78,39 +73,19 @@ def _sixteen(entry: TensorEntry) -> int:
     return 2 * math.prod(entry.shape) if entry.dtype in _FLOATS else entry.bytes
 
 
-def _integer_bytes(entry: TensorEntry, scheme: Scheme) -> int:
-    is_layer = len(entry.shape) == 2 and _LAYER_MATRIX.search(entry.name) is not None
-    if not is_layer or not scheme.divides(entry.shape[1]):
+def _integer_bytes(entry: TensorEntry, scheme: Scheme, layer: LayerBytes) -> int:
+    if len(entry.shape) != 2 or _LAYER_MATRIX.search(entry.name) is None:
         return _sixteen(entry)
-    rows, columns = entry.shape
-    groups = {"tensor": (1, 1), "channel": (rows, 1), "group": (rows, columns // (scheme.group or columns))}
-    scale_rows, scale_columns = groups[scheme.granularity]
-    packed = 4 * rows * -(-columns * scheme.bits // 32)
-    zeros = 0 if scheme.symmetric else 4 * -(-scale_rows * scheme.bits // 32) * scale_columns
-    return packed + 2 * scale_rows * scale_columns + zeros + _SHAPE_BYTES
+    found = layer(*entry.shape, scheme)
+    return _sixteen(entry) if found is None else found
 
 
 def _gguf_bytes(entries: Mapping[str, TensorEntry], mix: str, shape: ModelShape, importance: bool) -> int:
-    stored = {
-        _gguf_name(name): entry.shape
-        for name, entry in entries.items()
-        if not (shape.tied and name == "lm_head.weight") and not name.endswith("rotary_emb.inv_freq")
-    }
-    experts = 1 + max(
-        (int(found[2]) for name in entries if (found := _IN_LAYER.fullmatch(name)) and found[2]), default=-1
-    )
-    model = MixedModel(shape.layers, shape.heads // shape.kv_heads, experts)
-    types = ggml_types(stored, mix, model, importance=importance)
-    return sum(tensor_bytes(stored[name], types[name]) for name in stored)
-
-
-def _gguf_name(name: str) -> str:
-    """The name by which the assignment of types knows a tensor; its own where the assignment treats it as any other."""
-    if name.endswith("embed_tokens.weight"):
-        return "token_embd.weight"
-    if name == "lm_head.weight":
-        return "output.weight"
-    found = _IN_LAYER.fullmatch(name)
-    if found is None or found[3] not in _GGUF_PARTS:
-        return name
-    return f"blk.{found[1]}.{_GGUF_PARTS[found[3]]}{f'_exps{found[2]}' if found[2] else ''}.weight"
+    architecture = architecture_of_class(shape.architecture)
+    known = architecture or USUAL
+    tied = shape.tied or known.output == "tied"
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    made = targets(shapes, known, tied=tied, strict=False)
+    model = MixedModel(shape.layers, shape.heads // shape.kv_heads, expert_count(made), known.name)
+    types = ggml_types({target.name: target.shape for target in made}, mix, model, importance=importance)
+    return 4 * shape.rope_factors + sum(tensor_bytes(target.shape, types[target.name]) for target in made)
