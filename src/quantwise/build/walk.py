@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 
 from quantwise.build.artifact_folder import GGUF_NAME, Draft, Ingredients, draft, find, no_disk
+from quantwise.build.beforehand import announce
 from quantwise.build.calibration import Batch, Calibration, calibrate
+from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
 from quantwise.build.skeleton import Skeleton, require_finite
 from quantwise.build.storage import Storage, storage_for
@@ -42,12 +44,14 @@ def build(
     *,
     progress: Progress | None = None,
     seed: int = 0,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Artifact]:
     """Make an artifact for each recipe, in their order; a complete one in ``out_dir`` is used again.
 
     ``calibration`` are texts, of which a seeded selection is read, and only where a recipe needs data. The model in
-    ``model_dir`` must be 16 bit or more. ``progress`` is told (what, how many done, how many in all). Raises InputError
-    for a model, recipe or calibration set that cannot be used, EnvironmentFailure where the disk refuses.
+    ``model_dir`` must be 16 bit or more. ``progress`` is told (what, how many done, how many in all), ``tell``
+    beforehand what the build will take. Raises InputError for a model, recipe or calibration set that cannot be used,
+    EnvironmentFailure where the disk refuses or has too little room.
     """
     report = progress or (lambda what, done, total: None)
     source = ModelFolder(model_dir)
@@ -61,6 +65,9 @@ def build(
     done = {r: found for r, made_of in wanted.items() if (found := _existing(source, out_dir, made_of))}
     missing = [made_of for r, made_of in wanted.items() if r not in done]
     direct = [made_of for made_of in missing if _is_direct(made_of.recipe)]
+    if missing:
+        open_storages = {m.recipe: storages[m.recipe] for m in missing if m.recipe in storages}
+        announce(source, out_dir, open_storages, [m.recipe for m in direct], data, tell)
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
         done[made_of.recipe] = _write_direct(source, out_dir, made_of)
@@ -120,6 +127,7 @@ def _walk(
     What is finished stays on disk when the process is killed or interrupted, and goes with the last artifact, or where
     the walk was refused.
     """
+    settle()
     skeleton = Skeleton(source)
     with no_disk(", ".join(made_of.recipe.name for made_of in wanted), out):
         kept = Unfinished.take(out, wanted[0].model_hash, data.hash if data else "")
@@ -177,6 +185,7 @@ def _pass(
             if stream and own:
                 with skeleton.holding(values):
                     stream.see(frozenset())
+        give_back()
         if stream:
             kept.keep_hidden(own or "shared", stream.at, stream.hidden)
     report("quantize blocks", count, count)
