@@ -202,7 +202,7 @@ def test_a_quantized_folder_is_planned_from_its_headers_and_goes_where_it_is_loa
     monkeypatch.setattr(client, "_FIRST_RANGE", 1 << 14)
     monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: 1 << 20)
     hub.repos["someone/small-GPTQ"] = {f.name: f for f in gptq.iterdir() if f.name != "quantwise.json"}
-    with pytest.raises(EnvironmentFailure, match="someone/small-GPTQ needs .* so it was not downloaded"):
+    with pytest.raises(EnvironmentFailure, match=r"someone/small-GPTQ needs .* so it was not downloaded"):
         fetch.fetched(Request(candidates=("someone/small-GPTQ",), baseline="http://127.0.0.1:9"))
     with pytest.raises(InputError, match="llamacpp loads gguf, not gptq, which runs in transformers or vllm"):
         fetch.fetched(Request(candidates=("someone/small-GPTQ@llamacpp",), baseline=FOLDER))
