@@ -16,6 +16,9 @@ from quantwise.core.scheme import Granularity, Scheme
 # Share of absmax kept at the far end of the search for the best scale, and its steps.
 _SMALLEST_RANGE, _RANGE_STEPS = 0.6, 32
 
+# Weights that are searched at once.
+_CACHED = 1 << 15
+
 
 @dataclass(frozen=True, slots=True)
 class Steps:
@@ -122,6 +125,13 @@ class IntegerGrid:
         return torch.where(stored > 0, stored, torch.ones_like(stored))
 
     def _search(self, blocks: Tensor, importance: Tensor, columns: int) -> Steps:
+        # Rows of groups do not know each other, and a few at a time stay in a core's cache.
+        few = max(1, _CACHED // blocks[0].numel())
+        if len(blocks) > few:
+            starts = range(0, len(blocks), few)
+            parts = [self._search(blocks[i : i + few], importance[i : i + few], columns) for i in starts]
+            zeros = [part.zero for part in parts if part.zero is not None]
+            return Steps(torch.cat([part.scale for part in parts]), torch.cat(zeros) if zeros else None, columns)
         best_scale, best_zero = self._params(blocks, 1.0)
         least = torch.full(best_scale.shape, torch.inf)
         for keep in torch.linspace(1.0, _SMALLEST_RANGE, _RANGE_STEPS).tolist():
