@@ -16,8 +16,9 @@ from quantwise.runtimes.process import free_port
 
 
 @pytest.fixture
-def place(tmp_path: Path, model: Path, gguf_file: Path, own_words: Path) -> Path:
+def place(tmp_path: Path, model: Path, gguf_file: Path, own_words: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with good files and damaged ones."""
+    monkeypatch.delenv("QUANTWISE_DATA", raising=False)
     (tmp_path / "model").symlink_to(model)
     (tmp_path / "tiny.gguf").symlink_to(gguf_file)
     (tmp_path / "words.jsonl").symlink_to(own_words)
