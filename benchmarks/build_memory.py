@@ -81,8 +81,8 @@ def main() -> None:
         found = measured(layers, asked.hidden, asked.tokens, asked.recipe)
         peaks.append(found["peak"] / MIB)
         above.append((found["peak"] - found["before"]) / MIB)
-        print(f"| {layers} | {peaks[-1]:.0f} | {above[-1]:.0f} | {found['planned'] / MIB:.0f} | {found['seconds']:.0f} |",
-              flush=True)  # fmt: skip
+        cells = (layers, peaks[-1], above[-1], found["planned"] / MIB, found["seconds"])
+        print(f"| {' | '.join(f'{cell:.0f}' for cell in cells)} |", flush=True)
     print(f"\nlargest over smallest: peak {max(peaks) / min(peaks):.3f}, above {max(above) / min(above):.3f}")
 
 
