@@ -23,6 +23,7 @@ from quantwise.build.job import Job
 from quantwise.build.skeleton import Skeleton, require_finite
 from quantwise.build.storage import Storage, storage_for
 from quantwise.build.stream import Stream
+from quantwise.build.tensor_bytes import bytes_by_class
 from quantwise.build.unfinished import Unfinished
 from quantwise.core.artifact import Artifact, Degradation
 from quantwise.core.errors import QuantwiseError
@@ -30,8 +31,8 @@ from quantwise.core.recipe import Recipe
 from quantwise.formats.content_hash import content_files, content_hash
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.gguf.writer import write_gguf
-from quantwise.formats.safetensors_folder import ModelFolder, write_sixteen_bit
-from quantwise.formats.safetensors_header import read_folder
+from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, write_config
+from quantwise.formats.safetensors_stream import write_model
 from quantwise.grids.ggml_blocks import GgmlBlocks
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ def _write_direct(source: ModelFolder, out: Path, ingredients: Ingredients) -> A
             path = made.folder / GGUF_NAME
             degradations = write_gguf(path, source, scheme.name, lambda ggml, values: GgmlBlocks(ggml).encode(values))
             return _finish_folder(made, source, time.perf_counter() - start, degradations)
-        write_sixteen_bit(made.folder, source)
+        write_model(made.folder, source, {})
+        write_config(made.folder, source.config, source.sixteen_bit)
+        copy_side_files(source.path, made.folder)
         degradations = (Degradation("model", f"stored in more than 16 bits; rounded to {source.sixteen_bit}"),)
         return _finish_folder(made, source, time.perf_counter() - start, degradations)
 
@@ -219,8 +222,10 @@ def _finish_folder(
     found: tuple[Degradation, ...],
     notes: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    if made.ingredients.recipe.scheme.format == "gguf":
-        return made.finish(read_gguf_header(made.folder / GGUF_NAME).bits_per_weight, seconds, found, notes)
-    weights = sum(torch.Size(entry.shape).numel() for entry in source.entries.values())
-    stored = sum(entry.bytes for entry in read_folder(made.folder).values())
-    return made.finish(8 * stored / weights, seconds, found, notes)
+    gguf = made.ingredients.recipe.scheme.format == "gguf"
+    by_class = bytes_by_class(made.folder / GGUF_NAME if gguf else made.folder)
+    if gguf:
+        bits = read_gguf_header(made.folder / GGUF_NAME).bits_per_weight
+    else:
+        bits = 8 * sum(by_class.values()) / sum(torch.Size(entry.shape).numel() for entry in source.entries.values())
+    return made.finish(bits, seconds, found, by_class, notes)

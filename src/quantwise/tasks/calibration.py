@@ -77,7 +77,7 @@ def refuse_evaluation_items(texts: Sequence[str], evaluated: Sequence[Item]) -> 
     characters are not looked for.
     """
     whole = _folded("\n".join(texts))
-    held = [item for item in evaluated if len(_folded(item.text)) >= _TELLING and _folded(item.text) in whole]
+    held = [item for item in evaluated if len(prompt := _folded(item.text)) >= _TELLING and prompt in whole]
     if held:
         raise InputError(
             f"the calibration texts hold {len(held)} of the {len(evaluated)} items that would be measured "
@@ -101,7 +101,7 @@ def _source(source: str, count: int, render: Render | None) -> list[str]:
 
 
 def _evaluated(suite: object) -> list[Item]:
-    return [item for split in ("screen", "certify") for item in items(suite, split, 256)]  # type: ignore[arg-type]
+    return [item for split in ("screen", "certify") for item in items(suite, split, 128)]  # type: ignore[arg-type]
 
 
 def _folded(text: str) -> str:
