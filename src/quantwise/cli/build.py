@@ -30,6 +30,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Build and list the artifacts."""
     from quantwise import workbench
+    from quantwise.plan.preflight import notes
     from quantwise.report.progress import progress_on
     from quantwise.report.tables import print_artifacts
 
@@ -42,6 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             progress=bar,
         )
+    if not arguments.quiet:
+        for line in notes(arguments.recipes):
+            print(f"note: {line}", file=sys.stderr)
     if arguments.json:
         json.dump([asdict(a) for a in artifacts], sys.stdout, indent=1)
         print()
