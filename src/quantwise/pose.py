@@ -19,7 +19,7 @@ from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.item import Item
 from quantwise.core.question import MultiplicityRule, Question, TaskQuestion
-from quantwise.core.recipe import QUANTIZERS, parse_recipe
+from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import Runtime
 from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header import read_chat_metadata, read_gguf_header
@@ -210,8 +210,7 @@ def _is_recipe(candidate: Candidate) -> bool:
 def _reads_data(candidate: Candidate) -> bool:
     if not _is_recipe(candidate):
         return False
-    quantizer = parse_recipe(candidate.source).quantizer
-    return quantizer is not None and quantizer != "rtn" and quantizer in QUANTIZERS
+    return parse_recipe(candidate.source).reads_data
 
 
 def _brought(candidate: Candidate, model: Path | None, runtimes: Mapping[str, Runtime]) -> Artifact | None:

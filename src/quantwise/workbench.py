@@ -96,7 +96,7 @@ def build_recipes(
 
     model = fetch.local(model) or model
     wanted = [parse_recipe(text) for text in recipes]
-    needs_data = any(r.quantizer not in (None, "rtn") for r in wanted)
+    needs_data = any(recipe.reads_data for recipe in wanted)
     texts = pose.calibration(calibration, ChatTemplate.from_folder(model)) if needs_data else []
     return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed)
 

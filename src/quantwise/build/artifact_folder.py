@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,13 @@ class Draft:
     ingredients: Ingredients
     artifact: Artifact | None = None
 
-    def finish(self, bits_per_weight: float, seconds: float, degradations: Sequence[Degradation]) -> Artifact:
+    def finish(
+        self,
+        bits_per_weight: float,
+        seconds: float,
+        degradations: Sequence[Degradation],
+        notes: Mapping[str, Any] | None = None,
+    ) -> Artifact:
         """Hash what is in the folder, write the record last, and rename. Returns the artifact under its final name."""
         scheme = self.ingredients.recipe.scheme
         record = {
@@ -84,6 +90,7 @@ class Draft:
             "model_hash": self.ingredients.model_hash,
             "calibration_hash": self.ingredients.calibration_hash,
             "degradations": [asdict(d) for d in degradations],
+            "notes": dict(notes or {}),
         }
         (self.folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         for file in (*self.folder.iterdir(), self.folder):
@@ -144,6 +151,7 @@ def _artifact(folder: Path, record: dict[str, Any]) -> Artifact:
         bits_per_weight=record["bits_per_weight"],
         build_seconds=record["seconds"],
         degradations=tuple(Degradation(**d) for d in record["degradations"]),
+        notes=record.get("notes", {}),
     )
 
 

@@ -67,6 +67,12 @@ class Recipe:
                 raise InputError(f"{transform} does not help {self.scheme.name!r}; leave it out")
 
     @property
+    def reads_data(self) -> bool:
+        """Whether it is made with calibration texts."""
+        static = (self.scheme.activations or "").endswith("-tensor")
+        return bool(self.quantizer not in (None, "rtn") or self.transforms or self.options or self.budget or static)
+
+    @property
     def name(self) -> str:
         """The recipe as a person writes it; ``parse_recipe`` reads it back."""
         if self.quantizer is None:

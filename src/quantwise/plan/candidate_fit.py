@@ -9,7 +9,6 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.recipe import parse_recipe
-from quantwise.core.scheme import parse_scheme
 from quantwise.formats.gguf.header import GgufHeader, read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.config import read_config
@@ -24,7 +23,7 @@ from quantwise.plan.kv_cache import (
 )
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.overhead import overhead_bytes
-from quantwise.plan.weights import check_shapes, expanded_bytes, scheme_bytes, sixteen_bit_bytes, stored_bytes
+from quantwise.plan.weights import check_shapes, expanded_bytes, recipe_bytes, sixteen_bit_bytes, stored_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +62,15 @@ def _folder(candidate: Candidate, folder: Path, workload: Workload, *, built: bo
     shape, entries = read_config(folder), read_folder(folder)
     check_shapes(entries, shape, folder)
     recipe = parse_recipe(candidate.source) if built else None
-    scheme = recipe.scheme if recipe else None
     weights: int | None
-    if scheme is None:
+    if recipe is None:
         weights = expanded_bytes(entries, shape)
     elif candidate.runtime == "transformers":
         # Whatever the scheme, Transformers expands it to 16 bit before it computes.
         weights = sixteen_bit_bytes(entries)
     else:
         # "16bit" in llama.cpp is a file in f16.
-        scheme = parse_scheme("f16") if scheme.name == "16bit" else scheme
-        weights = scheme_bytes(entries, scheme, shape, importance=recipe is not None and recipe.quantizer == "imatrix")
+        weights = recipe_bytes(entries, parse_recipe("f16") if recipe.scheme.name == "16bit" else recipe, shape)
     overhead = _overhead(candidate, (shape.hidden, shape.intermediate, shape.vocab), workload)
     return fit(candidate.name, weights, _cache(candidate, cache_shape(shape), workload), overhead, workload.limit_bytes)
 
@@ -108,5 +105,4 @@ def _cache(candidate: Candidate, shape: CacheShape, workload: Workload) -> int:
 def artifact_bytes(recipe: str, model: Path) -> int:
     """Bytes of tensor data that a recipe will put on disk for the folder ``model``. Raises InputError as above."""
     shape, entries = read_config(model), read_folder(model)
-    made = parse_recipe(recipe)
-    return scheme_bytes(entries, made.scheme, shape, importance=made.quantizer == "imatrix")
+    return recipe_bytes(entries, parse_recipe(recipe), shape)

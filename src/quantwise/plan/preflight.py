@@ -52,7 +52,7 @@ def needs(able: Fit) -> str:
 
 def _reads_tokenizer(recipe: Recipe) -> bool:
     """GGUF holds the tokenizer, and a quantizer that reads data tokenizes it."""
-    return recipe.scheme.format == "gguf" or recipe.quantizer not in (None, "rtn")
+    return recipe.scheme.format == "gguf" or recipe.reads_data
 
 
 def _check_tokenizer(path: Path) -> None:

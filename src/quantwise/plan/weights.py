@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from quantwise.core.errors import InputError
+from quantwise.core.recipe import Recipe
 from quantwise.core.scheme import Scheme
 from quantwise.formats.gguf.header import GgufHeader
-from quantwise.formats.gguf.mixes import MixedModel, ggml_types, tensor_bytes
+from quantwise.formats.gguf.mixes import MixedModel, fitting, ggml_types, tensor_bytes
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
 
@@ -45,6 +46,24 @@ def scheme_bytes(
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
     return sum(_integer_bytes(entry, scheme) for entry in entries.values())
+
+
+def recipe_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: ModelShape) -> int:
+    """Bytes of tensor data that ``recipe`` will store; of ``auto`` the most that its budget allows.
+
+    A budget is spent but for a remainder below the step from one type of one matrix to the next; a budget in bytes
+    holds the whole file, header and tokenizer too. Raises InputError where it is below the smallest mix.
+    """
+    if recipe.budget is None:
+        return scheme_bytes(entries, recipe.scheme, shape, importance=recipe.quantizer == "imatrix")
+    stored = _in_gguf(entries, shape)
+    least, most = (_all_bytes(stored, kind) for kind in ("q2_k", "q8_0"))
+    weights = sum(map(math.prod, stored.values()))
+    allowed = recipe.budget.bytes or int((recipe.budget.bits_per_weight or 0.0) * weights / 8)
+    if allowed < least:
+        need = f"{least} bytes" if recipe.budget.bytes else f"{8 * least / weights:.3f} bits per weight"
+        raise InputError(f"{recipe.name} is too small a budget; the smallest mix of this model takes {need}")
+    return min(allowed, most)
 
 
 def sixteen_bit_bytes(entries: Mapping[str, TensorEntry]) -> int:
@@ -90,12 +109,22 @@ def _integer_bytes(entry: TensorEntry, scheme: Scheme) -> int:
     return packed + 2 * scale_rows * scale_columns + zeros + _SHAPE_BYTES
 
 
-def _gguf_bytes(entries: Mapping[str, TensorEntry], mix: str, shape: ModelShape, importance: bool) -> int:
-    stored = {
+def _in_gguf(entries: Mapping[str, TensorEntry], shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Shapes of what a GGUF file holds, by the names there."""
+    return {
         _gguf_name(name): entry.shape
         for name, entry in entries.items()
         if not (shape.tied and name == "lm_head.weight") and not name.endswith("rotary_emb.inv_freq")
     }
+
+
+def _all_bytes(stored: Mapping[str, tuple[int, ...]], kind: str) -> int:
+    """Bytes where every matrix takes one type, or what fits instead."""
+    return sum(tensor_bytes(shape, fitting(kind, shape[-1]) if len(shape) > 1 else "f32") for shape in stored.values())
+
+
+def _gguf_bytes(entries: Mapping[str, TensorEntry], mix: str, shape: ModelShape, importance: bool) -> int:
+    stored = _in_gguf(entries, shape)
     experts = 1 + max(
         (int(found[2]) for name in entries if (found := _IN_LAYER.fullmatch(name)) and found[2]), default=-1
     )
