@@ -3,10 +3,11 @@
 import pytest
 
 from quantwise.build.storage import storage_for
-from quantwise.build.walk import needs
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.models import reference
+from quantwise.quantize import QUANTIZERS
+from quantwise.transform import TRANSFORMS
 
 RECIPES = ["16bit", "rtn:int4-g64", "gptq:int4-g64", "imatrix:int3-g64", "awq+rtn:int4-g64", "smoothquant+rtn:w8a8",
            "w8a8", "w8a8-static", "fp8", "fp8-static", "fp8-weights", "nf4", "nf4-dq", "llm-int8", "gptq:q4_k_m",
@@ -16,7 +17,8 @@ RECIPES = ["16bit", "rtn:int4-g64", "gptq:int4-g64", "imatrix:int3-g64", "awq+rt
 @pytest.mark.parametrize("text", RECIPES)
 def test_reads_data(text: str) -> None:
     recipe = parse_recipe(text)
-    read = needs(recipe)
+    read: frozenset[str] = frozenset().union(*(TRANSFORMS[name]().needs for name in recipe.transforms))
     if recipe.quantizer is not None:
-        read |= storage_for(recipe, ModelFolder(reference.path())).needs
+        storage = storage_for(recipe, ModelFolder(reference.path()))
+        read = read.union(QUANTIZERS[recipe.quantizer]().needs, storage.needs)
     assert recipe.reads_data == bool(read)
