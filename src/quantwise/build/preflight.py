@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from quantwise.build.skeleton import Skeleton
 from quantwise.build.storage import storage_for
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import Recipe
+from quantwise.core.scheme import parse_scheme
 from quantwise.formats.safetensors_folder import ModelFolder
 
 
@@ -32,7 +34,9 @@ def check_recipes(model: Path, recipes: Sequence[Recipe]) -> dict[str, str]:
     ]
     found = {}
     for recipe in wanted:
-        storage = storage_for(recipe, source)
+        # A mix may take any type of blocks; which, is found while it is built.
+        one_type = replace(recipe, scheme=parse_scheme("q8_0"), budget=None) if recipe.budget else recipe
+        storage = storage_for(one_type, source)
         grids = {name: storage.grid(name, torch.Size(source.entries[f"{name}.weight"].shape)) for name in linear}
         whys = [grid for grid in grids.values() if isinstance(grid, str)]
         if linear and len(whys) == len(linear):
