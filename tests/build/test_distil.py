@@ -9,6 +9,7 @@ import torch
 from test_auto import write_wide
 from tiny_models import TEXTS
 
+from quantwise.build import walk
 from quantwise.build.calibration import Calibration, calibrate
 from quantwise.build.distil import Coded, Distilled, Training, distil
 from quantwise.build.held_out import divergences, held_out
@@ -87,6 +88,12 @@ def test_without_texts_it_is_refused(model: Path) -> None:
             distil(live, {}, [], watched)
 
 
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "Training", lambda: Training(least_steps=20))
+
+
+@pytest.mark.usefixtures("briefly")
 @pytest.mark.parametrize("recipe", ["distil+gptq:q2_k", "distil+awq+rtn:int3-g64-asym"])
 def test_a_build_ends_in_trained_scales(model: Path, tmp_path: Path, recipe: str) -> None:
     plain = recipe.removeprefix("distil+")
@@ -106,6 +113,7 @@ def test_a_build_ends_in_trained_scales(model: Path, tmp_path: Path, recipe: str
         assert found == pytest.approx(said, rel=1e-3 if artifact.format == "gguf" else 0.05)
 
 
+@pytest.mark.usefixtures("briefly")
 def test_killed_while_it_trains_it_does_not_walk_again(model: Path, tmp_path: Path) -> None:
     recipe = parse_recipe("distil+gptq:q3_k_s")
 
