@@ -102,3 +102,14 @@ def test_one_line_for_a_person() -> None:
     assert enough.endswith("minutes")
     assert "\n" not in enough
     assert "may be killed for want of memory" in job.sentence(1 << 20, 30 << 30)
+
+
+def test_passes_over_the_whole_model_are_told() -> None:
+    texts = Texts(4096, 512)
+    plans = {r: plan_build(llama(8), [parse_recipe(r)], texts) for r in ("gptq:q2_k", "auto:4bpw", "distil+gptq:q2_k")}
+    assert plans["gptq:q2_k"].memory.whole == 0
+    weights = 8 * BLOCK + 2 * VOCAB * HIDDEN
+    assert plans["auto:4bpw"].memory.whole == 8 * weights + 4 * 512 * VOCAB + 16 * 4096 * VOCAB
+    assert plans["distil+gptq:q2_k"].memory.whole - plans["auto:4bpw"].memory.whole == 16 * weights
+    assert plans["auto:4bpw"].memory.total >= IMPORTED + plans["auto:4bpw"].memory.whole
+    assert plans["auto:4bpw"].disk > plans["gptq:q2_k"].disk + 3 * weights

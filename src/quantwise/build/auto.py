@@ -14,9 +14,9 @@ from typing import Any
 from quantwise.build.allocate import Choices, Option
 from quantwise.build.artifact_folder import Ingredients
 from quantwise.build.calibration import Calibration
-from quantwise.build.gguf_storage import GgufFile
+from quantwise.build.gguf_storage import GgufFile, types_of_all
 from quantwise.build.job import Job
-from quantwise.build.palette import Palette, Purse, fixed_mixes, types_of_all
+from quantwise.build.palette import Palette, Purse, fixed_mixes
 from quantwise.build.sensitivity import PROBE, Mix, Probe, best, compare, sensitivities
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.unfinished import Unfinished

@@ -1,6 +1,6 @@
 """The scales of a finished recipe, trained: read again from what the walk kept, and kept beside it.
 
-The only pass besides ``auto`` that holds the whole model in memory; ``watch.whole_bytes`` says how much. A killed one
+The only pass besides ``auto`` that holds the whole model in memory; ``plan.build_job`` says how much. A killed one
 begins again, the walk before it does not.
 """
 

@@ -20,6 +20,7 @@ from quantwise.build.storage import Made
 from quantwise.core.artifact import Degradation
 from quantwise.core.recipe import Recipe
 from quantwise.formats.gguf.layout import expert_count
+from quantwise.formats.gguf.mixes import fitting
 from quantwise.formats.gguf.parameters import gguf_parameters
 from quantwise.formats.gguf.tensors import layout, types_in
 from quantwise.formats.gguf.tokenizer import read_tokenizer
@@ -133,3 +134,12 @@ class _Read(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def types_of_all(source: ModelFolder, kind: str) -> dict[str, str]:
+    """The type of each tensor by its name in the folder where every matrix takes ``kind``, or what fits instead."""
+    smallest = types_in(source.entries, source.config, "q8_0")
+    return {
+        name: "f32" if ggml == "f32" else fitting(kind, source.entries[name].shape[-1])
+        for name, ggml in smallest.items()
+    }

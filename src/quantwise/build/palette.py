@@ -14,7 +14,7 @@ from torch import Tensor
 
 from quantwise.build.allocate import Choices, Option
 from quantwise.build.artifact_folder import Ingredients
-from quantwise.build.gguf_storage import GgufFile
+from quantwise.build.gguf_storage import GgufFile, types_of_all
 from quantwise.build.job import Facts, Job
 from quantwise.build.sensitivity import Rounding
 from quantwise.build.skeleton import Skeleton
@@ -22,9 +22,8 @@ from quantwise.build.unfinished import Unfinished
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import Budget, Recipe
 from quantwise.core.scheme import FIXED_SCHEMES, Scheme
-from quantwise.formats.gguf.mixes import fitting, tensor_bytes
+from quantwise.formats.gguf.mixes import tensor_bytes
 from quantwise.formats.gguf.tensors import FITS_ALL, types_in
-from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.formats.safetensors_stream import read_entry
 from quantwise.grids.ggml_grid import GgmlGrid
 
@@ -142,15 +141,6 @@ class Palette:
         """The first job that gives a matrix this type."""
         stored = self.skeleton.stored_name(name)
         return next(job for kind, job in self.jobs.items() if self._types(kind)[stored] == ggml)
-
-
-def types_of_all(source: ModelFolder, kind: str) -> dict[str, str]:
-    """The type of each tensor by its name in the folder where every matrix takes ``kind``, or what fits instead."""
-    smallest = types_in(source.entries, source.config, "q8_0")
-    return {
-        name: "f32" if ggml == "f32" else fitting(kind, source.entries[name].shape[-1])
-        for name, ggml in smallest.items()
-    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,9 +237,10 @@ class BitsAndBytes(_Folder):
 
 def _gguf(recipe: Recipe, source: ModelFolder) -> Storage:
     # GGUF is an extra of its own.
-    from quantwise.build.gguf_storage import GgufFile
+    from quantwise.build.gguf_storage import GgufFile, types_of_all
 
-    return GgufFile(recipe, source)
+    # Which types a budget buys is known after the walk; that every matrix could take one is known now.
+    return GgufFile(recipe, source, types_of_all(source, "q8_0") if recipe.budget else {})
 
 
 _DISTILLED = "distil+ takes GGUF types, and integer schemes in compressed-tensors whose inputs are not rounded"

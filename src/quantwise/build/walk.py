@@ -60,7 +60,7 @@ def build(
     """
     report = progress or (lambda what, done, total: None)
     source = ModelFolder(model_dir)
-    storages = {r: storage_for(r, source) for r in recipes if not _is_direct(r) and r.budget is None}
+    storages = {r: storage_for(r, source) for r in recipes if not _is_direct(r)}
     needs_data = {recipe for recipe in recipes if recipe.reads_data}
     longest = int(source.config.get("max_position_embeddings", 2048))
     data = calibrate(model_dir, calibration, longest, seed) if needs_data else None

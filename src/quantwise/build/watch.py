@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quantwise.build.calibration import LONGEST_SEQUENCE, Batch, Calibration
+from quantwise.build.calibration import Batch, Calibration
 from quantwise.build.skeleton import Skeleton
 from quantwise.core.errors import InputError
 
@@ -59,13 +59,6 @@ def whole(skeleton: Skeleton) -> Iterator[nn.Module]:
             embedding = skeleton.model.get_submodule(skeleton.architecture.embeddings[0])
             skeleton.model.get_submodule(skeleton.architecture.output).weight = embedding.weight
         yield skeleton.model
-
-
-def whole_bytes(parameters: int, vocabulary: int) -> int:
-    """Bytes that a pass over the whole model takes at most: its weights twice in float32, as they are and as they are
-    replaced, and the distributions.
-    """
-    return 8 * parameters + 4 * (MOST_KEPT + 4 * max(MOST_AT_ONCE, LONGEST_SEQUENCE * vocabulary))
 
 
 def watched_batches(data: Calibration, vocabulary: int) -> list[Batch]:

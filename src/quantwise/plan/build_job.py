@@ -20,6 +20,10 @@ from quantwise.plan.fit import size
 IMPORTED = 380 << 20
 # Tokens that pass through a block at once.
 BATCH_TOKENS = 8192
+# Log-probabilities that are kept of the texts that ``auto`` and ``distil`` watch.
+WATCHED = 1 << 28
+# Types in which ``auto`` makes every matrix, and the bytes of a weight in all of them.
+_AUTO_TYPES, _AUTO_BYTES = 6, 3.9
 # Bytes a second that are hashed, read or written; disks and hash functions of this decade do more.
 _BYTES_PER_SECOND = 400e6
 # Projections that read one input; anything else reads its own.
@@ -55,7 +59,8 @@ class Texts:
 class Memory:
     """Bytes at the peak: ``imported`` libraries, ``block`` in float32, ``hidden`` states of all tokens, ``activations``
     of one batch, ``statistics`` (Hessians in float64), and what ``quantizing`` holds besides. ``outside`` is what the
-    embeddings or the writing of the largest tensor take instead, while no block is there.
+    embeddings or the writing of the largest tensor take instead, while no block is there; ``whole`` what a pass over
+    the whole model in float32 takes instead, as ``auto`` and ``distil`` need it after the walk.
     """
 
     imported: int
@@ -65,12 +70,13 @@ class Memory:
     statistics: int
     quantizing: int
     outside: int
+    whole: int = 0
 
     @property
     def total(self) -> int:
-        """The larger of both moments."""
+        """The largest of these moments."""
         at_block = self.imported + self.block + self.hidden + self.activations + self.statistics + self.quantizing
-        return max(at_block, self.imported + self.hidden + self.outside)
+        return max(at_block, self.imported + self.hidden + self.outside, self.imported + self.whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,22 @@ def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> Memory:
         quantizing=quantizing,
         # In float32, as stored, and encoded.
         outside=10 * model.outside,
+        whole=_whole(model, recipes, texts),
     )
+
+
+def _whole(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> int:
+    """The model, what its matrices stand for and, where scales are trained, codes and gradients beside them; the
+    distributions that are watched; and the logits of a batch, a few times over. Limits as in ``build.watch``.
+    """
+    distils = any("distil" in recipe.options for recipe in recipes)
+    if not distils and all(recipe.budget is None for recipe in recipes):
+        return 0
+    vocabulary = model.outside // max(model.hidden, 1)
+    watched = min(texts.tokens // 8 * vocabulary, WATCHED)
+    batch = min(texts.tokens * vocabulary, max(WATCHED // 4, texts.longest * vocabulary))
+    weights = sum(map(_weights, model.blocks)) + 2 * model.outside
+    return weights * (24 if distils else 8) + 4 * watched + 16 * batch
 
 
 def _disk(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> int:
@@ -172,7 +193,10 @@ def _disk(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> int:
     made = [(artifact_bytes(model.entries, recipe), _walked(recipe)) for recipe in recipes]
     alone = sum("propagate" in recipe.options for recipe in recipes)
     hidden = 4 * texts.tokens * model.hidden * (2 + alone)
-    return sum(size * (2 if walked else 1) for size, walked in made) + (hidden if texts.tokens else 0)
+    every = sum(math.prod(entry.shape) for entry in model.entries.values())
+    mixed = {recipe.quantizer for recipe in recipes if recipe.budget is not None}
+    palettes = int(_AUTO_BYTES * every) * len(mixed)
+    return sum(size * (2 if walked else 1) for size, walked in made) + palettes + (hidden if texts.tokens else 0)
 
 
 def _seconds(model: _Model, recipes: Sequence[Recipe], texts: Texts, pace: Pace) -> float:
@@ -184,14 +208,19 @@ def _seconds(model: _Model, recipes: Sequence[Recipe], texts: Texts, pace: Pace)
         squares = sum(n * n for n in inputs)
         operations += passes * 2 * texts.tokens * (weights + 2 * texts.longest * model.hidden + squares)
         for recipe in walked:
-            by_weight += weights * pace.seconds_per_weight.get(recipe.name, 0.0)
+            types = _AUTO_TYPES if recipe.budget is not None else 1
+            by_weight += types * weights * pace.seconds_per_weight.get(recipe.name, 0.0)
             if recipe.quantizer == "gptq":
                 # Updates of the columns to come; Cholesky and the triangular inverse, in float64 at half the rate.
-                operations += sum(rows * columns**2 for rows, columns in matrices)
+                operations += types * sum(rows * columns**2 for rows, columns in matrices)
                 operations += sum(8 / 3 * n**3 for n in inputs)
             if "awq" in recipe.transforms:
                 operations += sum(84 * min(rows, 512) * columns**2 for rows, columns in matrices)
     every = sum(math.prod(entry.shape) for entry in model.entries.values())
+    # Each matrix is probed on an eighth of the texts; scales learn for three epochs, forth and back.
+    probes = sum(len(_matrices(block)) for block in model.blocks) / 8 * any(r.budget is not None for r in recipes)
+    epochs = 3 * 4 * sum("distil" in recipe.options for recipe in recipes)
+    operations += 2 * texts.tokens * every * (probes + epochs)
     by_weight += sum(every * pace.seconds_per_weight.get(r.name, 0.0) for r in recipes if not _walked(r))
     moved = 3 * model.bytes + 2 * sum(artifact_bytes(model.entries, recipe) for recipe in recipes)
     moved += 4 * texts.tokens * model.hidden * len(model.blocks) * max(passes, 0)
@@ -200,7 +229,7 @@ def _seconds(model: _Model, recipes: Sequence[Recipe], texts: Texts, pace: Pace)
 
 def _walked(recipe: Recipe) -> bool:
     """Whether a recipe goes through the blocks; the others see one tensor at a time."""
-    direct = recipe.scheme.format == "gguf" and recipe.quantizer in (None, "rtn") and not recipe.transforms
+    direct = recipe.scheme.format == "gguf" and not recipe.reads_data
     return recipe.scheme.kind != "float" and not direct
 
 
