@@ -45,7 +45,8 @@ def main() -> None:
             Arm("GPTQModel", _python(".venv-gptqmodel"), "gptqmodel_arm.py", peers),
         ]
         found = alternate([arm for arm in arms if not options.only or arm.name in options.only], options.rounds)
-    print(f"\n{RECIPE}, {options.layers} blocks, 128 x 512 tokens, {options.rounds} run(s) of each, medians\n")
+    print(f"\n{RECIPE}, {options.layers} blocks, 128 x 512 tokens, {options.rounds} run(s) of each, medians")
+    print("On a CPU, which is not the peers' home.\n")
     print(table(found, "quantwise") + "\n")
     print(setting(found) + "\n")
     for name, runs in found.items():

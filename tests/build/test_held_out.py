@@ -92,3 +92,13 @@ def test_inputs_are_rounded_and_nothing_else_in_16_bit(recipe: str, tmp_path: Pa
         pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     got, wanted = by_hand(recipe, tmp_path)
     assert got == pytest.approx(wanted, rel=0.01)
+
+
+def test_layouts_of_one_matrix_measure_alike(tmp_path: Path) -> None:
+    data = held_out(reference.path(), ["The old farmer walked to the river."])
+    names = ["rtn:int4-g64-asym", "rtn:int4-g64-asym,layout=gptq", "rtn:int4-g64-asym,layout=awq"]
+    made = build(reference.path(), [parse_recipe(name) for name in names], [], tmp_path)
+    packed, gptq, awq = (float(divergences(data, artifact).sum()) for artifact in made)
+    assert gptq == pytest.approx(awq, rel=1e-4)
+    # Transformers expands packed zero points to bfloat16 while it loads.
+    assert packed == pytest.approx(gptq, rel=0.03)

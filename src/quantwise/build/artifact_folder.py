@@ -79,10 +79,11 @@ class Draft:
         seconds: float,
         degradations: Sequence[Degradation],
         by_class: Mapping[str, int] | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """Hash what is in the folder, write the record last, and rename. Returns the artifact under its final name.
 
-        ``by_class`` are bytes of tensor data by class, as ``tensor_bytes`` counts them.
+        ``by_class`` are bytes of tensor data by class, as ``tensor_bytes`` counts them; ``notes`` what else to know.
         """
         scheme = self.ingredients.recipe.scheme
         record = {
@@ -98,6 +99,7 @@ class Draft:
             "builder": BUILDER,
             "versions": machine.facts()["versions"],
             "degradations": [asdict(d) for d in degradations],
+            "notes": dict(notes or {}),
         }
         (self.folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         for file in (*self.folder.iterdir(), self.folder):
@@ -158,6 +160,7 @@ def _artifact(folder: Path, record: dict[str, Any]) -> Artifact:
         bits_per_weight=record["bits_per_weight"],
         build_seconds=record["seconds"],
         degradations=tuple(Degradation(**d) for d in record["degradations"]),
+        notes=record.get("notes", {}),
     )
 
 

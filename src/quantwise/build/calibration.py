@@ -46,12 +46,12 @@ class Calibration:
         """How many tokens the statistics rest on."""
         return sum(map(len, self.sequences))
 
-    def batches(self) -> Iterator[Batch]:
-        """Longest first, so that memory is known after the first batch."""
+    def batches(self, most: int = _BATCH_TOKENS) -> Iterator[Batch]:
+        """About ``most`` tokens each, longest first, so that memory is known after the first batch."""
         left = sorted(self.sequences, key=lambda s: (-len(s), s))
         while left:
             width = len(left[0])
-            count = max(1, _BATCH_TOKENS // width)
+            count = max(1, most // width)
             part, left = left[:count], left[count:]
             ids, real = torch.zeros(len(part), width, dtype=torch.long), torch.zeros(len(part), width, dtype=torch.bool)
             for row, sequence in enumerate(part):

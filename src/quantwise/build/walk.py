@@ -9,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from quantwise.build.artifact_folder import GGUF_NAME, Draft, Ingredients, draft, find, no_disk
 from quantwise.build.beforehand import announce
 from quantwise.build.calibration import Batch, Calibration, calibrate
+from quantwise.build.distil import Training
+from quantwise.build.distil_pass import distil_job
 from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
 from quantwise.build.skeleton import Skeleton, require_finite
@@ -31,8 +34,9 @@ from quantwise.formats.gguf.writer import write_gguf
 from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, write_config
 from quantwise.formats.safetensors_stream import write_model
 from quantwise.grids.ggml_blocks import GgmlBlocks
-from quantwise.quantize import QUANTIZERS
-from quantwise.transform import TRANSFORMS
+
+if TYPE_CHECKING:
+    from quantwise.build.auto import Auto
 
 Progress = Callable[[str, int, int], None]
 
@@ -56,8 +60,8 @@ def build(
     """
     report = progress or (lambda what, done, total: None)
     source = ModelFolder(model_dir)
-    storages = {recipe: storage_for(recipe, source) for recipe in recipes if not _is_direct(recipe)}
-    needs_data = {recipe for recipe, storage in storages.items() if needs(recipe) | storage.needs}
+    storages = {r: storage_for(r, source) for r in recipes if not _is_direct(r) and r.budget is None}
+    needs_data = {recipe for recipe in recipes if recipe.reads_data}
     longest = int(source.config.get("max_position_embeddings", 2048))
     data = calibrate(model_dir, calibration, longest, seed) if needs_data else None
     report("hash the model", 0, 1)
@@ -79,16 +83,9 @@ def build(
     return [done[r] for r in recipes]
 
 
-def needs(recipe: Recipe) -> frozenset[str]:
-    """The statistics that a recipe's quantizer and transforms read; empty where these need no calibration texts."""
-    if recipe.quantizer is None:
-        return frozenset()
-    return QUANTIZERS[recipe.quantizer]().needs.union(*(TRANSFORMS[name]().needs for name in recipe.transforms))
-
-
 def _is_direct(recipe: Recipe) -> bool:
     """Recipes that see one weight at a time and no data: 16 bit, and rounding to ggml's blocks."""
-    return recipe.scheme.kind == "float" or (recipe.scheme.format == "gguf" and not needs(recipe))
+    return recipe.scheme.kind == "float" or (recipe.scheme.format == "gguf" and not recipe.reads_data)
 
 
 def _existing(source: ModelFolder, out: Path, ingredients: Ingredients) -> Artifact | None:
@@ -135,16 +132,24 @@ def _walk(
     with no_disk(", ".join(made_of.recipe.name for made_of in wanted), out):
         kept = Unfinished.take(out, wanted[0].model_hash, data.hash if data else "")
         try:
-            jobs = [Job(m, storages[m.recipe], kept) for m in wanted]
-            for job in jobs:
+            mixed = [m for m in wanted if m.recipe.budget is not None]
+            auto = _auto(skeleton, mixed, kept) if mixed else None
+            jobs = [Job(m, storages[m.recipe], kept) for m in wanted if m not in mixed]
+            for job in [*jobs, *(auto.jobs if auto else [])]:
                 job.check(skeleton)
             batches = list(data.batches()) if data else []
-            together = [job for job in jobs if "propagate" not in job.recipe.options]
+            together = [job for job in jobs if "propagate" not in job.recipe.options] + (auto.jobs if auto else [])
             if together:
                 _pass(skeleton, together, batches, kept, report)
+            if auto and data:
+                jobs += auto.chosen(data, report)
             for job in jobs:
-                if job not in together:
+                if "propagate" in job.recipe.options:
                     _pass(skeleton, [job], batches, kept, report, own=job.name)
+            for job in jobs:
+                if data and "distil" in job.recipe.options:
+                    distil_job(job, skeleton, data, report, Training())
+            jobs.sort(key=lambda job: wanted.index(job.ingredients))
             artifacts = []
             for i, job in enumerate(jobs):
                 report(f"write {job.recipe.name}", i, len(jobs))
@@ -194,18 +199,33 @@ def _pass(
     report("quantize blocks", count, count)
 
 
+def _auto(skeleton: Skeleton, mixed: Sequence[Ingredients], kept: Unfinished) -> Auto:
+    # GGUF is an extra of its own.
+    from quantwise.build.auto import Auto
+
+    return Auto.of(skeleton, mixed, kept)
+
+
 def _write_made(skeleton: Skeleton, out: Path, job: Job) -> Artifact:
     start = time.perf_counter()
     made, degradations, seconds = job.made(skeleton)
     with draft(out, job.ingredients) as drafted:
         degradations += job.storage.write(drafted.folder, skeleton.source, made)
-        return _finish_folder(drafted, skeleton.source, seconds + time.perf_counter() - start, degradations)
+        seconds += time.perf_counter() - start
+        return _finish_folder(drafted, skeleton.source, seconds, degradations, job.notes)
 
 
-def _finish_folder(made: Draft, source: ModelFolder, seconds: float, found: tuple[Degradation, ...]) -> Artifact:
+def _finish_folder(
+    made: Draft,
+    source: ModelFolder,
+    seconds: float,
+    found: tuple[Degradation, ...],
+    notes: Mapping[str, Any] | None = None,
+) -> Artifact:
     gguf = made.ingredients.recipe.scheme.format == "gguf"
     by_class = bytes_by_class(made.folder / GGUF_NAME if gguf else made.folder)
     if gguf:
-        return made.finish(read_gguf_header(made.folder / GGUF_NAME).bits_per_weight, seconds, found, by_class)
-    weights = sum(torch.Size(entry.shape).numel() for entry in source.entries.values())
-    return made.finish(8 * sum(by_class.values()) / weights, seconds, found, by_class)
+        bits = read_gguf_header(made.folder / GGUF_NAME).bits_per_weight
+    else:
+        bits = 8 * sum(by_class.values()) / sum(torch.Size(entry.shape).numel() for entry in source.entries.values())
+    return made.finish(bits, seconds, found, by_class, notes)

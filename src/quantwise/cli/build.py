@@ -54,10 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     from quantwise import workbench
+    from quantwise.plan.preflight import notes
     from quantwise.report.progress import progress_on
     from quantwise.report.tables import print_artifacts
     from quantwise.tasks.calibration import CalibrationSet
 
+    if not arguments.quiet:
+        for line in notes(arguments.recipes):
+            print(f"note: {line}", file=sys.stderr)
     wanted = CalibrationSet(tuple(arguments.calibration or ()), arguments.samples, arguments.seed)
     with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
         artifacts = workbench.build_recipes(

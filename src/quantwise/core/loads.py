@@ -72,6 +72,8 @@ def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
             return None
         what = "weights alone in FP8" if scheme.activations is None else "FP8 with fixed scales of inputs"
         return f"vLLM has no CPU kernel for {what}; use fp8"
+    if scheme.format == "gptq" and not scheme.symmetric:
+        return "vLLM takes GPTQ checkpoints without zero points on a CPU; use layout=awq, or a symmetric scheme"
     if scheme.activations is None and scheme.bits != 4:
         return f"vLLM's CPU kernel for weights alone takes 4 bits, not {scheme.bits}; use int4-g128 or w8a8"
     if scheme.activations is None and scheme.granularity == "tensor":

@@ -18,6 +18,9 @@ from quantwise.core.scheme import Granularity, Scheme
 # less rounding error still, but GPTQ, which adds to what is left, then ends up with more of it.
 _SMALLEST_RANGE, _OF_TWO_BITS, _OF_A_MATRIX, _RANGE_STEPS = 0.6, 0.45, 0.3, 32
 
+# Weights that are searched at once.
+_CACHED = 1 << 15
+
 
 @dataclass(frozen=True, slots=True)
 class Steps:
@@ -127,6 +130,13 @@ class IntegerGrid:
         return torch.where(stored > 0, stored, torch.ones_like(stored))
 
     def _search(self, blocks: Tensor, importance: Tensor, columns: int) -> Steps:
+        # Rows of groups do not know each other, and a few at a time stay in a core's cache.
+        few = max(1, _CACHED // blocks[0].numel())
+        if len(blocks) > few:
+            starts = range(0, len(blocks), few)
+            parts = [self._search(blocks[i : i + few], importance[i : i + few], columns) for i in starts]
+            zeros = [part.zero for part in parts if part.zero is not None]
+            return Steps(torch.cat([part.scale for part in parts]), torch.cat(zeros) if zeros else None, columns)
         best_scale, best_zero = self._params(blocks, 1.0)
         least = torch.full(best_scale.shape, torch.inf)
         smallest = _OF_TWO_BITS if self.bits == 2 else _SMALLEST_RANGE

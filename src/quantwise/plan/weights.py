@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from quantwise.core.errors import InputError
+from quantwise.core.recipe import Recipe
 from quantwise.core.scheme import Scheme
 from quantwise.formats.gguf.architectures import USUAL, architecture_of_class
 from quantwise.formats.gguf.header import GgufHeader
-from quantwise.formats.gguf.layout import expert_count, targets
-from quantwise.formats.gguf.mixes import MixedModel, ggml_types, tensor_bytes
+from quantwise.formats.gguf.layout import Target, expert_count, targets
+from quantwise.formats.gguf.mixes import MixedModel, fitting, ggml_types, tensor_bytes
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
 from quantwise.plan.layer_bytes import held_layer_bytes, stored_layer_bytes
@@ -47,6 +48,24 @@ def held_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme) -> int:
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
     return sum(_integer_bytes(entry, scheme, held_layer_bytes) for entry in entries.values())
+
+
+def recipe_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: ModelShape) -> int:
+    """Bytes of tensor data that ``recipe`` will store; of ``auto`` the most that its budget allows.
+
+    A budget is spent but for a remainder below the step from one type of one matrix to the next; a budget in bytes
+    holds the whole file, header and tokenizer too. Raises InputError where it is below the smallest mix.
+    """
+    if recipe.budget is None:
+        return scheme_bytes(entries, recipe.scheme, shape, importance=recipe.reads_data)
+    stored, _ = _in_gguf(entries, shape)
+    least, most = (_all_bytes(stored, kind) for kind in ("q2_k", "q8_0"))
+    weights = sum(math.prod(target.shape) for target in stored)
+    allowed = recipe.budget.bytes or int((recipe.budget.bits_per_weight or 0.0) * weights / 8)
+    if allowed < least:
+        need = f"{least} bytes" if recipe.budget.bytes else f"{8 * least / weights:.3f} bits per weight"
+        raise InputError(f"{recipe.name} is too small a budget; the smallest mix of this model takes {need}")
+    return min(allowed, most)
 
 
 def sixteen_bit_bytes(entries: Mapping[str, TensorEntry]) -> int:
@@ -81,11 +100,22 @@ def _integer_bytes(entry: TensorEntry, scheme: Scheme, layer: LayerBytes) -> int
 
 
 def _gguf_bytes(entries: Mapping[str, TensorEntry], mix: str, shape: ModelShape, importance: bool) -> int:
-    architecture = architecture_of_class(shape.architecture)
-    known = architecture or USUAL
+    stored, model = _in_gguf(entries, shape)
+    types = ggml_types({target.name: target.shape for target in stored}, mix, model, importance=importance)
+    return 4 * shape.rope_factors + sum(tensor_bytes(target.shape, types[target.name]) for target in stored)
+
+
+def _in_gguf(entries: Mapping[str, TensorEntry], shape: ModelShape) -> tuple[Sequence[Target], MixedModel]:
+    """What a GGUF file holds, and what an assignment of types depends on."""
+    known = architecture_of_class(shape.architecture) or USUAL
     tied = shape.tied or known.output == "tied"
-    shapes = {name: entry.shape for name, entry in entries.items()}
-    made = targets(shapes, known, tied=tied, strict=False)
-    model = MixedModel(shape.layers, shape.heads // shape.kv_heads, expert_count(made), known.name)
-    types = ggml_types({target.name: target.shape for target in made}, mix, model, importance=importance)
-    return 4 * shape.rope_factors + sum(tensor_bytes(target.shape, types[target.name]) for target in made)
+    made = targets({name: entry.shape for name, entry in entries.items()}, known, tied=tied, strict=False)
+    return made, MixedModel(shape.layers, shape.heads // shape.kv_heads, expert_count(made), known.name)
+
+
+def _all_bytes(stored: Sequence[Target], kind: str) -> int:
+    """Bytes where every matrix takes one type, or what fits instead."""
+    return sum(
+        tensor_bytes(target.shape, fitting(kind, target.shape[-1]) if len(target.shape) > 1 else "f32")
+        for target in stored
+    )

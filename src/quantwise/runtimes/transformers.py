@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from quantwise.core.artifact import Artifact
@@ -49,6 +50,11 @@ class Transformers:
         if how is not None and how.library is not None and importlib.util.find_spec(how.library) is None:
             package = how.library.replace("_", "-")
             return f"{artifact.format} needs the library {package} here, which is not installed; pip install {package}"
+        if artifact.format in ("gptq", "awq") and artifact.location:
+            from quantwise.models.config import quantization_settings
+            from quantwise.runtimes.expanded_layouts import refuses
+
+            return refuses(quantization_settings(Path(artifact.location)))
         return None
 
     def open(self, artifact: Artifact, options: RuntimeOptions) -> AbstractContextManager[Session]:
@@ -242,8 +248,7 @@ def _weights_bytes(model: Any) -> int:
         while state is not None:
             tensors += [state.absmax, state.code]
             state = getattr(state, "state2", None)
-    eight_bit = (getattr(module, "state", None) for module in model.modules())
-    scales = (getattr(state, "SCB", None) for state in eight_bit)
+    scales = (getattr(getattr(module, "state", None), "SCB", None) for module in model.modules())  # of 8-bit ones
     tensors += [scale for scale in scales if scale is not None]
     return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 

@@ -254,6 +254,8 @@ _OLMO = replace(
     name="olmo",
     class_name="OlmoForCausalLM",
     parts=_ATTENTION | _GATED,
+    # Its norms have no weights.
+    whole={module: part for module, part in _WHOLE.items() if part != "output_norm"},
     biases=frozenset(),
     factors=False,
     layer_norm=True,

@@ -160,11 +160,11 @@ def _layers(config: Mapping[str, Any], architecture: GgufArchitecture) -> str | 
         period = _PERIOD[architecture.name]
         due: Sequence[Any] = ["full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(count)]
         if list(config.get("layer_types") or due) != due or config.get("sliding_window_pattern", period) != period:
-            return f"not every layer but each {period}th attends to a sliding window"
+            return f"its layers do not attend to a sliding window but for one in {period}"
     if architecture.name == "smollm3":
         rotated_layers = [int((i + 1) % _UNROTATED_PERIOD != 0) for i in range(count)]
         if list(config.get("no_rope_layers") or rotated_layers) != rotated_layers:
-            return f"its layers without rotary embedding are not each {_UNROTATED_PERIOD}th"
+            return f"its layers without rotary embedding are not one in {_UNROTATED_PERIOD}"
     return None
 
 
