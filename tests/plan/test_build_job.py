@@ -84,6 +84,14 @@ def test_finished_blocks_stay_on_disk_until_the_artifacts_are_written() -> None:
     assert artifact_bytes(entries, parse_recipe("auto:900MB")) == 900_000_000
 
 
+def test_what_runs_the_whole_model_holds_it_twice() -> None:
+    entries = llama(64)
+    weights = sum(entry.bytes // 2 for entry in entries.values())
+    memory = plan_build(entries, [parse_recipe("auto:4.5bpw")], Texts(5000, 100)).memory
+    assert memory.whole == 8 * weights + 4 * 5 * 5000 * VOCAB
+    assert plan_build(entries, [parse_recipe("gptq:q4_k_m")], Texts(5000, 100)).memory.whole == 0
+
+
 def test_a_recipe_that_propagates_makes_passes_of_its_own() -> None:
     once, twice = (
         plan_build(llama(2), [parse_recipe(text)], Texts(5000, 100), Pace(1e9, {})).seconds

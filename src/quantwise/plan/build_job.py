@@ -20,6 +20,8 @@ from quantwise.plan.fit import size
 IMPORTED = 380 << 20
 # Tokens that pass through a block at once.
 BATCH_TOKENS = 8192
+# Log-probabilities that ``auto`` and ``distil`` keep, and those of one batch.
+_MOST_KEPT, _MOST_AT_ONCE = 1 << 28, 1 << 26
 # Bytes a second that are hashed, read or written; disks and hash functions of this decade do more.
 _BYTES_PER_SECOND = 400e6
 # Projections that read one input; anything else reads its own.
@@ -55,7 +57,8 @@ class Texts:
 class Memory:
     """Bytes at the peak: ``imported`` libraries, ``block`` in float32, ``hidden`` states of all tokens, ``activations``
     of one batch, ``statistics`` (Hessians in float64), and what ``quantizing`` holds besides. ``outside`` is what the
-    embeddings or the writing of the largest tensor take instead, while no block is there.
+    embeddings or the writing of the largest tensor take instead, while no block is there, and ``whole`` what ``auto``
+    and ``distil`` do, which run the whole model.
     """
 
     imported: int
@@ -65,12 +68,13 @@ class Memory:
     statistics: int
     quantizing: int
     outside: int
+    whole: int = 0
 
     @property
     def total(self) -> int:
         """The larger of both moments."""
         at_block = self.imported + self.block + self.hidden + self.activations + self.statistics + self.quantizing
-        return max(at_block, self.imported + self.hidden + self.outside)
+        return max(at_block, self.imported + self.hidden + self.outside, self.imported + self.whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,11 @@ class _Model:
         self.hidden = max(tables, default=max((c for _, c in _matrices(self.largest)), default=0))
 
     @property
+    def weights(self) -> int:
+        """How many numbers there are."""
+        return sum(math.prod(entry.shape) for entry in self.entries.values())
+
+    @property
     def bytes(self) -> int:
         """As stored."""
         return sum(entry.bytes for entry in self.entries.values())
@@ -150,6 +159,8 @@ def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> Memory:
     hessians = [r for r in walked if r.quantizer == "gptq" or "awq" in r.transforms]
     gptq = [r for r in walked if r.quantizer == "gptq"]
     # A recipe keeps what its block stands for in float32, and what is packed of it; 8 copies of one matrix are in work.
+    numbers = texts.tokens * (model.outside // max(model.hidden, 1))
+    watched = any(r.budget is not None or "distil" in r.options for r in recipes)
     quantizing = 6 * _weights(model.largest) + 32 * max((r * c for r, c in matrices), default=0) if walked else 0
     if gptq:  # Damped, ordered, flipped, factorized, inverted, each in float64; each recipe keeps its last factor.
         quantizing += 56 * widest**2 + 12 * widest**2 * len(gptq)
@@ -164,6 +175,8 @@ def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> Memory:
         quantizing=quantizing,
         # In float32, as stored, and encoded.
         outside=10 * model.outside,
+        # The weights twice in float32, and log-probabilities over the vocabulary.
+        whole=8 * model.weights + 4 * (min(_MOST_KEPT, numbers) + 4 * min(_MOST_AT_ONCE, numbers)) if watched else 0,
     )
 
 
@@ -191,8 +204,7 @@ def _seconds(model: _Model, recipes: Sequence[Recipe], texts: Texts, pace: Pace)
                 operations += sum(8 / 3 * n**3 for n in inputs)
             if "awq" in recipe.transforms:
                 operations += sum(84 * min(rows, 512) * columns**2 for rows, columns in matrices)
-    every = sum(math.prod(entry.shape) for entry in model.entries.values())
-    by_weight += sum(every * pace.seconds_per_weight.get(r.name, 0.0) for r in recipes if not _walked(r))
+    by_weight += sum(model.weights * pace.seconds_per_weight.get(r.name, 0.0) for r in recipes if not _walked(r))
     moved = 3 * model.bytes + 2 * sum(artifact_bytes(model.entries, recipe) for recipe in recipes)
     moved += 4 * texts.tokens * model.hidden * len(model.blocks) * max(passes, 0)
     return operations / pace.operations + by_weight + moved / _BYTES_PER_SECOND
