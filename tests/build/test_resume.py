@@ -39,10 +39,15 @@ def walker(model: Path, out: Path) -> subprocess.Popen[str]:
 
 def kill_in_block(model: Path, out: Path, block: int, delay: float, nth: int = 1) -> None:
     """SIGKILL ``delay`` seconds after the ``nth`` pass has begun ``block``."""
+    kill_at(model, out, f"quantize blocks {block}", delay, nth)
+
+
+def kill_at(model: Path, out: Path, step: str, delay: float, nth: int = 1) -> None:
+    """SIGKILL ``delay`` seconds after the walk has told a ``step`` for the ``nth`` time."""
     process = walker(model, out)
     assert process.stdout is not None
     for line in process.stdout:
-        nth -= line.startswith(f"quantize blocks {block}")
+        nth -= line.startswith(step)
         if not nth:
             break
     time.sleep(delay)
@@ -78,6 +83,27 @@ def test_a_killed_walk_goes_on_and_gives_the_same_bytes(
     # What was begun when the kill came may have been finished; no earlier block is done again.
     assert passes[nth - 1][0] >= block
     assert {str(a.recipe): a.hash for a in made} == hashes
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "delay"), [(0, 0.0), (1, 0.005), (2, 0.02)])
+def test_killed_while_it_writes_it_quantizes_nothing_again(
+    whole: tuple[Path, dict[str, str]], tmp_path: Path, number: int, delay: float
+) -> None:
+    model, hashes = whole
+    kill_at(model, tmp_path, f"write {RECIPES[number]}", delay)
+    finished = [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    assert len(finished) >= number
+    times = {p: (p / "quantwise.json").stat().st_mtime_ns for p in finished}
+    steps: list[tuple[str, int]] = []
+    made = build(
+        model, [parse_recipe(r) for r in RECIPES], TEXTS, tmp_path,
+        progress=lambda what, done, _: steps.append((what, done)),
+    )  # fmt: skip
+    assert {str(a.recipe): a.hash for a in made} == hashes
+    assert {done for what, done in steps if what == "quantize blocks"} <= {BLOCKS}
+    assert {p: (p / "quantwise.json").stat().st_mtime_ns for p in finished} == times
     assert not list(tmp_path.glob(".*"))
 
 

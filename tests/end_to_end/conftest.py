@@ -48,7 +48,7 @@ class Ended:
 def progress_line(line: str) -> bool:
     """A stage, or what is said beforehand of margins and the items that they take."""
     stages = ("read the question", "build: ", "screen: ", "A/A noise floor: ", "certify: ")
-    return line.startswith((*stages, "margin ", "  "))
+    return line.startswith((*stages, "margin ", "this job needs ", "  "))
 
 
 def environment(**more: str) -> dict[str, str]:

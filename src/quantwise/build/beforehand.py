@@ -20,19 +20,19 @@ from quantwise.plan.memory import available_bytes
 def announce(
     source: ModelFolder,
     out: Path,
+    recipes: Sequence[Recipe],
     storages: Mapping[Recipe, Storage],
-    direct: Sequence[Recipe],
     data: Calibration | None,
     tell: Callable[[str], None] | None,
 ) -> None:
-    """Tell memory, disk and time of walking with ``storages`` and writing ``direct``. Without ``tell`` only the disk is
-    looked at.
+    """Tell memory, disk and time of building ``recipes``; ``storages`` are those whose pace can be measured. Without
+    ``tell`` only the disk is looked at.
 
     Raises EnvironmentFailure where ``out`` has not enough room; what a killed build left there counts as free.
     """
     texts = Texts(data.tokens, max(map(len, data.sequences))) if data else Texts()
     pace = measured_pace(storages) if tell else None
-    job = plan_build(source.entries, [*storages, *direct], texts, pace)
+    job = plan_build(source.entries, recipes, texts, pace)
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free + _left_behind(out)
     if tell:

@@ -72,7 +72,7 @@ def build(
     direct = [made_of for made_of in missing if _is_direct(made_of.recipe)]
     if missing:
         open_storages = {m.recipe: storages[m.recipe] for m in missing if m.recipe in storages}
-        announce(source, out_dir, open_storages, [m.recipe for m in direct], data, tell)
+        announce(source, out_dir, [m.recipe for m in missing], open_storages, data, tell)
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
         done[made_of.recipe] = _write_direct(source, out_dir, made_of)

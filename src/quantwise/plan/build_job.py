@@ -19,7 +19,7 @@ from quantwise.plan.fit import size
 # Resident once torch, transformers and gguf are imported (measured: 378 MiB on Linux x86-64).
 IMPORTED = 380 << 20
 # Tokens that pass through a block at once.
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 2048
 # Log-probabilities that are kept of the texts that ``auto`` and ``distil`` watch.
 WATCHED = 1 << 28
 # Types in which ``auto`` makes every matrix, and the bytes of a weight in all of them.
@@ -140,6 +140,11 @@ class _Model:
         self.outside = max((math.prod(entry.shape) for entry in outside.values()), default=0)
         tables = [e.shape[1] for e in outside.values() if len(e.shape) == 2]
         self.hidden = max(tables, default=max((c for _, c in _matrices(self.largest)), default=0))
+
+    @property
+    def weights(self) -> int:
+        """How many numbers there are."""
+        return sum(math.prod(entry.shape) for entry in self.entries.values())
 
     @property
     def bytes(self) -> int:
