@@ -74,7 +74,7 @@ CASES: list[tuple[list[str], str]] = [
     (brought("http://127.0.0.1:99999"), "is no URL of a server"),
     (candidate("gptq:int5-g64"), "no such integer scheme 'int5-g64'; allowed: 16bit"),
     (candidate("awful:int4-g64"), "unknown quantizer 'awful'; allowed: rtn"),
-    (candidate("gptq:q8_0"), "gptq cannot fill 'q8_0'; use rtn:q8_0"),
+    (candidate("gptq:nf4"), "gptq cannot fill 'nf4'; use rtn:nf4"),
     (candidate("q9_0"), "unknown recipe 'q9_0'"),
     (candidate("q8_0@vllm"), "not in 'vllm'"),
     (candidate("q8_0,kv=q9"), "unknown cache scheme 'q9'; allowed: f32"),
