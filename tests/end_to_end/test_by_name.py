@@ -1,4 +1,4 @@
-"""Every family of methods by its name in ``decide``: built, loaded, measured and judged; what cannot work is refused."""
+"""Every family of methods by its name in ``decide``: built, loaded, measured, judged; what cannot work is refused."""
 
 from __future__ import annotations
 
