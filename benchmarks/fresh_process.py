@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,9 +31,12 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What one run took: ``inner`` seconds as the program itself told (see arms/told.py), ``whole`` for the process."""
+    """What one run took: ``inner`` seconds as the program itself told (see arms/told.py), ``processor`` seconds of all
+    cores together in that time, ``whole`` for the process.
+    """
 
     inner: float
+    processor: float
     whole: float
     peak_bytes: int
     versions: dict[str, str]
@@ -59,20 +63,23 @@ def run(arm: Arm, limit: float = 3600.0) -> Finished:
     if not arm.python.exists():
         raise SystemExit(f"{arm.python} is not there; make it with `make peers`")
     began = time.monotonic()
-    done = subprocess.run(
-        [str(arm.python), str(ARMS / arm.program), *arm.arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=limit,
-        text=True,
-        errors="replace",
-    )
-    whole = time.monotonic() - began
+    # Some peers leave logs where they are run.
+    with tempfile.TemporaryDirectory() as elsewhere:
+        done = subprocess.run(
+            [str(arm.python), str(ARMS / arm.program), *arm.arguments],
+            env=environment,
+            cwd=elsewhere,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=limit,
+            text=True,
+            errors="replace",
+        )
+        whole = time.monotonic() - began
     if done.returncode:
         raise SystemExit(f"{arm.name} ended with exit code {done.returncode}:\n" + done.stdout[-3000:])
     told = json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith('{"seconds"')))
-    return Finished(sum(told["seconds"].values()), whole, told["peak_bytes"], told["versions"], told)
+    return Finished(told["seconds"], told["processor"], whole, told["peak_bytes"], told["versions"], told)
 
 
 def alternate(arms: Sequence[Arm], rounds: int) -> dict[str, list[Finished]]:
@@ -82,22 +89,27 @@ def alternate(arms: Sequence[Arm], rounds: int) -> dict[str, list[Finished]]:
         for arm in (*arms[i % len(arms) :], *arms[: i % len(arms)]):
             found[arm.name].append(run(arm))
             last = found[arm.name][-1]
-            print(f"- round {i + 1}, {arm.name}: {last.inner:.1f} s ({last.whole:.1f} s the process)", flush=True)
+            print(f"- round {i + 1}, {arm.name}: {spent(last)}", flush=True)
     return found
+
+
+def spent(run: Finished) -> str:
+    """Of one run, in words."""
+    return f"{run.inner:.1f} s ({run.processor:.1f} s of processor; {run.whole:.1f} s the process)"
 
 
 def table(found: Mapping[str, Sequence[Finished]], ours: str) -> str:
     """Medians, and our time as a share of each peer's, as Markdown."""
     lines = [
-        "| tool | quantize s | whole process s | peak MiB | ours / theirs | ours / theirs, whole process |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| tool | quantize s | processor s | whole process s | peak MiB | ours / theirs | ours / theirs, processor |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, runs in found.items():
         peak = max(r.peak_bytes for r in runs) / MIB
-        cells = [f"{inner(runs):.1f}", f"{whole(runs):.1f}", f"{peak:.0f}"]
+        cells = [f"{inner(runs):.1f}", f"{processor(runs):.1f}", f"{whole(runs):.1f}", f"{peak:.0f}"]
         ratios = ("", "")
         if name != ours:
-            ratios = f"{inner(found[ours]) / inner(runs):.2f}", f"{whole(found[ours]) / whole(runs):.2f}"
+            ratios = f"{inner(found[ours]) / inner(runs):.2f}", f"{processor(found[ours]) / processor(runs):.2f}"
         lines.append(f"| {name} | {' | '.join((*cells, *ratios))} |")
     return "\n".join(lines)
 
@@ -105,6 +117,11 @@ def table(found: Mapping[str, Sequence[Finished]], ours: str) -> str:
 def inner(runs: Sequence[Finished]) -> float:
     """The median of what the programs told."""
     return median(r.inner for r in runs)
+
+
+def processor(runs: Sequence[Finished]) -> float:
+    """The median of the processor seconds in that time."""
+    return median(r.processor for r in runs)
 
 
 def whole(runs: Sequence[Finished]) -> float:

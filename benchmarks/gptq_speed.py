@@ -5,10 +5,11 @@
     python benchmarks/gptq_speed.py --rounds 3         medians of three
 
 The same 50M-parameter model of random weights (speed_model.py), the same 128 x 512 token ids, the same cores and
-threads, each tool in a fresh process, one after the other. Symmetric 4 bit in groups of 128, ``lm_head`` left in 16 bit;
-all else are each tool's own defaults, which differ: quantwise searches scales and takes activation order with static
-groups; llm-compressor takes activation order with static groups; GPTQModel permutes within groups. Both peers feed each
-block what the quantized blocks before it give, quantwise what the 16-bit model gives, which takes one pass less.
+threads, each tool in a fresh process, one after the other. Symmetric 4 bit in groups of 128, ``lm_head`` left in
+16 bit; all else are each tool's own defaults, which differ: quantwise searches scales and takes activation order with
+static groups; llm-compressor takes activation order with static groups; GPTQModel permutes within groups. Both peers
+feed each block what the quantized blocks before it give, quantwise what the 16-bit model gives, which takes one pass
+less.
 
 "quantize" is the time from "model and tokens in memory" to "quantized weights in memory". Of quantwise it includes
 reading each block's weights and keeping what is finished on disk, because its build streams.
@@ -44,7 +45,8 @@ def main() -> None:
             Arm("GPTQModel", _python(".venv-gptqmodel"), "gptqmodel_arm.py", peers),
         ]
         found = alternate([arm for arm in arms if not options.only or arm.name in options.only], options.rounds)
-    print(f"\n{RECIPE}, {options.layers} blocks, 128 x 512 tokens, {options.rounds} run(s) of each, medians\n")
+    print(f"\n{RECIPE}, {options.layers} blocks, 128 x 512 tokens, {options.rounds} run(s) of each, medians")
+    print("On a CPU, which is not the peers' home.\n")
     print(table(found, "quantwise") + "\n")
     print(setting(found) + "\n")
     for name, runs in found.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from tokenizers import Tokenizer
+from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from quantwise.core.item import Item
@@ -39,6 +40,20 @@ def quick_accuracy(model: LlamaForCausalLM, tokenizer: Tokenizer, count: int, se
                 right += likeliest[i, len(asked) - 1 : len(asked) + len(said) - 1].tolist() == said
         shares[suite.name] = right / count
     return shares
+
+
+@torch.no_grad()
+def text_loss(model: LlamaForCausalLM, tokenizer: Tokenizer, texts: list[str], longest: int = 512) -> float:
+    """Mean cross-entropy of the next token in nats, over the first ``longest`` tokens of each text."""
+    total, positions = 0.0, 0
+    for text in texts:
+        ids = tokenizer.encode(text).ids[:longest]
+        if len(ids) > 1:
+            tokens = torch.tensor([ids])
+            logits = model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
+            total += float(functional.cross_entropy(logits, tokens[0, 1:], reduction="sum"))
+            positions += len(ids) - 1
+    return total / positions
 
 
 @torch.no_grad()

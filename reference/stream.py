@@ -65,20 +65,33 @@ def data_folder() -> pathlib.Path:
 
 def prose() -> list[str]:
     """TinyStories sample and War and Peace without its last tenth, as documents; WikiText is for measuring."""
-    text = data_folder() / "text"
-    stories = (text / "tinystories-sample.txt").read_text().split("<|endoftext|>")
-    novel = (text / "war-and-peace.txt").read_text()
-    kept = novel[: len(novel) * 9 // 10]
-    paragraphs = [p.replace("\n", " ").strip() for p in kept.replace("\r", "").split("\n\n")]
-    pieces = ["\n".join(paragraphs[i : i + 8]) for i in range(0, len(paragraphs), 8)]
+    stories = (data_folder() / "text" / "tinystories-sample.txt").read_text().split("<|endoftext|>")
+    novel = _novel()
+    pieces = _pieces(novel[: len(novel) * 9 // 10])
     return [document.strip() for document in (*stories, *pieces) if document.strip()]
+
+
+def held_out_prose() -> list[str]:
+    """The last tenth of War and Peace, which no model is trained on, as documents."""
+    novel = _novel()
+    return [document.strip() for document in _pieces(novel[len(novel) * 9 // 10 :]) if document.strip()]
+
+
+def _novel() -> str:
+    return (data_folder() / "text" / "war-and-peace.txt").read_text()
+
+
+def _pieces(text: str) -> list[str]:
+    paragraphs = [p.replace("\n", " ").strip() for p in text.replace("\r", "").split("\n\n")]
+    return ["\n".join(paragraphs[i : i + 8]) for i in range(0, len(paragraphs), 8)]
 
 
 class Stream:
     """Micro-batches of one worker."""
 
-    def __init__(self, tokenizer: Tokenizer, seed: int, worker: int = 0) -> None:
+    def __init__(self, tokenizer: Tokenizer, seed: int, worker: int = 0, prose_only: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._prose_only = prose_only
         self._seed = seed * 100 + worker
         self._user, self._assistant, self._end, self._pad = (
             tokenizer.token_to_id(token) for token in (USER, ASSISTANT, END, PAD)
@@ -120,18 +133,22 @@ class Stream:
 
     def _round(self, rng: random.Random, chapter: int, seed: int) -> list[Row]:
         rows: list[Row] = []
+        if self._prose_only:
+            return [self._prose_row(rng) for _ in range(PROSE_ROWS_PER_ROUND)]
         for suite in SUITES:
             chosen = solved_items(suite, "train", ITEMS_PER_ROUND[suite.name], seed)
             rows += [self._turns([(item.text, answer)]) for item, answer in chosen]
         rows += [self._recall_row(rng, chapter) for _ in range(RECALL_ROWS_PER_ROUND)]
-        for _ in range(PROSE_ROWS_PER_ROUND):
-            rows.append((self._prose[rng.randrange(len(self._prose))].tolist(), [PROSE_WEIGHT] * LONG))
+        rows += [self._prose_row(rng) for _ in range(PROSE_ROWS_PER_ROUND)]
         if rng.random() < 0.3:
             ids: list[int] = []
             for document in held_out_text("train", 5, seed):
                 ids += [*self._tokenizer.encode(document).ids, self._end]
             rows.append((ids[:LONG], [PROSE_WEIGHT] * len(ids[:LONG])))
         return rows
+
+    def _prose_row(self, rng: random.Random) -> Row:
+        return self._prose[rng.randrange(len(self._prose))].tolist(), [PROSE_WEIGHT] * LONG
 
     def _turns(self, turns: list[tuple[str, str]]) -> Row:
         ids: list[int] = []

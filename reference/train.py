@@ -23,9 +23,9 @@ from torch import distributed, multiprocessing
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
-from judge import quick_accuracy
+from judge import quick_accuracy, text_loss
 from layout import export, shape
-from stream import Stream, prose
+from stream import Stream, held_out_prose, prose
 from vocabulary import train_tokenizer
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -34,6 +34,7 @@ WARMUP_STEPS = 100
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the reference model on the task suites and on English prose.")
+    parser.add_argument("--prose-only", action="store_true", help="learn prose alone, tokenizer included")
     parser.add_argument("--run", default="main", help="name of the run's folder under reference/work")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=100_000, help="budget in optimizer steps")
@@ -60,7 +61,7 @@ class Trainer:
         torch.manual_seed(options.seed)
         torch.set_num_threads(1)
         self.tokenizer = self._tokenizer()
-        self.stream = Stream(self.tokenizer, options.seed, worker)
+        self.stream = Stream(self.tokenizer, options.seed, worker, options.prose_only)
         full = LlamaForCausalLM(shape(self.tokenizer))
         if options.start:
             full = LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32)
@@ -85,7 +86,8 @@ class Trainer:
     def _tokenizer(self) -> Tokenizer:
         kept = (self.options.start or self.folder) / "tokenizer.json"
         if self.worker == 0 and not kept.exists():
-            train_tokenizer(prose()[::2]).save(str(kept))
+            items_each = 0 if self.options.prose_only else 4000
+            train_tokenizer(prose()[::2], items_each).save(str(kept))
         distributed.barrier()
         return Tokenizer.from_file(str(kept))
 
@@ -219,9 +221,13 @@ class Trainer:
     def _look(self, count: int) -> None:
         if self.worker != 0:
             return
-        shares = quick_accuracy(self.model, self.tokenizer, count)
-        self._note("  ".join(f"{name} {share:.2f}" for name, share in shares.items()))
-        self._log({"step": self.step, "tokens": self.tokens, "accuracy": shares, "seconds": self.elapsed})
+        if self.options.prose_only:
+            found = {"held-out loss": text_loss(self.model, self.tokenizer, held_out_prose()[:count])}
+        else:
+            found = quick_accuracy(self.model, self.tokenizer, count)
+        self._note("  ".join(f"{name} {share:.2f}" for name, share in found.items()))
+        what = "held_out" if self.options.prose_only else "accuracy"
+        self._log({"step": self.step, "tokens": self.tokens, what: found, "seconds": self.elapsed})
 
     def _log(self, row: dict[str, object]) -> None:
         with (self.folder / "log.jsonl").open("a") as log:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
-from told import tell
+from told import Spent, tell
 
 
 def main() -> None:
@@ -26,12 +25,11 @@ def main() -> None:
     data = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]
     config = QuantizeConfig(bits=int(bits), group_size=int(group), sym=True, device="cpu")
     model = GPTQModel.load(folder, config)
-    began = time.perf_counter()
-    model.quantize(data)
-    spent = time.perf_counter() - began
+    with Spent() as spent:
+        model.quantize(data)
     if out:
         model.save(out[0])
-    tell({"quantize": spent}, ("gptqmodel", "transformers", "torch"))
+    tell(spent, ("gptqmodel", "transformers", "torch"))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from told import tell
+from told import Spent, tell
 
 
 def scheme(name: str) -> dict[str, Any]:
@@ -68,21 +67,20 @@ def main() -> None:
     steps = modifiers(recipe)
     # Given one, it tokenizes nothing: the rows are ids already.
     processor = AutoTokenizer.from_pretrained(folder)
-    began = time.perf_counter()
-    oneshot(
-        model=model,
-        processor=processor,
-        dataset=data,
-        recipe=steps,
-        max_seq_length=max(map(len, rows)),
-        num_calibration_samples=len(rows),
-        shuffle_calibration_samples=False,
-    )
-    spent = time.perf_counter() - began
+    with Spent() as spent:
+        oneshot(
+            model=model,
+            processor=processor,
+            dataset=data,
+            recipe=steps,
+            max_seq_length=max(map(len, rows)),
+            num_calibration_samples=len(rows),
+            shuffle_calibration_samples=False,
+        )
     if out:
         model.save_pretrained(out[0], save_compressed=True)
         processor.save_pretrained(out[0])
-    tell({"quantize": spent}, ("llmcompressor", "compressed-tensors", "transformers", "torch"))
+    tell(spent, ("llmcompressor", "compressed-tensors", "transformers", "torch"))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import resource
 import sys
+import time
 from pathlib import Path
 
 
@@ -22,8 +23,22 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def tell(seconds: dict[str, float], packages: tuple[str, ...], **more: object) -> None:
-    """Print ``seconds`` by what they were spent on, the peak memory and the versions of ``packages``."""
+class Spent:
+    """Seconds from the beginning of a ``with`` block to its end: by the clock, and of all cores together."""
+
+    seconds = processor = 0.0
+
+    def __enter__(self) -> Spent:
+        self._began = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *failed: object) -> None:
+        self.seconds, self.processor = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
+
+
+def tell(spent: Spent, packages: tuple[str, ...], **more: object) -> None:
+    """Print what was ``spent``, the peak memory and the versions of ``packages``."""
     versions = {name: importlib.metadata.version(name) for name in packages}
-    told = {"seconds": seconds, "peak_bytes": peak_bytes(), "versions": versions, **more}
+    seconds = {"seconds": spent.seconds, "processor": spent.processor}
+    told = {**seconds, "peak_bytes": peak_bytes(), "versions": versions, **more}
     print("\n" + json.dumps(told), flush=True)

@@ -29,7 +29,7 @@ from quantwise.runtimes import runtime_named
 from quantwise.scenarios.reader import read_scenario
 from quantwise.scenarios.scenario import Scenario
 from quantwise.tasks import SUITES
-from quantwise.tasks.calibration import calibration_texts
+from quantwise.tasks.calibration import Render, calibration_texts, refuse_evaluation_items
 from quantwise.tasks.readers import read_all
 from quantwise.tasks.scorers import SCORERS_VERSION
 from quantwise.tasks.task import Task
@@ -127,6 +127,8 @@ def pose(request: Request) -> Posed:
     brought = {c.name: made for c in candidates if (made := _brought(c, model, runtimes)) is not None}
     template = _template(model, brought)
     texts = calibration(request.calibration, template) if any(map(_reads_data, candidates)) else []
+    if request.calibration is not None:
+        refuse_evaluation_items(texts, [item for task in tasks for item in asked(request, task)])
     question = Question(
         model=_model_name(model, candidates),
         model_hash=content_hash(model) if model else "",
@@ -182,8 +184,18 @@ def repose(question: Question, model: Path | None, artifacts: Mapping[str, Artif
 
 def calibration(file: Path | None, template: ChatTemplate | None) -> list[str]:
     """The texts of a file, or of the suites' calibration split as the template renders them."""
-    render = None if template is None else lambda turns: template.render(turns, add_generation_prompt=False)
-    return calibration_texts(file, CALIBRATION_ITEMS, render)
+    return calibration_texts(file, CALIBRATION_ITEMS, rendering(template))
+
+
+def rendering(template: ChatTemplate | None) -> Render | None:
+    """How a solved item becomes a text; None where there is no template."""
+    return None if template is None else lambda turns: template.render(turns, add_generation_prompt=False)
+
+
+def asked(request: Request, task: Task) -> list[Item]:
+    """The items of a task that this request would ask, as far as its number of items goes."""
+    most = (request.items or ITEMS) if task.available is None else task.available
+    return [*task.supply("screen", SCREEN_ITEMS, request.seed), *task.supply("certify", most, request.seed)]
 
 
 def _is_demo(request: Request) -> bool:

@@ -74,7 +74,7 @@ def test_llamacpp_computes_as_the_model_does(made: dict[str, Artifact], name: st
 
 @pytest.mark.parametrize(
     ("recipe", "why"),
-    [("auto:4.5bpw", "not built here"), ("distil+gptq:q2_k", "not distilled"), ("auto:900MB", "not built here")],
+    [("distil+gptq:w8a8", "scales of w8a8 are not trained"), ("distil+rtn:nf4", "scales of nf4 are not trained")],
 )
 def test_what_is_not_built_is_refused_first(made: dict[str, Artifact], tmp_path: Path, recipe: str, why: str) -> None:
     with pytest.raises(InputError, match=why):

@@ -105,3 +105,21 @@ def test_what_the_builders_write_is_what_was_planned(shared_data: Path, tmp_path
         files = [place] if place.is_file() else list(place.glob("*.gguf"))
         found = stored_bytes(read_gguf_header(files[0])) if files else sum(e.bytes for e in read_folder(place).values())
         assert artifact_bytes(recipe, model) == found, recipe
+
+
+def test_a_budget_is_the_plan_of_auto_within_what_types_allow() -> None:
+    from quantwise.core.recipe import parse_recipe
+    from quantwise.plan.weights import recipe_bytes
+
+    # Rows of 64 and 96 take q4_0 (18 bytes for 32 weights) at least and q8_0 (34) at most; vectors take 32 bits.
+    matrices, vectors = MATRICES + 10 * 64, 3 * 64
+    least, most = matrices // 32 * 18 + 4 * vectors, matrices // 32 * 34 + 4 * vectors
+    weights = matrices + vectors
+    assert recipe_bytes(entries(), parse_recipe("auto:6bpw"), SHAPE) == int(6 * weights / 8)
+    assert recipe_bytes(entries(), parse_recipe("auto:20kB"), SHAPE) == 20_000 > least
+    assert recipe_bytes(entries(), parse_recipe("auto:9MB"), SHAPE) == most
+    with pytest.raises(InputError, match=f"too small a budget; the smallest mix of this model takes {least} bytes"):
+        recipe_bytes(entries(), parse_recipe(f"auto:{least - 1}b"), SHAPE)
+    assert recipe_bytes(entries(), parse_recipe(f"auto:{least}b"), SHAPE) == least
+    with pytest.raises(InputError, match=r"takes 4\.\d+ bits per weight"):
+        recipe_bytes(entries(), parse_recipe("auto:2bpw"), SHAPE)

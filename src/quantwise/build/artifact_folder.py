@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from quantwise import machine
 from quantwise.core.artifact import Artifact, Degradation, FormatName
 from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.recipe import Recipe
@@ -26,7 +27,8 @@ from quantwise.formats.content_hash import RECORD, content_hash
 
 GGUF_NAME = "model.gguf"
 # Raised whenever equal inputs would now give other bytes.
-BUILDER = 2
+BUILDER = 3
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "a file grew too large"}
 # Bytes of free space below which an unexplained write error is put down to a full disk.
 _ALMOST_NOTHING = 1 << 20
 
@@ -71,8 +73,18 @@ class Draft:
     ingredients: Ingredients
     artifact: Artifact | None = None
 
-    def finish(self, bits_per_weight: float, seconds: float, degradations: Sequence[Degradation]) -> Artifact:
-        """Hash what is in the folder, write the record last, and rename. Returns the artifact under its final name."""
+    def finish(
+        self,
+        bits_per_weight: float,
+        seconds: float,
+        degradations: Sequence[Degradation],
+        by_class: Mapping[str, int] | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> Artifact:
+        """Hash what is in the folder, write the record last, and rename. Returns the artifact under its final name.
+
+        ``by_class`` are bytes of tensor data by class, as ``tensor_bytes`` counts them; ``notes`` what else to know.
+        """
         scheme = self.ingredients.recipe.scheme
         record = {
             "recipe": self.ingredients.recipe.name,
@@ -83,7 +95,11 @@ class Draft:
             "seconds": seconds,
             "model_hash": self.ingredients.model_hash,
             "calibration_hash": self.ingredients.calibration_hash,
+            "bytes_by_class": dict(by_class or {}),
+            "builder": BUILDER,
+            "versions": machine.facts()["versions"],
             "degradations": [asdict(d) for d in degradations],
+            "notes": dict(notes or {}),
         }
         (self.folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         for file in (*self.folder.iterdir(), self.folder):
@@ -127,8 +143,8 @@ def no_disk(what: str, out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full" if full else error.strerror or str(error)
+        full = error.errno in _FULL
+        why = _FULL[error.errno or 0] if full else error.strerror or str(error)
         advice = "free some space or choose another folder" if full else "check the folder and its permissions"
         raise EnvironmentFailure(f"cannot write {what} to {out}: {why}; {advice}") from error
 
@@ -144,6 +160,7 @@ def _artifact(folder: Path, record: dict[str, Any]) -> Artifact:
         bits_per_weight=record["bits_per_weight"],
         build_seconds=record["seconds"],
         degradations=tuple(Degradation(**d) for d in record["degradations"]),
+        notes=record.get("notes", {}),
     )
 
 

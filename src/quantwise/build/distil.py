@@ -40,13 +40,15 @@ class Coded:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Adam, a short warm-up, then a cosine to zero over ``epochs``; ``rate`` is the largest relative change in a step.
+    """Adam, a short warm-up, then a cosine to zero over ``epochs``.
 
-    The watched divergence is taken ``checks`` times an epoch; after ``patience`` checks in a row without a new best,
-    training stops. ``seed`` orders the batches.
+    A step of ``rate`` moves the largest value of a matrix by about that share of the distance between two codes,
+    whatever its bits: what is small at 2 bits (0.3 % of a scale) would undo a rounding at 4. The watched divergence is
+    taken ``checks`` times an epoch; after ``patience`` checks in a row without a new best, training stops. ``seed``
+    orders the batches.
     """
 
-    rate: float = 0.003
+    rate: float = 0.009
     epochs: int = 3
     checks: int = 2
     patience: int = 3
@@ -80,35 +82,41 @@ def distil(
     batches: Sequence[Batch],
     watched: Watch,
     training: Training = Training(),
+    *,
+    fixed: Mapping[str, Tensor] | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> Distilled:
     """Train the scales of ``coded`` (full parameter name, such as ``model.layers.0.mlp.up_proj.weight``, to its
     matrix) by KL to ``model``, whose own weights are the 16-bit ones and stay as they are.
 
+    ``fixed`` are other parameters of the quantized model that are not those of ``model``, such as a rescaled norm.
     ``batches`` are trained on, those of ``watched`` must be others. ``report`` is told (steps done, steps in all).
     Deterministic on one machine. Raises InputError where nothing can be trained.
     """
     if not batches or not coded:
         raise InputError("scale distillation needs quantized matrices and texts beside the watched ones; give more")
     learners = {name: _learner(matrix) for name, matrix in coded.items()}
-    parameters = [p for learner in learners.values() for p in learner.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=training.rate, betas=(0.9, 0.99))
+    others = dict(fixed or {})
+    rates = {name: training.rate / (matrix.grid.highest - matrix.grid.lowest) for name, matrix in coded.items()}
+    groups = [{"params": list(learner.parameters()), "rate": rates[name]} for name, learner in learners.items()]
+    optimizer = torch.optim.Adam(groups, lr=training.rate, betas=(0.9, 0.99))
     order, rng = list(batches), random.Random(training.seed)
     total = training.epochs * len(order)
     every = max(1, round(len(order) / training.checks))
     best: dict[str, Coded] = dict(coded)
-    history = [watched.divergence(_values(best))]
+    history = [watched.divergence(others | _values(best))]
     for step in range(total):
         if step % len(order) == 0:
             rng.shuffle(order)
         for group in optimizer.param_groups:
-            group["lr"] = training.rate * min(1.0, (step + 1) / 8) * 0.5 * (1 + math.cos(math.pi * step / total))
-        _learn(model, coded, learners, order[step % len(order)], optimizer)
+            group["lr"] = group["rate"] * min(1.0, (step + 1) / 8) * 0.5 * (1 + math.cos(math.pi * step / total))
+        now = {name: replace(matrix, steps=learners[name].steps()) for name, matrix in coded.items()}
+        _learn(model, others | _values(now), order[step % len(order)], optimizer)
         if report:
             report(step + 1, total)
         if (step + 1) % every == 0 or step + 1 == total:
             stored = {name: replace(matrix, steps=learners[name].stored()) for name, matrix in coded.items()}
-            history.append(watched.divergence(_values(stored)))
+            history.append(watched.divergence(others | _values(stored)))
             if history[-1] < min(history[:-1]):
                 best = stored
             if history.index(min(history)) < len(history) - training.patience:
@@ -116,17 +124,11 @@ def distil(
     return Distilled(best, history)
 
 
-def _learn(
-    model: nn.Module,
-    coded: Mapping[str, Coded],
-    learners: Mapping[str, _Learner],
-    batch: Batch,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """One step of the optimizer on one batch."""
+def _learn(model: nn.Module, values: Mapping[str, Tensor], batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+    """One step of the optimizer on one batch, for the parameters that ``values`` hang on."""
     with torch.no_grad():
         p = log_probabilities(model, batch, {})
-    q = log_probabilities(model, batch, _values({n: replace(m, steps=learners[n].steps()) for n, m in coded.items()}))
+    q = log_probabilities(model, batch, values)
     optimizer.zero_grad()
     (p.exp() * (p - q)).sum(-1).mean().backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from quantwise.build.artifact_folder import Ingredients
 from quantwise.build.rescaled_block import RescaledBlock
+from quantwise.build.sensitivity import output_error
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.statistics import Seen
 from quantwise.build.storage import Made, Storage
@@ -37,6 +38,9 @@ class Job:
     ingredients: Ingredients
     storage: Storage
     kept: Unfinished
+    # Whether output errors are wanted beside the codes, for ``auto`` to choose by.
+    measures: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
     quantizer: Quantizer = field(init=False)
     transforms: Sequence[Transform] = field(init=False)
 
@@ -55,9 +59,15 @@ class Job:
         return self.ingredients.folder_name
 
     @property
+    def distilled(self) -> str:
+        """Under which its matrices are kept once their scales are trained."""
+        return f"{self.name}-distilled"
+
+    @property
     def needs(self) -> frozenset[str]:
         """The statistics that it reads."""
-        return self.quantizer.needs.union(self.storage.needs, *(transform.needs for transform in self.transforms))
+        own = self.storage.needs | (frozenset({"hessian"}) if self.measures else frozenset())
+        return self.quantizer.needs.union(own, *(transform.needs for transform in self.transforms))
 
     def has(self, index: int) -> bool:
         """Whether a block is finished, here or in a process that was killed."""
@@ -70,7 +80,7 @@ class Job:
         start = time.perf_counter()
         layers = skeleton.linear_layers(index)
         grids: dict[str, Grid[Any]] = {}
-        facts = _Facts()
+        facts = Facts()
         block = RescaledBlock(skeleton, index, seen)
         for name in layers:
             found = self.storage.grid(_stored(skeleton, name), block.weight(name).shape)
@@ -88,6 +98,11 @@ class Job:
             tensors |= self.storage.pack(stored, made, inputs.values if inputs else {})
             facts.replaced.append(f"{stored}.weight")
             facts.layers.append(name)
+            if self.measures and inputs:
+                hessian = inputs.values["hessian"]
+                facts.errors[f"{name}.weight"] = output_error(
+                    block.weight(name), made.dequantized, hessian, inputs.tokens
+                )
             block.set_quantized(name, made.dequantized)
         for name, tensor in block.changed(skeleton.source.sixteen_bit):
             if name.removesuffix(".weight") not in grids:
@@ -96,7 +111,7 @@ class Job:
         self.kept.keep_block(self.name, index, tensors, asdict(facts))
         return block.values()
 
-    def _matrix(self, name: str, block: RescaledBlock, grid: Grid[Any], facts: _Facts) -> Any:
+    def _matrix(self, name: str, block: RescaledBlock, grid: Grid[Any], facts: Facts) -> Any:
         quantizer, seen = self.quantizer, block.seen.get(name)
         tokens = seen.tokens if seen else 0
         if quantizer.needs and tokens < FEWEST_TOKENS and ".experts." in name:
@@ -128,33 +143,43 @@ class Job:
             )
 
     def made(self, skeleton: Skeleton) -> tuple[Made, tuple[Degradation, ...], float]:
-        """All blocks together, what was retreated from, and the seconds they took."""
+        """All blocks together, what was retreated from, and the seconds all of it took."""
         count = len(skeleton.blocks)
-        facts = [_Facts.read(self.kept.facts(self.name, index)) for index in range(count)]
+        # Behind the blocks, where a recipe quantizes them, stand the matrices outside of blocks.
+        count += self.has(count)
+        facts = [Facts.read(self.kept.facts(self.name, index)) for index in range(count)]
         layers = frozenset(name for f in facts for name in f.layers)
         linear = (name for name, m in skeleton.model.named_modules() if isinstance(m, torch.nn.Linear))
+        tensors = self.kept.tensors(self.name, count)
+        if self.kept.has_block(self.distilled, 0):
+            tensors |= self.kept.tensors(self.distilled, 1)
         made = Made(
-            tensors=self.kept.tensors(self.name, count),
+            tensors=tensors,
             replaced=frozenset(name for f in facts for name in f.replaced),
             ignored=[name for name in linear if name not in layers],
             mixture=any(".experts." in name for name in layers),
         )
-        return made, tuple(d for f in facts for d in f.degradations), sum(f.seconds for f in facts)
+        later = self.notes.get("choosing_seconds", 0.0) + self.notes.get("distil_seconds", 0.0)
+        return made, tuple(d for f in facts for d in f.degradations), sum(f.seconds for f in facts) + later
 
 
 @dataclass(slots=True)
-class _Facts:
-    """What to know of a finished block."""
+class Facts:
+    """What to know of a finished block: its quantized ``layers`` by their names in the module tree, the stored tensors
+    they stand for, and, where they are measured, their output ``errors`` by full parameter name.
+    """
 
     layers: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     degradations: list[Degradation] = field(default_factory=list)
+    errors: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     @classmethod
-    def read(cls, kept: Mapping[str, Any]) -> _Facts:
+    def read(cls, kept: Mapping[str, Any]) -> Facts:
+        """As they were kept."""
         found = [Degradation(**d) for d in kept["degradations"]]
-        return cls(kept["layers"], kept["replaced"], found, kept["seconds"])
+        return cls(kept["layers"], kept["replaced"], found, kept["errors"], kept["seconds"])
 
 
 def _stored(skeleton: Skeleton, name: str) -> str:

@@ -86,30 +86,38 @@ class Mix:
     measured: float
 
 
-def choose(
+def compare(
     watched: Watch,
     choices: Choices,
     budget: int,
     values: Callable[[str, str], Tensor],
-    fixed: Iterable[Mapping[str, str]] = (),
-) -> Mix:
-    """The best mix within ``budget`` bytes, measured as a whole, because single divergences do not add up.
+    fixed: Mapping[str, Mapping[str, str]],
+    report: Callable[[int, int], None] | None = None,
+) -> dict[str, Mix]:
+    """Mixes within ``budget`` bytes by name, each measured as a whole, because single divergences do not add up.
 
-    ``values`` gives a tensor's values in a type. The mixes of ``fixed`` (such as that of ``q4_k_m``) that hold to the
-    budget and to ``choices`` are measured too; the least measured divergence wins. Raises InputError where the budget
-    is too small.
+    ``auto`` is the choice of ``allocate``; the mixes of ``fixed`` (such as that of ``q4_k_m``) join it where they hold
+    to the budget and to ``choices``. ``values`` gives a tensor's values in a type; ``report`` is told (mixes measured,
+    in all). Raises InputError where the budget is too small.
     """
-    candidates = [allocate(choices, budget)]
-    for kinds in fixed:
+    candidates: dict[str, Mapping[str, str]] = {"auto": allocate(choices, budget)}
+    for name, kinds in fixed.items():
         known = kinds.keys() == choices.keys() and all(kind in choices[tensor] for tensor, kind in kinds.items())
-        if known and _bytes(choices, kinds) <= budget:
-            candidates.append(dict(kinds))
-    mixes = []
-    for kinds in candidates:
+        if known and _bytes(choices, kinds) <= budget and kinds not in candidates.values():
+            candidates[name] = dict(kinds)
+    mixes: dict[str, Mix] = {}
+    for name, kinds in candidates.items():
         measured = watched.divergence({tensor: values(tensor, kind) for tensor, kind in kinds.items()})
         expected = sum(choices[tensor][kind].loss for tensor, kind in kinds.items())
-        mixes.append(Mix(kinds, _bytes(choices, kinds), expected, measured))
-    return min(mixes, key=lambda mix: (mix.measured, mix.bytes))
+        mixes[name] = Mix(kinds, _bytes(choices, kinds), expected, measured)
+        if report:
+            report(len(mixes), len(candidates))
+    return mixes
+
+
+def best(mixes: Mapping[str, Mix]) -> str:
+    """The name of the mix with the least measured divergence; of equals, the smaller, then the first."""
+    return min(mixes, key=lambda name: (mixes[name].measured, mixes[name].bytes))
 
 
 def _bytes(choices: Choices, kinds: Mapping[str, str]) -> int:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+# Rows of a Hessian that are multiplied at once.
+_STRIP = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -43,7 +46,7 @@ class _Input:
             return
         self.tokens += len(rows)
         if "hessian" in self.needs:
-            self.hessian += (rows.T @ rows).double()
+            _add_products(self.hessian, rows)
         if "mean_square" in self.needs:
             self.squares += rows.double().square().sum(0)
         if "absmax" in self.needs:
@@ -60,6 +63,16 @@ class _Input:
         return Seen(self.tokens, values)
 
 
+def _add_products(total: Tensor, rows: Tensor) -> None:
+    """Add rows^T rows to ``total`` (in, in): symmetric, so only what lies on and below the diagonal is multiplied."""
+    width = rows.shape[1]
+    for start in range(0, width, _STRIP):
+        stop = min(start + _STRIP, width)
+        strip = rows[:, start:stop].T @ rows[:, :stop]
+        total[start:stop, :stop] += strip
+        total[:start, start:stop] += strip[:, :start].T
+
+
 class Sums:
     """Adds up the inputs of the layers of one block, once for each distinct input tensor.
 
@@ -70,13 +83,13 @@ class Sums:
     def __init__(self, layers: Mapping[str, nn.Module], needs: frozenset[str]) -> None:
         self._needs = needs
         self._inputs: dict[str, _Input] = {}
-        self._real = torch.empty(0)
+        self._real, self._whole = torch.empty(0), False
         self._now: list[tuple[Tensor, _Input]] = []
         self._handles = [layer.register_forward_pre_hook(self._hook(name)) for name, layer in layers.items()]
 
     def begin(self, real: Tensor) -> None:
         """A new batch: ``real`` (sequences, length) marks its tokens that are no padding."""
-        self._real, self._now = real, []
+        self._real, self._whole, self._now = real, bool(real.all()), []
 
     def finish(self) -> dict[str, Seen]:
         """Take the hooks away. Returns what each layer saw; layers that saw nothing are missing."""
@@ -101,6 +114,8 @@ class Sums:
 
     def _rows(self, inputs: Tensor) -> Tensor:
         """(real tokens, in) float32. Some blocks flatten their tokens; an expert sees its own, all of them real."""
+        if self._whole and inputs.shape[:-1].numel() == self._real.numel():
+            return inputs.reshape(-1, inputs.shape[-1]).float()
         if inputs.shape[:-1] == self._real.shape:
             return inputs[self._real].float()
         if inputs.shape[:-1] == (self._real.numel(),):

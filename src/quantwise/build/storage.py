@@ -17,7 +17,14 @@ from quantwise.core.recipe import Recipe
 from quantwise.formats.awq_layout import awq_config, pack_awq, refuses_awq
 from quantwise.formats.bitsandbytes import NestedScales, Nf4Layer, nf4_config, pack_nf4
 from quantwise.formats.bitsandbytes_int8 import Int8Layer, int8_config, pack_int8
-from quantwise.formats.compressed_tensors import IntegerLayer, is_static, pack, quantization_config
+from quantwise.formats.compressed_tensors import (
+    IntegerLayer,
+    is_static,
+    pack,
+    packed_parts,
+    quantization_config,
+    unpack,
+)
 from quantwise.formats.gptq_layout import gptq_config, pack_gptq, refuses_gptq
 from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, write_config
 from quantwise.formats.safetensors_header import TensorEntry
@@ -25,7 +32,7 @@ from quantwise.formats.safetensors_stream import write_model
 from quantwise.grids import float8, int8_inputs
 from quantwise.grids.float8 import Float8Grid
 from quantwise.grids.grid import Grid
-from quantwise.grids.integer import integer_grid
+from quantwise.grids.integer import Steps, integer_grid
 from quantwise.grids.llm_int8 import LlmInt8Grid
 from quantwise.grids.nf4 import Nf4Grid, dynamic_numbers, normal_quantiles
 from quantwise.quantize.quantizer import Quantized
@@ -68,6 +75,13 @@ class Storage(Protocol):
         """The tensors to store for a matrix, by their full names; ``seen`` are the statistics of its inputs."""
         ...
 
+    def unpack(self, name: str, tensors: Callable[[str], Tensor]) -> Quantized[Any]:
+        """What ``pack`` was given for a matrix, out of what it gave; ``tensors`` reads one by its full name.
+
+        Raises InputError where a format is never read again.
+        """
+        ...
+
     def write(self, folder: Path, source: ModelFolder, made: Made) -> tuple[Degradation, ...]:
         """Write the artifact's files into the existing ``folder``."""
         ...
@@ -97,6 +111,10 @@ class _Folder:
     def pack(self, name: str, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As in the protocol."""
         return {f"{name}.{part}": tensor for part, tensor in self._parts(made, seen).items()}
+
+    def unpack(self, name: str, tensors: Callable[[str], Tensor]) -> Quantized[Any]:
+        """As in the protocol."""
+        raise InputError(f"{self.recipe.name}: scales in {self.recipe.scheme.format} are not trained; {_DISTILLED}")
 
     def write(self, folder: Path, source: ModelFolder, made: Made) -> tuple[Degradation, ...]:
         """As in the protocol."""
@@ -145,6 +163,14 @@ class CompressedTensors(_Folder):
             fixed = measure(seen["absmax"])
         codes = float8.to_bytes(made.codes) if scheme.kind == "float8" else made.codes
         return pack(IntegerLayer(codes, made.steps.scale, made.steps.zero, fixed), scheme, self.dtype)
+
+    def unpack(self, name: str, tensors: Callable[[str], Tensor]) -> Quantized[Any]:
+        """As in the protocol."""
+        layer = unpack(
+            {part: tensors(f"{name}.{part}") for part in packed_parts(self.recipe.scheme)}, self.recipe.scheme
+        )
+        steps = Steps(layer.scale, layer.zero, layer.codes.shape[1])
+        return Quantized(layer.codes, steps, self._grid().decode(layer.codes, steps))
 
     def _config(self, made: Made) -> dict[str, Any]:
         # Transformers holds experts fused: it can only unpack theirs while it loads.
@@ -216,6 +242,8 @@ def _gguf(recipe: Recipe, source: ModelFolder) -> Storage:
     return GgufFile(recipe, source)
 
 
+_DISTILLED = "distil+ takes GGUF types, and integer schemes in compressed-tensors whose inputs are not rounded"
+
 STORAGES: Mapping[FormatName, Callable[[Recipe, ModelFolder], Storage]] = {
     "compressed-tensors": CompressedTensors,
     "gptq": GptqLayout,
@@ -227,8 +255,9 @@ STORAGES: Mapping[FormatName, Callable[[Recipe, ModelFolder], Storage]] = {
 
 def storage_for(recipe: Recipe, source: ModelFolder) -> Storage:
     """The storage of a recipe. Raises InputError where a part of the recipe is not built here."""
-    if recipe.budget is not None:
-        raise InputError(f"{recipe.name} is not built here; name a scheme such as q4_k_m")
     if "distil" in recipe.options:
-        raise InputError(f"{recipe.name}: scales are not distilled here; leave distil+ out")
+        scheme = recipe.scheme
+        trained = scheme.kind == "integer" and scheme.format == "compressed-tensors" and not scheme.activations
+        if not trained and scheme.format != "gguf":
+            raise InputError(f"{recipe.name}: scales of {scheme.name} are not trained; {_DISTILLED}")
     return STORAGES[recipe.scheme.format](recipe, source)

@@ -82,6 +82,23 @@ class Unfinished:
             found |= read_header(self.folder / recipe / _name(index))
         return found
 
+    def keep_note(self, recipe: str, what: str, note: Mapping[str, Any]) -> None:
+        """What was measured for a recipe, as JSON."""
+        file = self.folder / recipe / f"{what}.json"
+        file.parent.mkdir(exist_ok=True)
+        half = file.with_suffix(".half")
+        half.write_text(json.dumps(note, sort_keys=True), encoding="utf-8")
+        _complete(half, file)
+
+    def note(self, recipe: str, what: str) -> dict[str, Any] | None:
+        """What was noted; None where nothing was."""
+        file = self.folder / recipe / f"{what}.json"
+        try:
+            found: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} is damaged ({error}); remove it and build again") from error
+        return found
+
     def keep_hidden(self, stream: str, index: int, hidden: Sequence[Tensor]) -> None:
         """The hidden states before block ``index``; those before earlier ones go."""
         name = f"hidden-{stream}-{_name(index)}"

@@ -9,15 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from quantwise.build.artifact_folder import GGUF_NAME, Draft, Ingredients, draft, find, no_disk
+from quantwise.build.beforehand import announce
 from quantwise.build.calibration import Batch, Calibration, calibrate
+from quantwise.build.distil import Training
+from quantwise.build.distil_pass import distil_job
+from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
 from quantwise.build.skeleton import Skeleton, require_finite
 from quantwise.build.storage import Storage, storage_for
 from quantwise.build.stream import Stream
+from quantwise.build.tensor_bytes import bytes_by_class
 from quantwise.build.unfinished import Unfinished
 from quantwise.core.artifact import Artifact, Degradation
 from quantwise.core.errors import QuantwiseError
@@ -25,11 +31,12 @@ from quantwise.core.recipe import Recipe
 from quantwise.formats.content_hash import content_files, content_hash
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.gguf.writer import write_gguf
-from quantwise.formats.safetensors_folder import ModelFolder, write_sixteen_bit
-from quantwise.formats.safetensors_header import read_folder
+from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, write_config
+from quantwise.formats.safetensors_stream import write_model
 from quantwise.grids.ggml_blocks import GgmlBlocks
-from quantwise.quantize import QUANTIZERS
-from quantwise.transform import TRANSFORMS
+
+if TYPE_CHECKING:
+    from quantwise.build.auto import Auto
 
 Progress = Callable[[str, int, int], None]
 
@@ -42,17 +49,19 @@ def build(
     *,
     progress: Progress | None = None,
     seed: int = 0,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Artifact]:
     """Make an artifact for each recipe, in their order; a complete one in ``out_dir`` is used again.
 
     ``calibration`` are texts, of which a seeded selection is read, and only where a recipe needs data. The model in
-    ``model_dir`` must be 16 bit or more. ``progress`` is told (what, how many done, how many in all). Raises InputError
-    for a model, recipe or calibration set that cannot be used, EnvironmentFailure where the disk refuses.
+    ``model_dir`` must be 16 bit or more. ``progress`` is told (what, how many done, how many in all), ``tell``
+    beforehand what the build will take. Raises InputError for a model, recipe or calibration set that cannot be used,
+    EnvironmentFailure where the disk refuses or has too little room.
     """
     report = progress or (lambda what, done, total: None)
     source = ModelFolder(model_dir)
-    storages = {recipe: storage_for(recipe, source) for recipe in recipes if not _is_direct(recipe)}
-    needs_data = {recipe for recipe, storage in storages.items() if needs(recipe) | storage.needs}
+    storages = {r: storage_for(r, source) for r in recipes if not _is_direct(r) and r.budget is None}
+    needs_data = {recipe for recipe in recipes if recipe.reads_data}
     longest = int(source.config.get("max_position_embeddings", 2048))
     data = calibrate(model_dir, calibration, longest, seed) if needs_data else None
     report("hash the model", 0, 1)
@@ -61,6 +70,9 @@ def build(
     done = {r: found for r, made_of in wanted.items() if (found := _existing(source, out_dir, made_of))}
     missing = [made_of for r, made_of in wanted.items() if r not in done]
     direct = [made_of for made_of in missing if _is_direct(made_of.recipe)]
+    if missing:
+        open_storages = {m.recipe: storages[m.recipe] for m in missing if m.recipe in storages}
+        announce(source, out_dir, open_storages, [m.recipe for m in direct], data, tell)
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
         done[made_of.recipe] = _write_direct(source, out_dir, made_of)
@@ -71,16 +83,9 @@ def build(
     return [done[r] for r in recipes]
 
 
-def needs(recipe: Recipe) -> frozenset[str]:
-    """The statistics that a recipe's quantizer and transforms read; empty where these need no calibration texts."""
-    if recipe.quantizer is None:
-        return frozenset()
-    return QUANTIZERS[recipe.quantizer]().needs.union(*(TRANSFORMS[name]().needs for name in recipe.transforms))
-
-
 def _is_direct(recipe: Recipe) -> bool:
     """Recipes that see one weight at a time and no data: 16 bit, and rounding to ggml's blocks."""
-    return recipe.scheme.kind == "float" or (recipe.scheme.format == "gguf" and not needs(recipe))
+    return recipe.scheme.kind == "float" or (recipe.scheme.format == "gguf" and not recipe.reads_data)
 
 
 def _existing(source: ModelFolder, out: Path, ingredients: Ingredients) -> Artifact | None:
@@ -102,7 +107,9 @@ def _write_direct(source: ModelFolder, out: Path, ingredients: Ingredients) -> A
             path = made.folder / GGUF_NAME
             degradations = write_gguf(path, source, scheme.name, lambda ggml, values: GgmlBlocks(ggml).encode(values))
             return _finish_folder(made, source, time.perf_counter() - start, degradations)
-        write_sixteen_bit(made.folder, source)
+        write_model(made.folder, source, {})
+        write_config(made.folder, source.config, source.sixteen_bit)
+        copy_side_files(source.path, made.folder)
         degradations = (Degradation("model", f"stored in more than 16 bits; rounded to {source.sixteen_bit}"),)
         return _finish_folder(made, source, time.perf_counter() - start, degradations)
 
@@ -120,20 +127,29 @@ def _walk(
     What is finished stays on disk when the process is killed or interrupted, and goes with the last artifact, or where
     the walk was refused.
     """
+    settle()
     skeleton = Skeleton(source)
     with no_disk(", ".join(made_of.recipe.name for made_of in wanted), out):
         kept = Unfinished.take(out, wanted[0].model_hash, data.hash if data else "")
         try:
-            jobs = [Job(m, storages[m.recipe], kept) for m in wanted]
-            for job in jobs:
+            mixed = [m for m in wanted if m.recipe.budget is not None]
+            auto = _auto(skeleton, mixed, kept) if mixed else None
+            jobs = [Job(m, storages[m.recipe], kept) for m in wanted if m not in mixed]
+            for job in [*jobs, *(auto.jobs if auto else [])]:
                 job.check(skeleton)
             batches = list(data.batches()) if data else []
-            together = [job for job in jobs if "propagate" not in job.recipe.options]
+            together = [job for job in jobs if "propagate" not in job.recipe.options] + (auto.jobs if auto else [])
             if together:
                 _pass(skeleton, together, batches, kept, report)
+            if auto and data:
+                jobs += auto.chosen(data, report)
             for job in jobs:
-                if job not in together:
+                if "propagate" in job.recipe.options:
                     _pass(skeleton, [job], batches, kept, report, own=job.name)
+            for job in jobs:
+                if data and "distil" in job.recipe.options:
+                    distil_job(job, skeleton, data, report, Training())
+            jobs.sort(key=lambda job: wanted.index(job.ingredients))
             artifacts = []
             for i, job in enumerate(jobs):
                 report(f"write {job.recipe.name}", i, len(jobs))
@@ -177,9 +193,17 @@ def _pass(
             if stream and own:
                 with skeleton.holding(values):
                     stream.see(frozenset())
+        give_back()
         if stream:
             kept.keep_hidden(own or "shared", stream.at, stream.hidden)
     report("quantize blocks", count, count)
+
+
+def _auto(skeleton: Skeleton, mixed: Sequence[Ingredients], kept: Unfinished) -> Auto:
+    # GGUF is an extra of its own.
+    from quantwise.build.auto import Auto
+
+    return Auto.of(skeleton, mixed, kept)
 
 
 def _write_made(skeleton: Skeleton, out: Path, job: Job) -> Artifact:
@@ -187,12 +211,21 @@ def _write_made(skeleton: Skeleton, out: Path, job: Job) -> Artifact:
     made, degradations, seconds = job.made(skeleton)
     with draft(out, job.ingredients) as drafted:
         degradations += job.storage.write(drafted.folder, skeleton.source, made)
-        return _finish_folder(drafted, skeleton.source, seconds + time.perf_counter() - start, degradations)
+        seconds += time.perf_counter() - start
+        return _finish_folder(drafted, skeleton.source, seconds, degradations, job.notes)
 
 
-def _finish_folder(made: Draft, source: ModelFolder, seconds: float, found: tuple[Degradation, ...]) -> Artifact:
-    if made.ingredients.recipe.scheme.format == "gguf":
-        return made.finish(read_gguf_header(made.folder / GGUF_NAME).bits_per_weight, seconds, found)
-    weights = sum(torch.Size(entry.shape).numel() for entry in source.entries.values())
-    stored = sum(entry.bytes for entry in read_folder(made.folder).values())
-    return made.finish(8 * stored / weights, seconds, found)
+def _finish_folder(
+    made: Draft,
+    source: ModelFolder,
+    seconds: float,
+    found: tuple[Degradation, ...],
+    notes: Mapping[str, Any] | None = None,
+) -> Artifact:
+    gguf = made.ingredients.recipe.scheme.format == "gguf"
+    by_class = bytes_by_class(made.folder / GGUF_NAME if gguf else made.folder)
+    if gguf:
+        bits = read_gguf_header(made.folder / GGUF_NAME).bits_per_weight
+    else:
+        bits = 8 * sum(by_class.values()) / sum(torch.Size(entry.shape).numel() for entry in source.entries.values())
+    return made.finish(bits, seconds, found, by_class, notes)

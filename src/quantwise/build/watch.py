@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quantwise.build.calibration import Batch
+from quantwise.build.calibration import LONGEST_SEQUENCE, Batch, Calibration
+from quantwise.build.skeleton import Skeleton
 from quantwise.core.errors import InputError
+
+# Log-probabilities that are kept, and those of one batch: 1 GiB and 256 MiB in float32.
+MOST_KEPT, MOST_AT_ONCE = 1 << 28, 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,43 @@ def watch(model: nn.Module, batches: Sequence[Batch]) -> Watch:
     if not sum(map(len, reference)):
         raise InputError("no calibration text is left to watch the divergence on; give more texts")
     return Watch(model, batches, reference)
+
+
+@contextmanager
+def whole(skeleton: Skeleton) -> Iterator[nn.Module]:
+    """All of the model in memory inside, in float32 and with its output tied where its config says so."""
+    with skeleton.filled(""):
+        if skeleton.source.config.get("tie_word_embeddings"):
+            embedding = skeleton.model.get_submodule(skeleton.architecture.embeddings[0])
+            skeleton.model.get_submodule(skeleton.architecture.output).weight = embedding.weight
+        yield skeleton.model
+
+
+def whole_bytes(parameters: int, vocabulary: int) -> int:
+    """Bytes that a pass over the whole model takes at most: its weights twice in float32, as they are and as they are
+    replaced, and the distributions.
+    """
+    return 8 * parameters + 4 * (MOST_KEPT + 4 * max(MOST_AT_ONCE, LONGEST_SEQUENCE * vocabulary))
+
+
+def watched_batches(data: Calibration, vocabulary: int) -> list[Batch]:
+    """The texts set aside, as far as their distributions over ``vocabulary`` tokens may be kept."""
+    found, room = [], MOST_KEPT // vocabulary
+    for sequence in (sequence for sequence, watched in set_aside(data.sequences) if watched):
+        found.append(sequence[:room])
+        room -= len(found[-1])
+    return small_batches([sequence for sequence in found if sequence], vocabulary)
+
+
+def trained_batches(data: Calibration, vocabulary: int, tokens: int) -> list[Batch]:
+    """All other texts, about ``tokens`` of them at once."""
+    trained = [sequence for sequence, watched in set_aside(data.sequences) if not watched]
+    return small_batches(trained, vocabulary, tokens)
+
+
+def small_batches(sequences: Sequence[tuple[int, ...]], vocabulary: int, most: int = MOST_AT_ONCE) -> list[Batch]:
+    """Batches whose distributions over ``vocabulary`` tokens fit into memory, of at most about ``most`` tokens."""
+    return list(Calibration(tuple(sequences), "").batches(max(1, min(most, MOST_AT_ONCE // vocabulary))))
 
 
 def log_probabilities(model: nn.Module, batch: Batch, replaced: Mapping[str, Tensor]) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 FormatName = Literal["safetensors", "compressed-tensors", "gptq", "awq", "bitsandbytes", "gguf", "server"]
 
@@ -20,7 +21,8 @@ class Degradation:
 class Artifact:
     """Bytes that a runtime can load, known by their content hash; or a running server, known by its address.
 
-    ``location`` is a file, a folder or a URL. ``recipe`` is None for what a user brought.
+    ``location`` is a file, a folder or a URL. ``recipe`` is None for what a user brought. ``notes`` are what its making
+    measured, as JSON values: the divergence expected of a mix of types and that of the whole, for example.
     """
 
     location: str
@@ -31,6 +33,7 @@ class Artifact:
     bits_per_weight: float | None = None
     build_seconds: float | None = None
     degradations: tuple[Degradation, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

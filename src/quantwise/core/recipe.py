@@ -68,9 +68,10 @@ class Recipe:
 
     @property
     def reads_data(self) -> bool:
-        """Whether calibration texts change what is made: all but rounding alone, unless it fixes scales of inputs."""
-        fixes_inputs = self.scheme.activations in ("int8-tensor", "fp8-tensor")
-        return self.quantizer not in (None, "rtn") or bool(self.transforms or self.options) or fixes_inputs
+        """Whether it is made with calibration texts: then it has a calibration hash."""
+        static = self.scheme.activations in ("int8-tensor", "fp8-tensor")
+        chosen = self.quantizer not in (None, "rtn") or self.budget is not None
+        return bool(chosen or self.transforms or self.options or static)
 
     @property
     def name(self) -> str:

@@ -82,6 +82,23 @@ def pack(layer: IntegerLayer, scheme: Scheme, dtype: torch.dtype) -> dict[str, T
     return packed
 
 
+def packed_parts(scheme: Scheme) -> tuple[str, ...]:
+    """The last parts of the names of a layer's stored tensors in ``pack-quantized``."""
+    return ("weight_packed", "weight_scale", "weight_shape", *(() if scheme.symmetric else ("weight_zero_point",)))
+
+
+def unpack(stored: Mapping[str, Tensor], scheme: Scheme) -> IntegerLayer:
+    """The inverse of ``pack`` in ``pack-quantized``; scales come in float32, as (1, 1) where there is one."""
+    from compressed_tensors.compressors import unpack_from_int32
+
+    shape = torch.Size(stored["weight_shape"].tolist())
+    scale = stored["weight_scale"].float().reshape(shape[0] if scheme.granularity != "tensor" else 1, -1)
+    zero = None
+    if not scheme.symmetric:
+        zero = unpack_from_int32(stored["weight_zero_point"], scheme.bits, scale.shape, packed_dim=0).float()
+    return IntegerLayer(unpack_from_int32(stored["weight_packed"], scheme.bits, shape), scale, zero)
+
+
 def is_static(scheme: Scheme) -> bool:
     """Whether the scheme fixes the scale of inputs from calibration."""
     return scheme.activations is not None and not _INPUTS[scheme.activations][2]

@@ -28,7 +28,8 @@ class ModelShape:
 
     ``intermediate`` is the width of the feed-forward layer, ``vocab`` the count of token embeddings, ``tied`` whether
     the output matrix is the embedding, ``context`` the longest sequence it was trained for, ``quantized`` whether
-    config.json says that the weights are stored quantized.
+    config.json says that the weights are stored quantized. ``rope_factors`` counts the numbers that a scaled rotary
+    embedding is divided by, which GGUF keeps as tensors.
     """
 
     architecture: str
@@ -42,6 +43,7 @@ class ModelShape:
     tied: bool
     context: int
     quantized: bool = False
+    rope_factors: int = 0
 
     @property
     def parameters(self) -> int | None:
@@ -129,7 +131,16 @@ def _shape(config: Mapping[str, Any], path: Path) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", False)),
         context=_size(config, "max_position_embeddings", path),
         quantized="quantization_config" in config,
+        rope_factors=_rope_factors(config, _size(config, "head_dim", path, hidden // heads)),
     )
+
+
+def _rope_factors(config: Mapping[str, Any], head_dim: int) -> int:
+    """Llama 3.1 divides every frequency by a number of its own, LongRoPE by one of two."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
+    lists = sum(len(rope.get(part) or ()) for part in ("long_factor", "short_factor")) if kind == "longrope" else 0
+    return head_dim // 2 if kind == "llama3" else lists
 
 
 def _size(config: Mapping[str, Any], name: str, path: Path, default: int | None = None) -> int:

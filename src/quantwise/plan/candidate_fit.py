@@ -10,7 +10,6 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.recipe import Recipe, parse_recipe
-from quantwise.core.scheme import parse_scheme
 from quantwise.formats.gguf.header import GgufHeader, read_gguf_header
 from quantwise.formats.safetensors_header import TensorEntry, read_folder
 from quantwise.models.config import ModelShape, quantization_settings, read_config
@@ -26,7 +25,7 @@ from quantwise.plan.kv_cache import (
 from quantwise.plan.layer_bytes import held_folder_bytes
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.overhead import overhead_bytes
-from quantwise.plan.weights import check_shapes, held_bytes, scheme_bytes, sixteen_bit_bytes, stored_bytes
+from quantwise.plan.weights import check_shapes, held_bytes, recipe_bytes, sixteen_bit_bytes, stored_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,7 @@ def _made_bytes(recipe: Recipe, candidate: Candidate, entries: Mapping[str, Tens
         return held_bytes(entries, recipe.scheme)
     # "16bit" in llama.cpp is a file in f16.
     in_gguf = candidate.runtime == "llamacpp" and recipe.scheme.name == "16bit"
-    scheme = parse_scheme("f16") if in_gguf else recipe.scheme
-    return scheme_bytes(entries, scheme, shape, importance=recipe.quantizer == "imatrix")
+    return recipe_bytes(entries, parse_recipe("f16") if in_gguf else recipe, shape)
 
 
 def _brought_gguf(candidate: Candidate, header: GgufHeader, workload: Workload) -> Fit:
@@ -120,5 +118,4 @@ def _cache(candidate: Candidate, shape: CacheShape, workload: Workload) -> int:
 def artifact_bytes(recipe: str, model: Path) -> int:
     """Bytes of tensor data that a recipe will put on disk for the folder ``model``. Raises InputError as above."""
     shape, entries = read_config(model), read_folder(model)
-    made = parse_recipe(recipe)
-    return scheme_bytes(entries, made.scheme, shape, importance=made.quantizer == "imatrix")
+    return recipe_bytes(entries, parse_recipe(recipe), shape)

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from quantwise.core.errors import InputError
+from quantwise.core.recipe import Recipe
 from quantwise.core.scheme import Scheme
+from quantwise.formats.gguf.architectures import USUAL, architecture_of_class
 from quantwise.formats.gguf.header import GgufHeader
-from quantwise.formats.gguf.mixes import MixedModel, ggml_types, tensor_bytes
+from quantwise.formats.gguf.layout import Target, expert_count, targets
+from quantwise.formats.gguf.mixes import MixedModel, fitting, ggml_types, tensor_bytes
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
 from quantwise.plan.layer_bytes import held_layer_bytes, stored_layer_bytes
 
-# A layer's matrices as GGUF calls them (the gguf package's table, for the names that Llama and its like use).
-_GGUF_PARTS = {
-    "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output", "gate_proj": "ffn_gate",
-    "up_proj": "ffn_up", "down_proj": "ffn_down", "w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up",
-    "qkv_proj": "attn_qkv", "query_key_value": "attn_qkv", "gate": "ffn_gate_inp",
-}  # fmt: skip
-_IN_LAYER = re.compile(r"(?:.*\.)?layers\.(\d+)\.(?:.*?experts\.(\d+)\.)?.*?([^.]+)\.weight")
 _LAYER_MATRIX = re.compile(r"(^|\.)layers\.\d+\..*\.weight")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 LayerBytes = Callable[[int, int, Scheme], int | None]
@@ -52,6 +48,24 @@ def held_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme) -> int:
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
     return sum(_integer_bytes(entry, scheme, held_layer_bytes) for entry in entries.values())
+
+
+def recipe_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: ModelShape) -> int:
+    """Bytes of tensor data that ``recipe`` will store; of ``auto`` the most that its budget allows.
+
+    A budget is spent but for a remainder below the step from one type of one matrix to the next; a budget in bytes
+    holds the whole file, header and tokenizer too. Raises InputError where it is below the smallest mix.
+    """
+    if recipe.budget is None:
+        return scheme_bytes(entries, recipe.scheme, shape, importance=recipe.reads_data)
+    stored, _ = _in_gguf(entries, shape)
+    least, most = (_all_bytes(stored, kind) for kind in ("q2_k", "q8_0"))
+    weights = sum(math.prod(target.shape) for target in stored)
+    allowed = recipe.budget.bytes or int((recipe.budget.bits_per_weight or 0.0) * weights / 8)
+    if allowed < least:
+        need = f"{least} bytes" if recipe.budget.bytes else f"{8 * least / weights:.3f} bits per weight"
+        raise InputError(f"{recipe.name} is too small a budget; the smallest mix of this model takes {need}")
+    return min(allowed, most)
 
 
 def sixteen_bit_bytes(entries: Mapping[str, TensorEntry]) -> int:
@@ -86,26 +100,22 @@ def _integer_bytes(entry: TensorEntry, scheme: Scheme, layer: LayerBytes) -> int
 
 
 def _gguf_bytes(entries: Mapping[str, TensorEntry], mix: str, shape: ModelShape, importance: bool) -> int:
-    stored = {
-        _gguf_name(name): entry.shape
-        for name, entry in entries.items()
-        if not (shape.tied and name == "lm_head.weight") and not name.endswith("rotary_emb.inv_freq")
-    }
-    experts = 1 + max(
-        (int(found[2]) for name in entries if (found := _IN_LAYER.fullmatch(name)) and found[2]), default=-1
+    stored, model = _in_gguf(entries, shape)
+    types = ggml_types({target.name: target.shape for target in stored}, mix, model, importance=importance)
+    return 4 * shape.rope_factors + sum(tensor_bytes(target.shape, types[target.name]) for target in stored)
+
+
+def _in_gguf(entries: Mapping[str, TensorEntry], shape: ModelShape) -> tuple[Sequence[Target], MixedModel]:
+    """What a GGUF file holds, and what an assignment of types depends on."""
+    known = architecture_of_class(shape.architecture) or USUAL
+    tied = shape.tied or known.output == "tied"
+    made = targets({name: entry.shape for name, entry in entries.items()}, known, tied=tied, strict=False)
+    return made, MixedModel(shape.layers, shape.heads // shape.kv_heads, expert_count(made), known.name)
+
+
+def _all_bytes(stored: Sequence[Target], kind: str) -> int:
+    """Bytes where every matrix takes one type, or what fits instead."""
+    return sum(
+        tensor_bytes(target.shape, fitting(kind, target.shape[-1]) if len(target.shape) > 1 else "f32")
+        for target in stored
     )
-    model = MixedModel(shape.layers, shape.heads // shape.kv_heads, experts)
-    types = ggml_types(stored, mix, model, importance=importance)
-    return sum(tensor_bytes(stored[name], types[name]) for name in stored)
-
-
-def _gguf_name(name: str) -> str:
-    """The name by which the assignment of types knows a tensor; its own where the assignment treats it as any other."""
-    if name.endswith("embed_tokens.weight"):
-        return "token_embd.weight"
-    if name == "lm_head.weight":
-        return "output.weight"
-    found = _IN_LAYER.fullmatch(name)
-    if found is None or found[3] not in _GGUF_PARTS:
-        return name
-    return f"blk.{found[1]}.{_GGUF_PARTS[found[3]]}{f'_exps{found[2]}' if found[2] else ''}.weight"

@@ -94,7 +94,7 @@ class Gptq:
         scale, zero = steps.spread()
         scale = scale.expand(weight.shape[0], -1)[:, factor.order]
         zero = None if zero is None else zero.expand(weight.shape[0], -1)[:, factor.order]
-        ordered = _compensate(weight.float()[:, factor.order].clone(), grid, scale, zero, factor.upper, self.block)
+        ordered = _compensate(weight.float()[:, factor.order], grid, scale, zero, factor.upper, self.block)
         codes = torch.empty_like(ordered, dtype=torch.int8)
         codes[:, factor.order] = ordered.to(torch.int8)
         return Quantized(codes, steps, grid.decode(codes, steps), self._retreats(factor))
@@ -126,19 +126,24 @@ class Gptq:
 
 
 def _compensate(weight: Tensor, grid: Grid[S], scale: Tensor, zero: Tensor | None, upper: Tensor, block: int) -> Tensor:
-    """Codes (float32, whole) of an already ordered (out, in) matrix, which is overwritten. Algorithm 1 of the paper."""
-    codes = torch.empty_like(weight)
-    columns = weight.shape[1]
+    """Codes (float32, whole) of an already ordered (out, in) matrix. Algorithm 1 of the paper.
+
+    Columns are kept as rows inside: a column, and all those a rounding error goes to, then lie side by side in memory.
+    """
+    left = weight.T.contiguous()
+    scale, zero = scale.T.contiguous(), None if zero is None else zero.T.contiguous()
+    codes = torch.empty_like(left)
+    columns = len(left)
     for start in range(0, columns, block):
         stop = min(start + block, columns)
-        part, local = weight[:, start:stop], upper[start:stop, start:stop]
+        part, local = left[start:stop], upper[start:stop, start:stop]
         errors = torch.empty_like(part)
         for j in range(stop - start):
-            column, at = part[:, j], start + j
-            z = None if zero is None else zero[:, at]
-            code = grid.round(column, scale[:, at], z)
-            error = (column - grid.value(code, scale[:, at], z)) / local[j, j]
-            part[:, j + 1 :].addr_(error, local[j, j + 1 :], alpha=-1.0)
-            codes[:, at], errors[:, j] = code, error
-        weight[:, stop:].addmm_(errors, upper[start:stop, stop:], alpha=-1.0)
-    return codes
+            column, at = part[j], start + j
+            z = None if zero is None else zero[at]
+            code = grid.round(column, scale[at], z)
+            error = (column - grid.value(code, scale[at], z)) / local[j, j]
+            part[j + 1 :].addr_(local[j, j + 1 :], error, alpha=-1.0)
+            codes[at], errors[j] = code, error
+        left[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1.0)
+    return codes.T
