@@ -18,13 +18,13 @@ FLOORS = [
     {"record", "prepare", "forecast", "fetch"},
     {"certify", "screen", "pose", "cost_ratios", "calibration_study"},
     {"build", "measure", "store"},
-    {"plan", "quantize", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},
+    {"plan", "quantize", "transform", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},
     {"chat", "formats", "grids", "kv_cache", "models", "scenarios"},
     {"core"},
 ]
 ROOM_OF_FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"torch", "transformers", "gguf", "xllamacpp", "compressed_tensors", "tokenizers", "safetensors", "accelerate"}
-MAY_BE_HEAVY = {"quantize", "kv_cache", "grids", "build", "formats", "runtimes", "testing"}
+MAY_BE_HEAVY = {"quantize", "transform", "kv_cache", "grids", "build", "formats", "runtimes", "testing"}
 
 
 def modules() -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,16 @@ from quantwise.propose import DEFAULT, parse, with_baselines
             "int4-g64@transformers,kv=int4-channel",
             Candidate("int4-g64", "transformers", "int4-channel", computes_as_stored=False),
         ),
+        ("w4a8@vllm", Candidate("w4a8", "vllm")),
+        ("gptq:int4-g64,layout=gptq@vllm", Candidate("gptq:int4-g64,layout=gptq", "vllm")),
+        (
+            "awq+rtn:int4-g128,layout=awq",
+            Candidate("awq+rtn:int4-g128,layout=awq", "transformers", computes_as_stored=False),
+        ),
+        ("nf4@transformers", Candidate("nf4", "transformers")),
+        ("smoothquant+rtn:w8a8", Candidate("smoothquant+rtn:w8a8", "transformers", computes_as_stored=False)),
+        ("gptq:q4_k_m@llamacpp,kv=q8_0", Candidate("gptq:q4_k_m", "llamacpp", "q8_0")),
+        ("auto:4.5bpw", Candidate("auto:4.5bpw", "llamacpp")),
         ("http://127.0.0.1:8080", Candidate("http://127.0.0.1:8080", "openai")),
         ("https://me@host/v1#model", Candidate("https://me@host/v1#model", "openai")),
     ],
@@ -46,7 +58,7 @@ def test_files_and_folders(tmp_path: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "llama"}')
     small = tmp_path / "small"
     small.mkdir()
-    (small / "config.json").write_text('{"quantization_config": {}}')
+    (small / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
     assert parse(str(gguf)) == Candidate(str(gguf), "llamacpp")
     assert parse(f"{gguf}@llamacpp,kv=q8_0") == Candidate(str(gguf), "llamacpp", "q8_0")
     assert parse(str(folder), baseline=True) == Candidate(str(folder), "transformers", baseline=True)
@@ -71,8 +83,19 @@ def test_files_and_folders(tmp_path: Path) -> None:
         ("int5-g64", "unknown recipe 'int5-g64'"),
         ("rtn:int5-g64", "no such integer scheme"),
         ("q8_0@transformers", "q8_0 runs in llamacpp, not in 'transformers'; write q8_0@llamacpp"),
-        ("int4-g64@llamacpp", "int4-g64 runs in transformers, not in 'llamacpp'"),
-        ("16bit@openai", "16bit runs in transformers or llamacpp"),
+        ("int4-g64@llamacpp", "int4-g64 runs in transformers or vllm, not in 'llamacpp'; write int4-g64@transformers"),
+        ("nf4@llamacpp", "nf4 runs in transformers, not in 'llamacpp'"),
+        ("nf4@vllm", "nf4 runs in transformers, not in 'vllm'"),
+        ("q4_k_m@vllm", "q4_k_m runs in llamacpp, not in 'vllm'"),
+        (
+            "int3-g64@vllm",
+            "int3-g64@vllm: vLLM's CPU kernel for weights alone takes 4 bits, not 3; use int4-g128 or w8a8",
+        ),
+        ("int4-tensor@vllm", "takes a scale per channel or group"),
+        ("fp8-static@vllm", "vLLM has no CPU kernel for FP8 with fixed scales of inputs; use fp8"),
+        ("fp8-weights@vllm", "vLLM has no CPU kernel for weights alone in FP8"),
+        ("w8a8@vllm,kv=q8_0", "vllm sets its own cache"),
+        ("16bit@openai", "16bit runs in transformers or vllm or llamacpp"),
         ("@llamacpp", "names no candidate"),
         ("smooth:int4-g64", "unknown quantizer 'smooth'; allowed: rtn, imatrix, gptq"),
         ("gptq:nf4", "gptq cannot fill 'nf4'; use rtn:nf4"),
@@ -85,6 +108,34 @@ def test_every_slip_is_named_with_what_is_allowed(text: str, complaint: str) -> 
     with pytest.raises(InputError, match=complaint.replace("(", r"\(")) as caught:
         parse(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "complaint"),
+    [
+        (
+            "hqq",
+            "quantized by 'hqq', which is not loaded here (compressed-tensors, gptq, awq, bitsandbytes are); serve",
+        ),
+        (None, "quantized by 'None'"),
+    ],
+)
+def test_a_folder_that_nobody_here_reads_is_refused(tmp_path: Path, method: str | None, complaint: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
+    with pytest.raises(InputError, match=re.escape(complaint)):
+        parse(str(tmp_path))
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "compressed-tensors", "bitsandbytes"])
+def test_a_brought_folder_goes_where_its_format_is_loaded(tmp_path: Path, method: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
+    found = parse(str(tmp_path))
+    # Only bitsandbytes computes in its own kernels there.
+    assert (found.runtime, found.computes_as_stored) == ("transformers", method == "bitsandbytes")
+    with pytest.raises(InputError, match=f"llamacpp loads gguf, not {method}, which runs in transformers"):
+        parse(f"{tmp_path}@llamacpp")
+    if method != "bitsandbytes":
+        assert parse(f"{tmp_path}@vllm").computes_as_stored
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

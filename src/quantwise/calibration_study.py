@@ -9,7 +9,6 @@ comes from the screening split of either, so no text serves both, and no certifi
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from quantwise.core.errors import InputError
 from quantwise.core.item import Message
 from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.tasks import SUITES
+from quantwise.tasks.general_prose import general_prose
 from quantwise.tasks.prose import held_out_text
 from quantwise.tasks.suite import Split, solved_items, split_of
 
@@ -33,7 +33,6 @@ SEEDS = 3
 HELD_OUT = 72
 """Held-out texts of each kind; intervals count texts, because tokens of one text are dependent."""
 IN_DOMAIN, GENERAL, MIXED = "in-domain", "general prose", "mixed"
-_SHORTEST, _LONGEST = 200, 1500
 _RESAMPLES, _ALPHA = 2000, 0.05
 
 FloatArray = NDArray[np.float64]
@@ -91,7 +90,7 @@ def study(
     """
     from quantwise.build.held_out import held_out
 
-    if recipe.quantizer in (None, "rtn") and not recipe.transforms:
+    if not recipe.reads_data:
         raise InputError(f"{recipe.name} reads no calibration data, so there is nothing to study; try gptq:int4-g64")
     notes: list[str] = []
     general = general_prose(notes)
@@ -218,22 +217,6 @@ def in_domain(split: Split, count: int, template: ChatTemplate | None) -> list[s
                 texts.append(f"{item.text}\n{answer}")
     random.Random(2).shuffle(texts)
     return texts
-
-
-def general_prose(notes: list[str]) -> list[str]:
-    """Documents of ``QUANTWISE_DATA/text/*.txt``; without them a note, and no texts."""
-    home = os.environ.get("QUANTWISE_DATA")
-    files = sorted((Path(home) / "text").glob("*.txt")) if home else []
-    if not files:
-        why = "holds no text/*.txt" if home else "is not set"
-        notes.append(f"general prose was left out: QUANTWISE_DATA {why} (a folder with text/*.txt)")
-    documents = []
-    for file in files:
-        for story in file.read_text(encoding="utf-8", errors="replace").split("<|endoftext|>"):
-            whole = len(story) <= 4 * _LONGEST
-            parts = [story] if whole else story.replace("\r", "").split("\n\n")
-            documents += [part.strip()[:_LONGEST] for part in parts if len(part.strip()) >= _SHORTEST]
-    return list(dict.fromkeys(documents))
 
 
 def _most_tokens() -> int:

@@ -21,7 +21,8 @@ from quantwise.plan.hub_headers import stand_in
 from quantwise.plan.preflight import needs
 from quantwise.pose import Request
 
-_TOKENIZER = ("tokenizer.json",)
+# What the check of recipes reads beside shapes and headers.
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 Tell = Callable[[str], None]
 
 

@@ -6,7 +6,6 @@ Nothing is built, loaded or measured here, so that a slip of the pen costs a sec
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from quantwise import propose
 from quantwise.chat import ChatTemplate
-from quantwise.core.artifact import Artifact, Candidate
+from quantwise.core.artifact import Artifact, Candidate, FormatName
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.item import Item
@@ -24,13 +23,13 @@ from quantwise.core.runtime import Runtime
 from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header import read_chat_metadata, read_gguf_header
 from quantwise.models import reference
-from quantwise.models.config import read_config
+from quantwise.models.config import folder_format, read_config
 from quantwise.plan.preflight import preflight
 from quantwise.runtimes import runtime_named
 from quantwise.scenarios.reader import read_scenario
 from quantwise.scenarios.scenario import Scenario
 from quantwise.tasks import SUITES
-from quantwise.tasks.calibration import calibration_texts
+from quantwise.tasks.calibration import Render, calibration_texts, refuse_evaluation_items
 from quantwise.tasks.readers import read_all
 from quantwise.tasks.scorers import SCORERS_VERSION
 from quantwise.tasks.task import Task
@@ -98,7 +97,24 @@ def check(request: Request) -> dict[str, Fit]:
     scenario = read_scenario(request.scenario or ("demo" if _is_demo(request) else "laptop"))
     context = _context(request.context or scenario.context, model, candidates)
     requests = {c.runtime: request.parallel or _requests(c.runtime, scenario) for c in candidates}
-    return preflight(candidates, model, [c.source for c in candidates if _is_recipe(c)], context, requests)
+    recipes = [c for c in candidates if _is_recipe(c)]
+    fits = preflight(candidates, model, [c.source for c in recipes], context, requests)
+    if model is not None:
+        _check_recipes(recipes, model)
+    return fits
+
+
+def _check_recipes(candidates: Sequence[Candidate], model: Path) -> None:
+    """Refuse, before anything is built, what the runtime could not load or the model cannot become."""
+    made = {c: parse_recipe(c.source) for c in candidates}
+    for candidate, recipe in made.items():
+        form: FormatName = "gguf" if candidate.runtime == "llamacpp" else recipe.scheme.format
+        if (why := runtime_named(candidate.runtime).refuses(Artifact("", form, "", None))) is not None:
+            raise InputError(f"{candidate.name}: {why}")
+    if wanted := [recipe for recipe in made.values() if recipe.scheme.kind != "float"]:
+        from quantwise.build.preflight import check_recipes
+
+        check_recipes(model, wanted)
 
 
 def pose(request: Request) -> Posed:
@@ -111,6 +127,8 @@ def pose(request: Request) -> Posed:
     brought = {c.name: made for c in candidates if (made := _brought(c, model, runtimes)) is not None}
     template = _template(model, brought)
     texts = calibration(request.calibration, template) if any(map(_reads_data, candidates)) else []
+    if request.calibration is not None:
+        refuse_evaluation_items(texts, [item for task in tasks for item in asked(request, task)])
     question = Question(
         model=_model_name(model, candidates),
         model_hash=content_hash(model) if model else "",
@@ -166,8 +184,18 @@ def repose(question: Question, model: Path | None, artifacts: Mapping[str, Artif
 
 def calibration(file: Path | None, template: ChatTemplate | None) -> list[str]:
     """The texts of a file, or of the suites' calibration split as the template renders them."""
-    render = None if template is None else lambda turns: template.render(turns, add_generation_prompt=False)
-    return calibration_texts(file, CALIBRATION_ITEMS, render)
+    return calibration_texts(file, CALIBRATION_ITEMS, rendering(template))
+
+
+def rendering(template: ChatTemplate | None) -> Render | None:
+    """How a solved item becomes a text; None where there is no template."""
+    return None if template is None else lambda turns: template.render(turns, add_generation_prompt=False)
+
+
+def asked(request: Request, task: Task) -> list[Item]:
+    """The items of a task that this request would ask, as far as its number of items goes."""
+    most = (request.items or ITEMS) if task.available is None else task.available
+    return [*task.supply("screen", SCREEN_ITEMS, request.seed), *task.supply("certify", most, request.seed)]
 
 
 def _is_demo(request: Request) -> bool:
@@ -208,9 +236,7 @@ def _is_recipe(candidate: Candidate) -> bool:
 
 
 def _reads_data(candidate: Candidate) -> bool:
-    if not _is_recipe(candidate):
-        return False
-    return parse_recipe(candidate.source).reads_data
+    return _is_recipe(candidate) and parse_recipe(candidate.source).reads_data
 
 
 def _brought(candidate: Candidate, model: Path | None, runtimes: Mapping[str, Runtime]) -> Artifact | None:
@@ -220,7 +246,7 @@ def _brought(candidate: Candidate, model: Path | None, runtimes: Mapping[str, Ru
 
         return server_artifact(candidate.source)
     if _is_recipe(candidate):
-        if candidate.source != "16bit" or candidate.runtime != "transformers" or model is None:
+        if candidate.source != "16bit" or candidate.runtime == "llamacpp" or model is None:
             return None
         path = model
     else:
@@ -236,12 +262,9 @@ def describe(path: Path) -> Artifact:
     path = path.resolve()
     if path.is_dir():
         config = read_config(path)
-        small = json.loads((path / "config.json").read_text(encoding="utf-8")).get("quantization_config") is not None
         size = sum(f.stat().st_size for f in path.glob("*.safetensors"))
         bits = 8 * size / config.parameters if config.parameters else None
-        return Artifact(
-            str(path), "compressed-tensors" if small else "safetensors", content_hash(path), size, None, bits
-        )
+        return Artifact(str(path), folder_format(path), content_hash(path), size, None, bits)
     return Artifact(str(path), "gguf", content_hash(path), path.stat().st_size)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantwise.core.artifact import Candidate
+from quantwise.core.artifact import Candidate, FormatName
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import InputError
+from quantwise.core.loads import homes, kernel_lacks, loading, refused
 from quantwise.core.recipe import parse_recipe
+from quantwise.models.config import folder_format
 
 # Weights of these are stored small and expanded to 16 bit before computing: a quality verdict only.
 DEFAULT: tuple[Candidate, ...] = (
@@ -26,6 +28,7 @@ DEFAULT: tuple[Candidate, ...] = (
 def parse(text: str, *, baseline: bool = False) -> Candidate:
     """A candidate as a person writes it: ``RECIPE[@RUNTIME][,kv=TYPE]``, a ``.gguf`` file, a folder, or a URL.
 
+    Which runtime takes which format stands in ``core/loads.py``; without ``@`` it is the first of them.
     A cache that Transformers keeps in integers is read back into 16 bit in plain torch: its bytes are real, its speed
     is nobody's, so such a candidate gets a quality verdict only.
 
@@ -55,14 +58,14 @@ def parse(text: str, *, baseline: bool = False) -> Candidate:
             f"{source}: no such file or folder; a candidate is a recipe, a .gguf file, a folder or a server's URL"
         )
     scheme = parse_recipe(source).scheme
-    home = "llamacpp" if scheme.format == "gguf" else "transformers"
-    homes = ("transformers", "llamacpp") if scheme.name == "16bit" else (home,)
-    runtime = runtime or homes[0]
-    if runtime not in homes:
-        raise InputError(f"{source} runs in {' or '.join(homes)}, not in {runtime!r}; write {source}@{homes[0]}")
-    cache = parse_cache(cache, runtime)
-    real = runtime != "transformers" or (scheme.kind == "float" and cache == "f16")
-    return Candidate(source, runtime, cache, baseline, computes_as_stored=real)
+    # In llama.cpp "16bit" is a file in f16.
+    where = (*homes(scheme.format), *(("llamacpp",) if scheme.name == "16bit" else ()))
+    runtime = runtime or where[0]
+    if runtime not in where:
+        raise InputError(f"{source} runs in {' or '.join(where)}, not in {runtime!r}; write {source}@{where[0]}")
+    if (why := kernel_lacks(runtime, scheme)) is not None:
+        raise InputError(f"{source}@{runtime}: {why}, or write {source}@{where[0]}")
+    return _candidate(source, runtime, cache, baseline, scheme.format)
 
 
 def _brought(path: Path, runtime: str | None, cache: str, baseline: bool) -> Candidate:
@@ -71,15 +74,18 @@ def _brought(path: Path, runtime: str | None, cache: str, baseline: bool) -> Can
     is_gguf = path.is_file() and path.suffix == ".gguf"
     if not is_gguf and not path.is_dir():
         raise InputError(f"{path}: neither a .gguf file nor a folder with a config.json")
-    runtime = runtime or ("llamacpp" if is_gguf else "transformers")
+    form: FormatName = "gguf" if is_gguf else folder_format(path)
+    runtime = runtime or homes(form)[0]
+    if (why := refused(runtime, form)) is not None:
+        raise InputError(f"{path}@{runtime}: {why}")
+    return _candidate(str(path), runtime, cache, baseline, form)
+
+
+def _candidate(source: str, runtime: str, cache: str, baseline: bool, form: FormatName) -> Candidate:
     cache = parse_cache(cache, runtime)
-    stored_small = runtime == "transformers" and (cache != "f16" or '"quantization_config"' in _config(path))
-    return Candidate(str(path), runtime, cache, baseline, computes_as_stored=not stored_small)
-
-
-def _config(path: Path) -> str:
-    config = path / "config.json"
-    return config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    how = loading(runtime, form)
+    real = (how is None or how.computes_as_stored) and (runtime != "transformers" or cache == "f16")
+    return Candidate(source, runtime, cache, baseline, computes_as_stored=real)
 
 
 def with_baselines(candidates: Sequence[Candidate], baseline: Candidate | None) -> tuple[Candidate, ...]:

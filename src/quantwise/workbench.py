@@ -33,6 +33,7 @@ from quantwise.pose import Posed, Request
 from quantwise.scenarios.reader import read_scenario
 from quantwise.screen import noise_floor, screen
 from quantwise.store import Store, write_atomically
+from quantwise.tasks.calibration import CalibrationSet, gathered
 from quantwise.tasks.prose import held_out_text
 
 HELD_OUT_TEXTS = 8
@@ -89,16 +90,25 @@ def flips(folder: Path) -> list[dict[str, Any]]:
 
 
 def build_recipes(
-    model: Path, recipes: Sequence[str], out: Path, *, calibration: Path | None, seed: int, progress: Progress
+    model: Path,
+    recipes: Sequence[str],
+    out: Path,
+    *,
+    calibration: CalibrationSet | Path | None,
+    seed: int,
+    progress: Progress,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Artifact]:
-    """Artifacts for the recipes, in one walk; nothing is measured."""
+    """Artifacts for the recipes, in one walk; nothing is measured. ``tell`` is given what it will take, beforehand."""
     from quantwise.build.walk import build
 
     model = fetch.local(model) or model
     wanted = [parse_recipe(text) for text in recipes]
-    needs_data = any(recipe.reads_data for recipe in wanted)
-    texts = pose.calibration(calibration, ChatTemplate.from_folder(model)) if needs_data else []
-    return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed)
+    texts: list[str] = []
+    if any(recipe.reads_data for recipe in wanted):
+        chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
+        texts = gathered(chosen or CalibrationSet(seed=seed), pose.rendering(ChatTemplate.from_folder(model)))
+    return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed, tell=tell)
 
 
 def plan(model: Path | None, scenario: str | None, context: int | None, concurrency: int | None) -> list[Fit]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,3 +49,56 @@ def test_against_the_definition_position_by_position(tmp_path: Path) -> None:
 def test_no_text_is_refused() -> None:
     with pytest.raises(InputError, match="no held-out text"):
         held_out(reference.path(), [""])
+
+
+def by_hand(recipe: str, folder: Path) -> tuple[float, float]:
+    """Measured divergence of ``recipe``; and that of the reference model with the stored weights, put in by hand, and
+    inputs rounded token by token where the recipe says so.
+    """
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    data = held_out(reference.path(), ["The old farmer walked to the river."])
+    made = build(reference.path(), [parse_recipe(recipe)], [], folder)[0]
+    live = AutoModelForCausalLM.from_pretrained(reference.path(), dtype=torch.float32).eval()
+    stored = load_file(Path(made.location) / "model.safetensors")
+    for name, module in live.named_modules():
+        if recipe == "nf4" and f"{name}.weight.absmax" in stored:
+            packed = stored[f"{name}.weight"].flatten()
+            codes = torch.stack([packed >> 4, packed & 15], 1).flatten().long()
+            values = (
+                stored[f"{name}.weight.quant_map"][codes].reshape(-1, 64) * stored[f"{name}.weight.absmax"][:, None]
+            )
+            module.weight.data = values.reshape(module.weight.shape)
+        elif f"{name}.weight_scale" in stored:
+            module.weight.data = stored[f"{name}.weight"].float() * stored[f"{name}.weight_scale"].float()
+            module.register_forward_pre_hook(lambda _, args: (rounded(args[0]),))
+    with torch.no_grad():
+        q = live(input_ids=data.ids[0]).logits[0].log_softmax(-1)
+    p = data.reference[0]
+    return float(divergences(data, made).sum()), float((p.exp() * (p - q)).sum())
+
+
+def rounded(inputs: Any) -> Any:
+    step = inputs.abs().amax(-1, keepdim=True) / 127
+    return (inputs / step).round() * step
+
+
+@pytest.mark.parametrize("recipe", ["w8a8", "nf4"])
+def test_inputs_are_rounded_and_nothing_else_in_16_bit(recipe: str, tmp_path: Path) -> None:
+    """Left to itself, Transformers rounds inputs by other scales, and computes bitsandbytes layers in bfloat16."""
+    if recipe == "nf4":
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    got, wanted = by_hand(recipe, tmp_path)
+    assert got == pytest.approx(wanted, rel=0.01)
+
+
+def test_layouts_of_one_matrix_measure_alike(tmp_path: Path) -> None:
+    data = held_out(reference.path(), ["The old farmer walked to the river."])
+    names = ["rtn:int4-g64-asym", "rtn:int4-g64-asym,layout=gptq", "rtn:int4-g64-asym,layout=awq"]
+    made = build(reference.path(), [parse_recipe(name) for name in names], [], tmp_path)
+    packed, gptq, awq = (float(divergences(data, artifact).sum()) for artifact in made)
+    assert gptq == pytest.approx(awq, rel=1e-4)
+    # Transformers expands packed zero points to bfloat16 while it loads.
+    assert packed == pytest.approx(gptq, rel=0.03)

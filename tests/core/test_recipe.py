@@ -39,7 +39,8 @@ def test_a_recipe_has_one_name(text: str, name: str) -> None:
     "text",
     ["", "int4", "int5-g64", "int4-g48", "rtn:", "gptq:nf4", "best:int4-g64", "gptq:fp8", "rtn:16bit", "gptq:f16",
      "int4-tensor-asym", "int4-g64-sym", "rtn:int4-g64:more",
-     "rtn+gptq:int4-g64", "awq+rtn:nf4", "auto:4.5", "auto:0bpw", "gptq:int3-g128,layout=awq", "rtn:q4_k_m,layout=gptq"],
+     "rtn+gptq:int4-g64", "awq+rtn:nf4", "auto:4.5", "auto:0bpw", "gptq:int3-g128,layout=awq",
+     "rtn:q4_k_m,layout=gptq"],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_with_what_can(text: str) -> None:
     with pytest.raises(InputError, match=r"allowed|quantizers|use |write |leave it out|it takes") as caught:
@@ -72,3 +73,15 @@ def test_bits_count_scales_and_zero_points(name: str, bits: float) -> None:
 def test_rows_that_do_not_split_are_known() -> None:
     assert not parse_scheme("int4-g64").divides(172)
     assert parse_scheme("int4-channel").divides(172)
+
+
+@pytest.mark.parametrize(
+    "text", ["gptq:int4-g64", "imatrix:q4_0", "awq+rtn:int4-g64", "w8a8-static", "fp8-static", "auto:4bpw"]
+)
+def test_recipes_that_read_calibration_texts(text: str) -> None:
+    assert parse_recipe(text).reads_data
+
+
+@pytest.mark.parametrize("text", ["16bit", "f16", "q4_k_m", "rtn:int4-g64", "w8a8", "fp8", "nf4-dq", "llm-int8"])
+def test_recipes_that_see_weights_alone(text: str) -> None:
+    assert not parse_recipe(text).reads_data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import threading
@@ -16,8 +17,9 @@ from quantwise.runtimes.process import free_port
 
 
 @pytest.fixture
-def place(tmp_path: Path, model: Path, gguf_file: Path, own_words: Path) -> Path:
+def place(tmp_path: Path, model: Path, gguf_file: Path, own_words: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with good files and damaged ones."""
+    monkeypatch.delenv("QUANTWISE_DATA", raising=False)
     (tmp_path / "model").symlink_to(model)
     (tmp_path / "tiny.gguf").symlink_to(gguf_file)
     (tmp_path / "words.jsonl").symlink_to(own_words)
@@ -36,6 +38,11 @@ def place(tmp_path: Path, model: Path, gguf_file: Path, own_words: Path) -> Path
     (tmp_path / "broken.jsonl").write_text("\n".join(broken), encoding="utf-8")
     (tmp_path / "twice.jsonl").write_text("\n".join([*lines, lines[3]]), encoding="utf-8")
     (tmp_path / "nothing.jsonl").write_text("\n\n")
+    (tmp_path / "binary.txt").write_bytes(bytes([0xFF, 0xFE, 0x00, 0x80]) * 64)
+    (tmp_path / "one.txt").write_text("t")
+    (tmp_path / "few.txt").write_text("one\ntwo\nthree\n")
+    asked = max((json.loads(line)["prompt"] for line in lines), key=len)
+    (tmp_path / "leak.txt").write_text("Some other text.\n\nIt goes on:  " + asked.upper() + " and on.\n\nAnd on.")
     return tmp_path
 
 
@@ -74,7 +81,7 @@ CASES: list[tuple[list[str], str]] = [
     (brought("http://127.0.0.1:99999"), "is no URL of a server"),
     (candidate("gptq:int5-g64"), "no such integer scheme 'int5-g64'; allowed: 16bit"),
     (candidate("awful:int4-g64"), "unknown quantizer 'awful'; allowed: rtn"),
-    (candidate("gptq:q8_0"), "gptq cannot fill 'q8_0'; use rtn:q8_0"),
+    (candidate("gptq:nf4"), "gptq cannot fill 'nf4'; use rtn:nf4"),
     (candidate("q9_0"), "unknown recipe 'q9_0'"),
     (candidate("q8_0@vllm"), "not in 'vllm'"),
     (candidate("q8_0,kv=q9"), "unknown cache scheme 'q9'; allowed: f32"),
@@ -104,6 +111,21 @@ CASES: list[tuple[list[str], str]] = [
     (["build", "missing", "q8_0"], "model folder missing does not exist"),
     (["build", "tiny.gguf", "q8_0"], "model folder tiny.gguf is a file"),
     (["build", "model", "q9_0"], "unknown recipe 'q9_0'"),
+    (["build", "model", "gptq:nf4"], "gptq cannot fill 'nf4'; use rtn:nf4"),
+    (["build", "model", "gptq:int4-g64", "--samples", "3"], "--samples 3 is out of range; give 16 to 10000"),
+    (["build", "model", "gptq:int4-g64", "--calibration", "nothing.jsonl"], "nothing.jsonl is empty"),
+    (["build", "model", "gptq:int4-g64", "--calibration", "binary.txt"], "binary.txt: no UTF-8 text at byte 0"),
+    (["build", "model", "gptq:int4-g64", "--calibration", "general"], "QUANTWISE_DATA is not set"),
+    (["build", "model", "gptq:int4-g64", "--calibration", "one.txt"], "has 1 token, and statistics want 16"),
+    (["build", "model", "gptq:int4-g64", "--calibration", "few.txt", "--samples", "16"], "few.txt has 3 calibration"),
+    (["build", "model", "q4_0", "--calibration-study"], "reads no calibration data"),
+    (
+        ["build", "model", "gptq:int4-g64", "--calibration-study", "--samples", "16"],
+        "leave --calibration and --samples",
+    ),
+    (["build", "cut", "gptq:int4-g64"], "cut/model.safetensors is damaged: its header describes"),
+    (["build", "no-tokenizer", "gptq:int4-g64"], "no-tokenizer/tokenizer.json"),
+    (candidate("gptq:int4-g64", "--calibration", "leak.txt"), "hold 1 of the"),
 ]
 
 

@@ -101,9 +101,7 @@ def test_output_that_nobody_reads_is_no_fault(quantwise: Callable[..., Any], run
     assert (ended.stdout, ended.stderr) == ("{", "")
 
 
-def test_a_model_too_large_for_memory(
-    here: Callable[..., Any], model: Path, own_words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_too_large_for_memory(here: Callable[..., Any], model: Path, own_words: Path, tmp_path: Path) -> None:
     huge = tmp_path / "huge"
     write_huge(huge, model)
     for recipe, baseline in (("q8_0", "16bit@llamacpp"), ("gptq:int4-g64", "16bit@transformers")):
@@ -115,11 +113,6 @@ def test_a_model_too_large_for_memory(
     planned = here("plan", huge, "--json")
     assert planned.code == 0
     assert {fit["fits"] for fit in planned.record} == {"no"}
-    monkeypatch.setattr("quantwise.build.walk.available_bytes", lambda: 100_000)
-    ended = here("build", model, "gptq:int4-g64", "--out", "out")
-    assert ended.code == 1
-    assert "calibrating on" in ended.complaint
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_candidate_too_large_for_memory_is_ruled_out_and_the_rest_goes_on(

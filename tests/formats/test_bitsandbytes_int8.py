@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from quantwise.core.errors import InputError
 from quantwise.formats.bitsandbytes_int8 import OUTLIER, Int8Layer, pack_int8, write_int8
 from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.grids.llm_int8 import LlmInt8Grid
@@ -50,7 +51,7 @@ def test_codes_and_scales_are_what_rows_need() -> None:
     nothing, ones = GRID.quantize(torch.zeros(2, 4))
     assert nothing.tolist() == [[0] * 4] * 2
     assert ones.scale.tolist() == [[1.0], [1.0]]
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(InputError, match="does not fit"):
         GRID.quantize(torch.full((1, 2), 1e6))
 
 

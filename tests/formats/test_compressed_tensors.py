@@ -6,7 +6,15 @@ from compressed_tensors.compressors import BaseCompressor, PackedQuantizationCom
 from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme
 
 from quantwise.core.scheme import parse_scheme
-from quantwise.formats.compressed_tensors import IntegerLayer, is_static, pack, quantization_config, storage
+from quantwise.formats.compressed_tensors import (
+    IntegerLayer,
+    is_static,
+    pack,
+    packed_parts,
+    quantization_config,
+    storage,
+    unpack,
+)
 from quantwise.grids.float8 import Float8Grid, to_bytes
 from quantwise.grids.integer import integer_grid
 
@@ -69,3 +77,18 @@ def test_schemes_that_round_inputs_too_are_read_back(name: str) -> None:
     other = IntegerLayer(codes, steps.scale, None, None if fixed is not None else torch.ones(1))
     with pytest.raises(ValueError, match="fixed scale of inputs"):
         pack(other, scheme, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["int2-g32", "int3-g64-asym", "int4-channel-asym", "int4-tensor", "int8-g128"])
+def test_what_is_packed_is_read_again_exactly(name: str) -> None:
+    scheme = parse_scheme(name)
+    grid = integer_grid(scheme)
+    codes, steps = grid.quantize(torch.randn(24, 256, generator=torch.Generator().manual_seed(0)))
+    layer = IntegerLayer(codes, steps.scale, steps.zero)
+    stored = pack(layer, scheme, torch.bfloat16)
+    assert set(packed_parts(scheme)) == set(stored)
+    again = unpack(stored, scheme)
+    assert torch.equal(again.codes, codes)
+    assert torch.equal(again.scale, steps.scale)
+    assert (again.zero is None) if steps.zero is None else torch.equal(again.zero, steps.zero)
+    assert all(torch.equal(stored[part], tensor) for part, tensor in pack(again, scheme, torch.bfloat16).items())

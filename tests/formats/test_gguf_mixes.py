@@ -90,9 +90,44 @@ def test_rows_that_do_not_split_take_what_llama_quantize_takes() -> None:
     assert ggml_types(llama(4, True, columns=288), "q4_0", MixedModel(4, 1))["token_embd.weight"] == "q8_0"
 
 
+# Nine layers: GPT-NeoX's fused matrix, and the experts of a Qwen 2 mixture of four with a shared one.
+OTHERS = [
+    ("q2_k", "333333333", "333333333"),
+    ("q3_k_m", "554444444", "444444444"),
+    ("q4_k_s", "555544444", "544444444"),
+    ("q4_k_m", "644644666", "644644666"),
+    ("q5_k_m", "655655666", "655655666"),
+]
+
+
+@pytest.mark.parametrize(("mix", "fused", "down"), OTHERS)
+def test_fused_matrices_and_experts_are_those_of_llama_quantize(mix: str, fused: str, down: str) -> None:
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (300, 256), "output.weight": (300, 256)}
+    for layer in range(9):
+        for part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down", "ffn_down_shexp"):
+            shapes[f"blk.{layer}.{part}.weight"] = (256, 256)
+        shapes[f"blk.{layer}.ffn_down_exps.weight"] = shapes[f"blk.{layer}.ffn_up_exps.weight"] = (4, 256, 256)
+        shapes[f"blk.{layer}.ffn_gate_inp.weight"] = (4, 256)
+        shapes[f"blk.{layer}.ffn_gate_inp_shexp.weight"] = (256,)
+    for model in (MixedModel(9, 1, 0, "gptneox"), MixedModel(9, 4, 4, "qwen2moe")):
+        types = ggml_types(shapes, mix, model)
+        if model.experts == 0:
+            assert [kind[1] for kind in of(types, "attn_qkv", 9)] == list(fused)
+        for part in ("ffn_down", "ffn_down_exps", "ffn_down_shexp"):
+            assert [kind[1] for kind in of(types, part, 9)] == list(down)
+        assert set(of(types, "ffn_up_exps", 9)) == {mix[:4]}
+        assert set(of(types, "ffn_gate_inp", 9)) == set(of(types, "ffn_gate_inp_shexp", 9)) == {"f32"}
+
+
 def test_seventy_billion_and_eight_experts_are_told_apart() -> None:
     large = ggml_types(llama(80, False), "q4_k_s", MixedModel(80, 8))
     assert set(of(large, "attn_v", 80)) == {"q5_k"}
+    for model, kind in (
+        (MixedModel(80, 1), "q4_k"),
+        (MixedModel(80, 1, architecture="qwen2"), "q5_k"),
+        (MixedModel(80, 8, architecture="qwen3"), "q4_k"),
+    ):
+        assert of(ggml_types(llama(80, False), "q4_k_s", model), "attn_v", 80)[40] == kind
     mixture = ggml_types(llama(8, False), "q4_k_m", MixedModel(8, 4, experts=8))
     assert set(of(mixture, "attn_v", 8)) == set(of(mixture, "attn_k", 8)) == {"q8_0"}
     assert set(of(mixture, "attn_output", 8)) == {"q5_k"}

@@ -1,5 +1,6 @@
 """The GPTQ checkpoint layout, read entry by entry as its description says, and back by our own reader."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -21,6 +22,32 @@ from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.grids.integer import integer_grid
 
 NAMES = ["int2-g32", "int3-g64", "int3-channel-asym", "int4-g64", "int4-g64-asym", "int4-channel", "int8-g32-asym"]
+
+# Printed by GPTQModel 7.6.0: blake2b (8 bytes) of qweight and qzeros that TorchLinear(bits=..., group_size=32,
+# sym=False, desc_act=False, in_features=128, out_features=64, format="gptq_v2").pack_original makes of patterned().
+OF_GPTQMODEL = {
+    2: ("1d9df9074c8509a0", "bb2718353b691c3a"),
+    3: ("36804aedc545077f", "a3f0c485e373c464"),
+    4: ("c0d1a9fdfd4c8f10", "6a48e7a2fe736b13"),
+    8: ("f48ae5842a67c836", "aa6abce3a2167220"),
+}
+
+
+def patterned(bits: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Unsigned codes (64, 128), zero points and scales (64, 4), the same everywhere."""
+    row, column, group = torch.arange(64)[:, None], torch.arange(128), torch.arange(4)
+    codes = (row * 7 + column * 3 + row * column) % (1 << bits)
+    return codes, (row * 5 + group) % (1 << bits), 2.0 ** -(row % 5 + group).float()
+
+
+@pytest.mark.parametrize("bits", OF_GPTQMODEL)
+def test_words_equal_those_of_gptqmodel(bits: int) -> None:
+    codes, zero, scale = patterned(bits)
+    half = 1 << (bits - 1)
+    layer = IntegerLayer((codes - half).to(torch.int8), scale, (zero - half).float())
+    stored = pack_gptq(layer, parse_scheme(f"int{bits}-g32-asym"), torch.float16)
+    got = [hashlib.blake2b(stored[part].numpy().tobytes(), digest_size=8).hexdigest() for part in ("qweight", "qzeros")]
+    assert tuple(got) == OF_GPTQMODEL[bits]
 
 
 def layer_of(scheme: Scheme, rows: int = 32, columns: int = 128) -> tuple[IntegerLayer, torch.Tensor]:

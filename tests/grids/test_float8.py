@@ -5,7 +5,9 @@ import itertools
 import pytest
 import torch
 
+from quantwise.core.errors import QuantwiseError
 from quantwise.grids.float8 import Float8Grid, from_bytes, input_scale, to_bytes
+from quantwise.grids.int8_inputs import fixed_scale
 
 
 def number(byte: int) -> float:
@@ -64,3 +66,11 @@ def test_scales_bring_the_largest_weight_to_the_top(granularity: str) -> None:
 def test_a_fixed_scale_of_inputs_covers_the_largest_one() -> None:
     assert input_scale(torch.tensor([1.0, 896.0, 0.0])).tolist() == [2.0]
     assert input_scale(torch.zeros(4)).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_inputs_that_are_not_finite_give_no_scale(broken: float) -> None:
+    """A scale of 1, or of infinity, would be stored and silently wrong."""
+    for scale in (input_scale, fixed_scale):
+        with pytest.raises(QuantwiseError, match="not finite"):
+            scale(torch.tensor([1.0, broken]))

@@ -86,3 +86,35 @@ def test_per_channel_beats_per_tensor_on_rows_of_different_scale() -> None:
 def test_a_group_that_does_not_divide_the_row_is_refused() -> None:
     with pytest.raises(ValueError, match="do not split"):
         integer_grid(parse_scheme("int4-g64")).fit(torch.ones(2, 172))
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    # The search of two bits stops short on purpose (see grids/integer.py).
+    [("int2-g64", 1.3), ("int3-g32", 1.05), ("int4-g64", 1.05), ("int4-tensor", 1.05), ("int8-channel", 1.05)],
+)
+def test_the_search_comes_near_the_best_of_all_scales(name: str, most: float) -> None:
+    """Against four hundred scales for each group, from a fifth of the range to all of it, in float32."""
+    grid, weight = integer_grid(parse_scheme(name)), matrix(12, 256, 3)
+    if grid.granularity == "tensor":
+        weight *= torch.logspace(-1, 0, 12).unsqueeze(1)
+    importance = torch.rand(256, generator=torch.Generator().manual_seed(4)) + 0.1
+    codes, steps = grid.quantize(weight, importance)
+    got = ((grid.decode(codes, steps) - weight).square() * importance).sum()
+    groups = weight.reshape(1, -1) if grid.granularity == "tensor" else weight.reshape(-1, grid.group or 256)
+    weights = importance.expand_as(weight).reshape(groups.shape)
+    least = torch.full((len(groups),), torch.inf)
+    for share in torch.linspace(0.2, 1.0, 400).tolist():
+        scale = groups.abs().amax(1, keepdim=True) * share / grid.highest
+        change = (groups / scale).round().clamp(grid.lowest, grid.highest) * scale - groups
+        least = least.minimum((change.square() * weights).sum(1))
+    assert float(got) < most * float(least.sum())
+
+
+def test_columns_of_no_importance_count_like_the_mean() -> None:
+    """Or an input that calibration never saw would have its weights cut off."""
+    grid, weight = integer_grid(parse_scheme("int4-g64")), matrix()
+    importance = torch.full((128,), 3.0)
+    importance[::2] = 0
+    for given in (importance, torch.zeros(128)):
+        assert torch.equal(grid.fit(weight, given).scale, grid.fit(weight, torch.ones(128)).scale)

@@ -16,7 +16,7 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-NEW_TOKENS = 24
+NEW_TOKENS = 4
 
 
 def answers(folder: str, prompts: list[list[int]]) -> list[dict[str, Any]]:

@@ -1,39 +1,35 @@
-"""Folders of the reference model, loaded by real vLLM on a CPU, against the weights that they mean in Transformers.
+"""Artifacts of the reference model in real vLLM on a CPU, against what the same folders answer in Transformers.
 
-Runs in an environment of its own (`make test-vllm`), because vLLM pins other versions of Transformers.
+vLLM lives in an environment of its own (`make test-vllm` makes it and names its Python), because it pins other versions
+of Transformers; the answers that it is compared with come from the environment that everything else is tested in.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import datetime
 import json
+import os
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from answers import NEW_TOKENS
 
+from quantwise.build.walk import build
+from quantwise.core.artifact import Artifact
+from quantwise.core.loads import kernel_lacks
 from quantwise.core.recipe import parse_recipe
-from quantwise.core.scheme import Scheme
-from quantwise.formats.awq_layout import write_awq
-from quantwise.formats.compressed_tensors import IntegerLayer, write_compressed
-from quantwise.formats.gptq_layout import write_gptq
-from quantwise.formats.safetensors_folder import ModelFolder, write_sixteen_bit
-from quantwise.grids.float8 import Float8Grid, input_scale, to_bytes
-from quantwise.grids.integer import integer_grid
 from quantwise.models import reference
+from quantwise.runtimes.transformers_folder import model_of
+from quantwise.runtimes.vllm import Vllm
 
+PYTHON = os.environ.get("QUANTWISE_VLLM_PYTHON", "")
 # All folders are answered for by one process, before the first test.
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.timeout(3600),
-    # This environment's libraries are not ours to choose.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed; run `make test-vllm`"),
+    pytest.mark.skipif(not PYTHON, reason="QUANTWISE_VLLM_PYTHON names no Python with vLLM; run `make test-vllm`"),
 ]
 
 TEXTS = (
@@ -42,48 +38,18 @@ TEXTS = (
     "<|system|>Answer briefly.<|user|>The code of the red box is Toven617. What is the code?<|assistant|>",
     "Once upon a time a small dog ran over the hill and",
 )
+CALIBRATION = [text * 6 for text in TEXTS]
 REFERENCE_MODEL = reference.path()
-# What vLLM 0.32 has a kernel for on a CPU.
 LOADED = (
-    "16bit", "rtn:int4-g128", "rtn:int4-g64", "rtn:int4-g64-asym", "rtn:w8a8", "rtn:w8a8-static", "rtn:w4a8",
-    "rtn:fp8", "rtn:fp8-static", "rtn:fp8-weights", "rtn:int4-g128,layout=gptq", "rtn:int4-channel,layout=gptq",
-    "rtn:int4-g64-asym,layout=awq", "rtn:int4-g128,layout=awq",
+    "16bit", "rtn:int4-channel", "rtn:int4-g32", "rtn:int4-g64-asym", "gptq:int4-g128", "awq+rtn:int4-g64",
+    "imatrix:int4-g64", "w8a8", "w8a8-static", "smoothquant+rtn:w8a8", "w4a8", "fp8", "smoothquant+rtn:fp8",
+    "gptq:int4-g128,layout=gptq", "rtn:int4-channel,layout=gptq", "awq+rtn:int4-g64-asym,layout=awq",
+    "gptq:int4-g128,layout=awq",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Made:
-    """A folder, and the weights that its codes stand for."""
-
-    folder: Path
-    weights: dict[str, torch.Tensor]
-
-
-def write(recipe: str, folder: Path) -> Made:
-    """The reference model by rounding; scales of inputs that are fixed cover -16 .. 16."""
-    source, scheme = ModelFolder(REFERENCE_MODEL), parse_recipe(recipe).scheme
-    if scheme.kind == "float":
-        write_sixteen_bit(folder, source)
-        return Made(folder, {})
-    layers, weights = {}, {}
-    for key in (name for name in source if "_proj." in name):
-        layers[key.removesuffix(".weight")], weights[key] = _layer(source[key], scheme)
-    writers = {"gptq": write_gptq, "awq": write_awq, "compressed-tensors": write_compressed}
-    writers[scheme.format](folder, source, layers, scheme, ["lm_head"])
-    return Made(folder, weights)
-
-
-def _layer(weight: torch.Tensor, scheme: Scheme) -> tuple[IntegerLayer, torch.Tensor]:
-    largest = torch.full((weight.shape[1],), 16.0)
-    if scheme.kind == "float8":
-        grid = Float8Grid("tensor" if scheme.granularity == "tensor" else "channel")
-        codes, steps = grid.quantize(weight)
-        fixed = input_scale(largest) if scheme.activations == "fp8-tensor" else None
-        return IntegerLayer(to_bytes(codes), steps.scale, input_scale=fixed), grid.decode(codes, steps)
-    integers = integer_grid(scheme)
-    codes, steps = integers.quantize(weight)
-    fixed = largest[:1] / 127 if scheme.activations == "int8-tensor" else None
-    return IntegerLayer(codes, steps.scale, steps.zero, fixed), integers.decode(codes, steps)
+NOT_LOADED = (
+    "int2-g64", "int3-g64", "int8-channel", "int4-tensor", "fp8-weights", "fp8-static",
+    "rtn:int3-g64,layout=gptq", "rtn:int8-channel,layout=gptq", "rtn:int4-g64-asym,layout=gptq",
+)  # fmt: skip
 
 
 def prompts() -> list[list[int]]:
@@ -94,61 +60,77 @@ def prompts() -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    """What is written for each recipe."""
-    return {recipe: write(recipe, tmp_path_factory.mktemp("folder")) for recipe in LOADED}
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """What is built for each recipe, in one walk."""
+    names = (*LOADED, *NOT_LOADED)
+    recipes = [parse_recipe(name) for name in names]
+    return dict(zip(names, build(REFERENCE_MODEL, recipes, CALIBRATION, tmp_path_factory.mktemp("out")), strict=True))
 
 
 @pytest.fixture(scope="module")
-def in_vllm(folders: dict[str, Made]) -> dict[str, Any]:
+def in_vllm(artifacts: dict[str, Artifact]) -> dict[str, Any]:
     """vLLM's answers by recipe, each a list for the prompts, or the text of an error."""
-    recipes = {str(made.folder): recipe for recipe, made in folders.items()}
+    recipes = {made.location: recipe for recipe, made in artifacts.items()}
     script = Path(__file__).with_name("answers.py")
-    command = [sys.executable, str(script), json.dumps(list(recipes)), json.dumps(prompts())]
+    command = [PYTHON, str(script), json.dumps(list(recipes)), json.dumps(prompts())]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    found: dict[str, Any] = dict.fromkeys(LOADED, f"the process ended early: {ran.stderr[-2000:]}")
+    found: dict[str, Any] = dict.fromkeys(artifacts, f"the process ended early: {ran.stderr[-2000:]}")
     for line in ran.stdout.splitlines():
         if line.startswith("ANSWERS "):
             answer = json.loads(line.removeprefix("ANSWERS "))
             found[recipes[answer["folder"]]] = answer.get("answers") or answer["error"]
+    print(f"\n{datetime.date.today()}, {Vllm(PYTHON).version()}, torch {torch.__version__} here")
     return found
 
 
 @torch.no_grad()
-def in_transformers(made: Made, inputs_rounded: bool) -> list[dict[str, Any]]:
-    """The same answers from Transformers."""
-    from transformers import AutoModelForCausalLM
-
-    # Where inputs are rounded too, compressed-tensors itself must run the folder; else the meant weights are put in.
-    model = AutoModelForCausalLM.from_pretrained(made.folder if inputs_rounded else REFERENCE_MODEL, dtype="bfloat16")
-    if not inputs_rounded:
-        for key, weight in made.weights.items():
-            model.get_submodule(key.removesuffix(".weight")).weight.copy_(weight)
-    found = []
+def in_transformers(folder: Path, exactly: bool = False) -> list[dict[str, Any]]:
+    """The same answers from the Transformers runtime's model; ``exactly`` in 32 bit but for the codes of weights."""
+    model, found = model_of(folder), []
+    if exactly:
+        model(torch.tensor([[0, 1]]))  # some weights are unpacked at the first call
+        model = torch.nn.Module.float(model)
     for prompt in prompts():
         ids = torch.tensor([prompt])
-        logprobs = model(ids).logits[0, :-1].float().log_softmax(-1)
-        seen = logprobs.gather(1, ids[0, 1:].unsqueeze(1)).squeeze(1).tolist()
-        tokens: list[int] = []
-        for _ in range(NEW_TOKENS):
-            tokens.append(int(model(torch.tensor([prompt + tokens])).logits[0, -1].argmax()))
-        found.append({"tokens": tokens, "logprobs": seen})
+        logits = model(ids).logits[0].float()
+        seen = logits[:-1].log_softmax(-1).gather(1, ids[0, 1:].unsqueeze(1)).squeeze(1).tolist()
+        found.append({"tokens": [int(logits[-1].argmax())], "logprobs": seen})
     return found
 
 
+def apart(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> torch.Tensor:
+    """How far the log probabilities of two lists of answers are apart, token by token."""
+    pairs = zip(some, others, strict=True)
+    return torch.cat([(torch.tensor(a["logprobs"]) - torch.tensor(b["logprobs"])).abs() for a, b in pairs])
+
+
 @pytest.mark.parametrize("recipe", LOADED)
-def test_vllm_answers_as_the_codes_mean(recipe: str, folders: dict[str, Made], in_vllm: dict[str, Any]) -> None:
+def test_vllm_answers_as_transformers_does(
+    recipe: str, artifacts: dict[str, Artifact], in_vllm: dict[str, Any]
+) -> None:
+    """Logits of about 20 have steps of 1/8 in bfloat16, and where inputs are rounded, a last bit changes codes further
+    on: how far that goes is seen in Transformers alone, between 16 and 32 bit.
+    """
     assert not isinstance(in_vllm[recipe], str), in_vllm[recipe]
-    pairs = list(
-        zip(
-            in_vllm[recipe],
-            in_transformers(folders[recipe], bool(parse_recipe(recipe).scheme.activations)),
-            strict=True,
-        )
+    assert kernel_lacks("vllm", parse_recipe(recipe).scheme) is None
+    folder = Path(artifacts[recipe].location)
+    ours = in_transformers(folder)
+    far = apart(in_vllm[recipe], ours)
+    noise = float(apart(in_transformers(folder, exactly=True), ours).mean())
+    changed = float(apart(in_transformers(Path(artifacts["16bit"].location)), ours).mean())
+    first = sum(a["tokens"][0] == b["tokens"][0] for a, b in zip(in_vllm[recipe], ours, strict=True))
+    print(
+        f"\n{recipe}: log prob differs by {far.mean():.4f} in the mean, {far.max():.4f} at most (16 from 32 bit "
+        f"{noise:.4f}, the recipe from 16 bit {changed:.4f}); {first} of 4 first tokens are equal"
     )
-    far = torch.cat([(torch.tensor(a["logprobs"]) - torch.tensor(b["logprobs"])).abs() for a, b in pairs])
-    same = [x == y for a, b in pairs for x, y in zip(a["tokens"], b["tokens"], strict=True)]
-    print(f"\n{recipe}: log prob differs by {far.mean():.4f} in the mean, {far.max():.4f} at most; "
-          f"{sum(same)} of {len(same)} greedy tokens are equal")  # fmt: skip
-    assert far.mean() < 0.05
-    assert sum(same) / len(same) > 0.8
+    assert far.mean() < 0.06 + 1.25 * noise
+    assert changed < 0.2 or far.mean() < 0.5 * changed or parse_recipe(recipe).scheme.activations
+    assert first >= 3
+
+
+@pytest.mark.parametrize("recipe", NOT_LOADED)
+def test_what_vllm_cannot_load_on_a_cpu_is_known_beforehand(recipe: str, in_vllm: dict[str, Any]) -> None:
+    told = in_vllm[recipe]
+    print(f"\n{recipe}: {told if isinstance(told, str) else 'loads'}")
+    assert isinstance(told, str), "it loads: take it out of kernel_lacks"
+    assert kernel_lacks("vllm", parse_recipe(recipe).scheme) is not None

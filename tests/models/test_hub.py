@@ -188,6 +188,41 @@ def test_what_has_no_room_is_not_downloaded(hub: Hub, gguf: Path, monkeypatch: p
     assert hub.weight_bytes() < gguf.stat().st_size / 4
 
 
+@pytest.fixture(scope="session")
+def gptq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from quantwise.build.walk import build
+
+    made = build(reference.path(), [parse_recipe("rtn:int4-g64,layout=gptq")], [], tmp_path_factory.mktemp("gptq"))
+    return Path(made[0].location)
+
+
+def test_a_quantized_folder_is_planned_from_its_headers_and_goes_where_it_is_loaded(
+    hub: Hub, gptq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_FIRST_RANGE", 1 << 14)
+    monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: 1 << 20)
+    hub.repos["someone/small-GPTQ"] = {f.name: f for f in gptq.iterdir() if f.name != "quantwise.json"}
+    with pytest.raises(EnvironmentFailure, match=r"someone/small-GPTQ needs .* so it was not downloaded"):
+        fetch.fetched(Request(candidates=("someone/small-GPTQ",), baseline="http://127.0.0.1:9"))
+    with pytest.raises(InputError, match="llamacpp loads gguf, not gptq, which runs in transformers or vllm"):
+        fetch.fetched(Request(candidates=("someone/small-GPTQ@llamacpp",), baseline=FOLDER))
+    assert hub.weight_bytes() < (gptq / "model.safetensors").stat().st_size / 4
+    monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: 1 << 40)
+    found = fetch.fetched(Request(candidates=("someone/small-GPTQ",), baseline=FOLDER))
+    brought = propose.parse(found.candidates[0])
+    assert (brought.runtime, brought.computes_as_stored) == ("transformers", False)
+    made = pose.describe(Path(brought.source))
+    assert (made.format, made.bytes) == ("gptq", (gptq / "model.safetensors").stat().st_size)
+
+
+def test_a_quantization_that_nobody_here_reads_is_not_downloaded(hub: Hub, tmp_path: Path) -> None:
+    strange = tmp_path / "config.json"
+    strange.write_text('{"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "hqq"}}')
+    hub.repos["someone/hqq"] = {**hub.repos[FOLDER], "config.json": strange}
+    with pytest.raises(InputError, match="someone/hqq is quantized by 'hqq', which is not loaded here"):
+        fetch.fetched(Request(candidates=("someone/hqq",), baseline=FOLDER))
+
+
 def test_a_damaged_header_is_named(hub: Hub, tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + b"\x03\0\0\0" + b"\xff" * 64)

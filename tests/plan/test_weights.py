@@ -10,7 +10,7 @@ from quantwise.core.scheme import parse_scheme
 from quantwise.formats.safetensors_header import TensorEntry, read_folder
 from quantwise.models.config import ModelShape
 from quantwise.plan.candidate_fit import artifact_bytes
-from quantwise.plan.weights import check_shapes, expanded_bytes, scheme_bytes, sixteen_bit_bytes
+from quantwise.plan.weights import check_shapes, scheme_bytes, sixteen_bit_bytes
 
 SHAPE = ModelShape("LlamaForCausalLM", 1, 64, 2, 1, 32, 96, 10, True, 128)
 
@@ -71,12 +71,6 @@ def test_a_tied_output_matrix_is_stored_once() -> None:
         scheme_bytes(both, scheme, dataclasses.replace(SHAPE, tied=False))
         == scheme_bytes(entries(), scheme, dataclasses.replace(SHAPE, tied=False)) + 640 * 34 // 32
     )
-
-
-def test_a_folder_that_is_quantized_expands_to_what_its_config_counts() -> None:
-    assert expanded_bytes(entries(), SHAPE) == 2 * (MATRICES + REST)
-    assert expanded_bytes({}, dataclasses.replace(SHAPE, quantized=True)) == 2 * (MATRICES + REST)
-    assert expanded_bytes({}, dataclasses.replace(SHAPE, quantized=True, architecture="New")) is None
 
 
 def test_missing_weights_are_noticed() -> None:

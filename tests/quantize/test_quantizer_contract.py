@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from quantwise.core import recipe
+from quantwise.core.errors import QuantwiseError
 from quantwise.core.scheme import parse_scheme
 from quantwise.grids import ggml_library
 from quantwise.grids.ggml_blocks import GgmlBlocks
@@ -77,3 +78,24 @@ def test_a_weight_on_the_grid_is_left_alone(name: str) -> None:
 def test_a_matrix_of_zeros_stays_zero(name: str) -> None:
     made = QUANTIZERS[name]()(torch.zeros(4, 64), integer_grid(parse_scheme("int4-g32-asym")), seen(64))
     assert bool((made.dequantized == 0).all())
+
+
+@pytest.mark.parametrize("name", [name for name, make in QUANTIZERS.items() if make().needs])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_statistics_that_are_not_finite_are_refused(name: str, broken: float) -> None:
+    statistics = {key: torch.full_like(values, broken) for key, values in seen(64).items()}
+    with pytest.raises(QuantwiseError, match="not finite"):
+        QUANTIZERS[name]()(torch.randn(4, 64), integer_grid(parse_scheme("int4-g32")), statistics)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_silent_inputs_keep_their_weights(name: str) -> None:
+    """What calibration never saw may come later: its weights are rounded like others, not dropped."""
+    statistics = {key: values.clone() for key, values in seen(128).items()}
+    silent = [0, 31, 32, 100]
+    for values in statistics.values():
+        values[..., silent] = 0
+    statistics["hessian"][silent] = 0
+    weight = torch.randn(16, 128, generator=torch.Generator().manual_seed(3))
+    made = QUANTIZERS[name]()(weight, integer_grid(parse_scheme("int8-g32")), statistics)
+    assert float((made.dequantized - weight).abs()[:, silent].max()) < 0.02 * float(weight.abs().max())

@@ -28,7 +28,7 @@ def right(ask: Ask) -> str:
 
 def test_the_list_names_every_runtime() -> None:
     assert [runtime_named(name).name for name in runtimes()] == list(runtimes())
-    with pytest.raises(InputError, match="transformers, llamacpp, openai"):
+    with pytest.raises(InputError, match="transformers, llamacpp, vllm, openai"):
         runtime_named("tensorrt")
 
 

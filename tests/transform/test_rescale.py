@@ -127,3 +127,9 @@ def test_bounds_reach_their_own_group_only() -> None:
     weight = torch.tensor([[5.0, -5.0, 5.0, -5.0], [1.0, 2.0, 3.0, 4.0]])
     got = clipped(weight, torch.tensor([[1.0, 4.0], [1.5, 9.0]]))
     assert got.tolist() == [[1.0, -1.0, 4.0, -4.0], [1.0, 1.5, 3.0, 4.0]]
+
+
+def test_a_gain_that_its_type_cannot_hold_stays() -> None:
+    stored, _, exact = divided_norm(torch.tensor([400.0, 2.0]), None, torch.tensor([0.001, 0.5]), torch.float16)
+    assert stored.tolist() == [400.0, 4.0]
+    assert exact.tolist() == [1.0, 0.5]

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from quantwise import machine
 from quantwise.core.artifact import Artifact, Degradation, FormatName
 from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.recipe import Recipe
@@ -26,7 +27,8 @@ from quantwise.formats.content_hash import RECORD, content_hash
 
 GGUF_NAME = "model.gguf"
 # Raised whenever equal inputs would now give other bytes.
-BUILDER = 2
+BUILDER = 3
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "a file grew too large"}
 # Bytes of free space below which an unexplained write error is put down to a full disk.
 _ALMOST_NOTHING = 1 << 20
 
@@ -76,9 +78,13 @@ class Draft:
         bits_per_weight: float,
         seconds: float,
         degradations: Sequence[Degradation],
+        by_class: Mapping[str, int] | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """Hash what is in the folder, write the record last, and rename. Returns the artifact under its final name."""
+        """Hash what is in the folder, write the record last, and rename. Returns the artifact under its final name.
+
+        ``by_class`` are bytes of tensor data by class, as ``tensor_bytes`` counts them; ``notes`` what else to know.
+        """
         scheme = self.ingredients.recipe.scheme
         record = {
             "recipe": self.ingredients.recipe.name,
@@ -89,6 +95,9 @@ class Draft:
             "seconds": seconds,
             "model_hash": self.ingredients.model_hash,
             "calibration_hash": self.ingredients.calibration_hash,
+            "bytes_by_class": dict(by_class or {}),
+            "builder": BUILDER,
+            "versions": machine.facts()["versions"],
             "degradations": [asdict(d) for d in degradations],
             "notes": dict(notes or {}),
         }
@@ -134,8 +143,8 @@ def no_disk(what: str, out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full" if full else error.strerror or str(error)
+        full = error.errno in _FULL
+        why = _FULL[error.errno or 0] if full else error.strerror or str(error)
         advice = "free some space or choose another folder" if full else "check the folder and its permissions"
         raise EnvironmentFailure(f"cannot write {what} to {out}: {why}; {advice}") from error
 

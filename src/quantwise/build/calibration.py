@@ -16,6 +16,8 @@ from quantwise.core.errors import InputError
 
 # More tokens change little: see "calibration data" in docs/build.md.
 MOST_TOKENS = 65_536
+# Fewer are a slip of the pen. Enough is another matter: `quantwise build --calibration-study` shows it.
+FEWEST_TOKENS = 16
 LONGEST_SEQUENCE = 2048
 # What one layer gives for so many tokens stays in a core's cache, which makes all but the products three times faster.
 _BATCH_TOKENS = 2048
@@ -61,7 +63,7 @@ class Calibration:
 def calibrate(folder: Path, texts: Sequence[str], longest: int, seed: int) -> Calibration:
     """Tokenize ``texts`` in a seeded order until MOST_TOKENS; each is cut at ``longest`` tokens of the model's context.
 
-    Raises InputError where nothing is left, or where the folder has no readable tokenizer.json.
+    Raises InputError where fewer than FEWEST_TOKENS are left, or where the folder has no readable tokenizer.json.
     """
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -82,6 +84,12 @@ def calibrate(folder: Path, texts: Sequence[str], longest: int, seed: int) -> Ca
             break
     if not sequences:
         raise InputError("the calibration set has no text; give at least one text, better a hundred")
+    tokens = sum(map(len, sequences))
+    if tokens < FEWEST_TOKENS:
+        raise InputError(
+            f"the calibration set has {tokens} token{'s' * (tokens != 1)}, "
+            f"and statistics want {FEWEST_TOKENS} or more; give more text, or use rtn"
+        )
     digest = hashlib.blake2b(digest_size=16)
     for sequence in sorted(sequences):
         digest.update(repr(sequence).encode())

@@ -40,17 +40,18 @@ class Coded:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Adam, a short warm-up, then a cosine to zero over ``epochs``.
+    """Adam, a short warm-up, then a cosine to zero over ``epochs``, or over ``least_steps`` where these are more.
 
     A step of ``rate`` moves the largest value of a matrix by about that share of the distance between two codes,
     whatever its bits: what is small at 2 bits (0.3 % of a scale) would undo a rounding at 4. The watched divergence is
-    taken ``checks`` times an epoch; after ``patience`` checks in a row without a new best, training stops. ``seed``
+    taken ``checks`` times in all; after ``patience`` checks in a row without a new best, training stops. ``seed``
     orders the batches.
     """
 
     rate: float = 0.009
     epochs: int = 3
-    checks: int = 2
+    least_steps: int = 96
+    checks: int = 8
     patience: int = 3
     seed: int = 0
 
@@ -101,8 +102,8 @@ def distil(
     groups = [{"params": list(learner.parameters()), "rate": rates[name]} for name, learner in learners.items()]
     optimizer = torch.optim.Adam(groups, lr=training.rate, betas=(0.9, 0.99))
     order, rng = list(batches), random.Random(training.seed)
-    total = training.epochs * len(order)
-    every = max(1, round(len(order) / training.checks))
+    total = max(training.epochs * len(order), training.least_steps)
+    every = max(1, round(total / training.checks))
     best: dict[str, Coded] = dict(coded)
     history = [watched.divergence(others | _values(best))]
     for step in range(total):

@@ -19,7 +19,9 @@ from quantwise.build.skeleton import Skeleton
 from quantwise.build.storage import Made
 from quantwise.core.artifact import Degradation
 from quantwise.core.recipe import Recipe
-from quantwise.formats.gguf.tensors import require_llama, types_in
+from quantwise.formats.gguf.layout import expert_count
+from quantwise.formats.gguf.parameters import gguf_parameters
+from quantwise.formats.gguf.tensors import layout, types_in
 from quantwise.formats.gguf.tokenizer import read_tokenizer
 from quantwise.formats.gguf.writer import write_gguf
 from quantwise.formats.safetensors_folder import ModelFolder
@@ -44,10 +46,10 @@ class GgufFile:
     source: ModelFolder
     types: Mapping[str, str] = field(default_factory=dict)
     needs: frozenset[str] = frozenset()
-    experts: bool = False
+    experts: bool = True
 
     def __post_init__(self) -> None:
-        require_llama(self.source.config)
+        gguf_parameters(self.source.config, expert_count(layout(self.source.entries, self.source.config)))
         read_tokenizer(self.source.path, self.source.config)
         if not self.types:
             scheme = self.recipe.scheme.name

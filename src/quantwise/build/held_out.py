@@ -1,12 +1,17 @@
 """How far an artifact's next-token distributions lie from those of its 16-bit model on texts that neither has seen.
 
-Both are run by Transformers in float32, whatever the runtime they are made for: only the stored numbers differ. The
-divergence is exact, over the whole vocabulary, unlike that of ``screen``, which a server may have truncated.
+Both are run by Transformers in float32, whatever the runtime they are made for: only the stored numbers differ, and the
+inputs of layers where a scheme rounds those too. They are rounded as vLLM rounds them (``runtimes.rounded_inputs``);
+those of LLM.int8() by bitsandbytes itself, which takes them, and multiplies outliers, in float16. One exception: the
+weights of an asymmetric compressed-tensors folder are rounded to its 16-bit type, as Transformers expands them while it
+loads (about 1 % of the divergence at 4 bit). The divergence is exact, over the whole vocabulary, unlike that of
+``screen``, which a server may have truncated.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +25,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from quantwise.core.artifact import Artifact
-from quantwise.core.errors import InputError
+from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.formats.safetensors_folder import ModelFolder
+from quantwise.models.config import quantization_settings
+from quantwise.runtimes.expanded_layouts import expanded
+from quantwise.runtimes.rounded_inputs import round_inputs
 
 # Longer texts are cut: logits of one text are (tokens, vocabulary) in float32.
 LONGEST = 512
@@ -64,8 +72,11 @@ def divergences(data: HeldOut, artifact: Artifact) -> NDArray[np.float64]:
         if artifact.format == "gguf":
             file = place if place.is_file() else next(place.glob("*.gguf"))
             live = _loaded(file.parent, torch.float32, gguf_file=file.name)
+        elif artifact.format in ("gptq", "awq"):
+            live = _expanded(place)
         else:
             live = _loaded(place, torch.float32)
+            round_inputs(live)
         return divergences_of(data, live)
 
 
@@ -94,4 +105,41 @@ def _loaded(place: Path, dtype: torch.dtype, **more: Any) -> nn.Module:
         live: nn.Module = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=True, **more)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise InputError(f"Transformers cannot load {place}: {str(error).splitlines()[0]}") from error
+    if dtype == torch.float32:
+        _widen(live)
     return live.eval()
+
+
+def _expanded(place: Path) -> nn.Module:
+    """A folder in GPTQ or AWQ layout, which Transformers would hand to kernels for accelerators."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        tensors = expanded(place, quantization_settings(place), torch.float32)
+    except RuntimeFailure as error:
+        raise InputError(str(error)) from error
+    config = AutoConfig.from_pretrained(place, local_files_only=True)
+    del config.quantization_config
+    with torch.device("meta"):
+        kind = type(AutoModelForCausalLM.from_config(config))
+    live: nn.Module = kind.from_pretrained(None, config=config, state_dict=tensors, dtype=torch.float32)
+    return live.eval()
+
+
+def _widen(live: nn.Module) -> None:
+    """Make a model float32 that bitsandbytes loaded: it takes the folder's own type, whatever it is asked for.
+
+    Its 4-bit layers become plain ones, because on some CPUs its kernel rounds scales and inputs to bfloat16.
+    """
+    packed = {name: module for name, module in live.named_modules() if type(module).__name__ == "Linear4bit"}
+    for name, module in packed.items():
+        library = importlib.import_module("bitsandbytes.functional")
+        weight: Any = module.weight
+        weight.quant_state.dtype = torch.float32
+        plain = nn.Linear(1, 1, bias=False)
+        plain.weight = nn.Parameter(library.dequantize_4bit(weight.data, weight.quant_state), requires_grad=False)
+        plain.bias = module.bias
+        live.set_submodule(name, plain)
+    for parameter in live.parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            parameter.data = parameter.data.float()

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from quantwise.build.artifact_folder import GGUF_NAME, Draft, Ingredients, draft, find, no_disk
+from quantwise.build.beforehand import announce
 from quantwise.build.calibration import Batch, Calibration, calibrate
 from quantwise.build.distil import Training
 from quantwise.build.distil_pass import distil_job
+from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
 from quantwise.build.skeleton import Skeleton, require_finite
 from quantwise.build.storage import Storage, storage_for
 from quantwise.build.stream import Stream
+from quantwise.build.tensor_bytes import bytes_by_class
 from quantwise.build.unfinished import Unfinished
 from quantwise.core.artifact import Artifact, Degradation
 from quantwise.core.errors import QuantwiseError
@@ -28,8 +31,8 @@ from quantwise.core.recipe import Recipe
 from quantwise.formats.content_hash import content_files, content_hash
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.gguf.writer import write_gguf
-from quantwise.formats.safetensors_folder import ModelFolder, write_sixteen_bit
-from quantwise.formats.safetensors_header import read_folder
+from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, write_config
+from quantwise.formats.safetensors_stream import write_model
 from quantwise.grids.ggml_blocks import GgmlBlocks
 
 if TYPE_CHECKING:
@@ -46,12 +49,14 @@ def build(
     *,
     progress: Progress | None = None,
     seed: int = 0,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Artifact]:
     """Make an artifact for each recipe, in their order; a complete one in ``out_dir`` is used again.
 
     ``calibration`` are texts, of which a seeded selection is read, and only where a recipe needs data. The model in
-    ``model_dir`` must be 16 bit or more. ``progress`` is told (what, how many done, how many in all). Raises InputError
-    for a model, recipe or calibration set that cannot be used, EnvironmentFailure where the disk refuses.
+    ``model_dir`` must be 16 bit or more. ``progress`` is told (what, how many done, how many in all), ``tell``
+    beforehand what the build will take. Raises InputError for a model, recipe or calibration set that cannot be used,
+    EnvironmentFailure where the disk refuses or has too little room.
     """
     report = progress or (lambda what, done, total: None)
     source = ModelFolder(model_dir)
@@ -65,6 +70,9 @@ def build(
     done = {r: found for r, made_of in wanted.items() if (found := _existing(source, out_dir, made_of))}
     missing = [made_of for r, made_of in wanted.items() if r not in done]
     direct = [made_of for made_of in missing if _is_direct(made_of.recipe)]
+    if missing:
+        open_storages = {m.recipe: storages[m.recipe] for m in missing if m.recipe in storages}
+        announce(source, out_dir, open_storages, [m.recipe for m in direct], data, tell)
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
         done[made_of.recipe] = _write_direct(source, out_dir, made_of)
@@ -99,7 +107,9 @@ def _write_direct(source: ModelFolder, out: Path, ingredients: Ingredients) -> A
             path = made.folder / GGUF_NAME
             degradations = write_gguf(path, source, scheme.name, lambda ggml, values: GgmlBlocks(ggml).encode(values))
             return _finish_folder(made, source, time.perf_counter() - start, degradations)
-        write_sixteen_bit(made.folder, source)
+        write_model(made.folder, source, {})
+        write_config(made.folder, source.config, source.sixteen_bit)
+        copy_side_files(source.path, made.folder)
         degradations = (Degradation("model", f"stored in more than 16 bits; rounded to {source.sixteen_bit}"),)
         return _finish_folder(made, source, time.perf_counter() - start, degradations)
 
@@ -117,6 +127,7 @@ def _walk(
     What is finished stays on disk when the process is killed or interrupted, and goes with the last artifact, or where
     the walk was refused.
     """
+    settle()
     skeleton = Skeleton(source)
     with no_disk(", ".join(made_of.recipe.name for made_of in wanted), out):
         kept = Unfinished.take(out, wanted[0].model_hash, data.hash if data else "")
@@ -182,6 +193,7 @@ def _pass(
             if stream and own:
                 with skeleton.holding(values):
                     stream.see(frozenset())
+        give_back()
         if stream:
             kept.keep_hidden(own or "shared", stream.at, stream.hidden)
     report("quantize blocks", count, count)
@@ -210,8 +222,10 @@ def _finish_folder(
     found: tuple[Degradation, ...],
     notes: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    if made.ingredients.recipe.scheme.format == "gguf":
-        return made.finish(read_gguf_header(made.folder / GGUF_NAME).bits_per_weight, seconds, found, notes)
-    weights = sum(torch.Size(entry.shape).numel() for entry in source.entries.values())
-    stored = sum(entry.bytes for entry in read_folder(made.folder).values())
-    return made.finish(8 * stored / weights, seconds, found, notes)
+    gguf = made.ingredients.recipe.scheme.format == "gguf"
+    by_class = bytes_by_class(made.folder / GGUF_NAME if gguf else made.folder)
+    if gguf:
+        bits = read_gguf_header(made.folder / GGUF_NAME).bits_per_weight
+    else:
+        bits = 8 * sum(by_class.values()) / sum(torch.Size(entry.shape).numel() for entry in source.entries.values())
+    return made.finish(bits, seconds, found, by_class, notes)

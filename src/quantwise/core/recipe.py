@@ -68,9 +68,10 @@ class Recipe:
 
     @property
     def reads_data(self) -> bool:
-        """Whether it is made with calibration texts."""
-        static = (self.scheme.activations or "").endswith("-tensor")
-        return bool(self.quantizer not in (None, "rtn") or self.transforms or self.options or self.budget or static)
+        """Whether it is made with calibration texts: then it has a calibration hash."""
+        static = self.scheme.activations in ("int8-tensor", "fp8-tensor")
+        chosen = self.quantizer not in (None, "rtn") or self.budget is not None
+        return bool(chosen or self.transforms or self.options or static)
 
     @property
     def name(self) -> str:

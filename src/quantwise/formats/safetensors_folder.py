@@ -99,11 +99,3 @@ def write_tensors(target: Path, tensors: Mapping[str, Tensor]) -> None:
     except SafetensorError as error:
         raise OSError(str(error)) from error
     file.chmod(0o644)
-
-
-def write_sixteen_bit(target: Path, source: ModelFolder) -> None:
-    """Write ``source`` in its 16-bit type into the existing folder ``target``."""
-    dtype = source.sixteen_bit
-    write_tensors(target, {name: in_sixteen_bit(tensor, dtype) for name, tensor in source.items()})
-    write_config(target, source.config, dtype)
-    copy_side_files(source.path, target)

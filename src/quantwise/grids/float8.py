@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from quantwise.core.errors import QuantwiseError
 from quantwise.grids.integer import Steps
 
 LARGEST = 448.0
@@ -70,6 +71,11 @@ class Float8Grid:
 
 
 def input_scale(largest: Tensor) -> Tensor:
-    """The fixed scale of a layer's inputs, float32 (1,), from the largest |input| of each channel in calibration."""
+    """The fixed scale of a layer's inputs, float32 (1,), from the largest |input| of each channel in calibration.
+
+    Raises QuantwiseError where calibration saw inputs that are not finite.
+    """
+    if not bool(torch.isfinite(largest).all()):
+        raise QuantwiseError("the calibration inputs of a layer are not finite (absmax); check the model")
     scale = largest.float().amax().reshape(1) / LARGEST
     return torch.where(scale > 0, scale, torch.ones_like(scale))

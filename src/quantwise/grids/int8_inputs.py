@@ -10,11 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quantwise.core.errors import QuantwiseError
+
 HIGHEST = 127.0
 
 
 def fixed_scale(largest: Tensor) -> Tensor:
-    """The scale of a layer's inputs, float32 (1,), from the largest |input| of each channel in calibration."""
+    """The scale of a layer's inputs, float32 (1,), from the largest |input| of each channel in calibration.
+
+    Raises QuantwiseError where calibration saw inputs that are not finite.
+    """
+    if not bool(torch.isfinite(largest).all()):
+        raise QuantwiseError("the calibration inputs of a layer are not finite (absmax); check the model")
     scale = largest.float().amax().reshape(1) / HIGHEST
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from quantwise.core.errors import InputError
 from quantwise.grids.integer import Steps
 
 HIGHEST = 127.0
@@ -50,8 +51,10 @@ class LlmInt8Grid:
 
 
 def _largest(weight: Tensor) -> Tensor:
-    """float32 (rows, 1). Raises ValueError beyond float16, where the library would write infinities."""
+    """float32 (rows, 1). Raises InputError beyond float16, where the library would write infinities."""
     largest = weight.half().float().abs().amax(1, keepdim=True)
     if not bool(torch.isfinite(largest).all()):
-        raise ValueError("a weight beyond 65,504 does not fit LLM.int8(), which rounds to float16 first")
+        raise InputError(
+            "a weight beyond 65,504 does not fit LLM.int8(), which rounds to float16 first; use rtn:int8-channel"
+        )
     return largest

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantwise.core.artifact import FormatName
 from quantwise.core.errors import InputError
 
 # Architectures whose linear layers and caches are those of Llama, so that `parameters` counts them exactly.
 LLAMA_LIKE = ("LlamaForCausalLM", "MistralForCausalLM")
+# What quantization_config calls its method, and the format that this is.
+_FORMATS: Mapping[str, FormatName] = {
+    "compressed-tensors": "compressed-tensors",
+    "gptq": "gptq",
+    "awq": "awq",
+    "bitsandbytes": "bitsandbytes",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +28,8 @@ class ModelShape:
 
     ``intermediate`` is the width of the feed-forward layer, ``vocab`` the count of token embeddings, ``tied`` whether
     the output matrix is the embedding, ``context`` the longest sequence it was trained for, ``quantized`` whether
-    config.json says that the weights are stored quantized.
+    config.json says that the weights are stored quantized. ``rope_factors`` counts the numbers that a scaled rotary
+    embedding is divided by, which GGUF keeps as tensors.
     """
 
     architecture: str
@@ -34,6 +43,7 @@ class ModelShape:
     tied: bool
     context: int
     quantized: bool = False
+    rope_factors: int = 0
 
     @property
     def parameters(self) -> int | None:
@@ -68,6 +78,35 @@ def read_config(folder: Path) -> ModelShape:
     return _shape(config, path)
 
 
+def quantization_settings(folder: Path) -> dict[str, Any]:
+    """The ``quantization_config`` of a folder's config.json; empty where it has none (``read_config`` says why)."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+    if settings is None:
+        return {}
+    return settings if isinstance(settings, dict) else {"quant_method": settings}
+
+
+def folder_format(folder: Path) -> FormatName:
+    """How the weights of a model folder are stored, by its config.json; ``safetensors`` where that says nothing.
+
+    Raises InputError for a quantization that no runtime here reads.
+    """
+    settings = quantization_settings(folder)
+    if not settings:
+        return "safetensors"
+    method = settings.get("quant_method")
+    form = _FORMATS.get(str(method).lower())
+    if form is None:
+        raise InputError(
+            f"{folder} is quantized by {str(method)!r:.40}, which is not loaded here ({', '.join(_FORMATS)} are); "
+            "serve it with its own runtime and give the server's address"
+        )
+    return form
+
+
 def _shape(config: Mapping[str, Any], path: Path) -> ModelShape:
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
@@ -92,7 +131,16 @@ def _shape(config: Mapping[str, Any], path: Path) -> ModelShape:
         tied=bool(config.get("tie_word_embeddings", False)),
         context=_size(config, "max_position_embeddings", path),
         quantized="quantization_config" in config,
+        rope_factors=_rope_factors(config, _size(config, "head_dim", path, hidden // heads)),
     )
+
+
+def _rope_factors(config: Mapping[str, Any], head_dim: int) -> int:
+    """Llama 3.1 divides every frequency by a number of its own, LongRoPE by one of two."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
+    lists = sum(len(rope.get(part) or ()) for part in ("long_factor", "short_factor")) if kind == "longrope" else 0
+    return head_dim // 2 if kind == "llama3" else lists
 
 
 def _size(config: Mapping[str, Any], name: str, path: Path, default: int | None = None) -> int:

@@ -8,6 +8,7 @@ that ``HF_ENDPOINT`` names; a log-in of ``hf auth login`` or ``HF_TOKEN`` is use
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -160,7 +161,8 @@ def _range(selection: Selection, file: str, begin: int, end: int) -> bytes:
     with _translated(selection.name):
         import huggingface_hub
 
-        utils: Any = huggingface_hub.utils  # it names what it exports to Python, not to a type checker
+        # Loaded by its name: the package tells of its parts only when something has loaded them.
+        utils: Any = importlib.import_module("huggingface_hub.utils")
         url = huggingface_hub.hf_hub_url(selection.name.repo, file, revision=selection.commit, endpoint=endpoint())
         headers = {**utils.build_hf_headers(), "Range": f"bytes={begin}-{end - 1}", "Accept-Encoding": "identity"}
         with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=_SECONDS) as reply:
@@ -229,7 +231,7 @@ def _api() -> Any:
             "models on a hub need the huggingface_hub library; pip install huggingface_hub"
         ) from error
     # Its bars would cut through our own progress.
-    utils: Any = huggingface_hub.utils
+    utils: Any = importlib.import_module("huggingface_hub.utils")
     utils.disable_progress_bars()
     return huggingface_hub.HfApi(endpoint=endpoint())
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
-from quantwise.core.recipe import parse_recipe
+from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.formats.gguf.header import GgufHeader, read_gguf_header
-from quantwise.formats.safetensors_header import read_folder
-from quantwise.models.config import read_config
+from quantwise.formats.safetensors_header import TensorEntry, read_folder
+from quantwise.models.config import ModelShape, quantization_settings, read_config
 from quantwise.plan.fit import fit
 from quantwise.plan.kv_cache import (
     CacheShape,
@@ -21,9 +22,10 @@ from quantwise.plan.kv_cache import (
     gguf_number,
     llamacpp_cache_bytes,
 )
+from quantwise.plan.layer_bytes import held_folder_bytes
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.overhead import overhead_bytes
-from quantwise.plan.weights import check_shapes, expanded_bytes, recipe_bytes, sixteen_bit_bytes, stored_bytes
+from quantwise.plan.weights import check_shapes, held_bytes, recipe_bytes, sixteen_bit_bytes, stored_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +64,28 @@ def _folder(candidate: Candidate, folder: Path, workload: Workload, *, built: bo
     shape, entries = read_config(folder), read_folder(folder)
     check_shapes(entries, shape, folder)
     recipe = parse_recipe(candidate.source) if built else None
-    weights: int | None
-    if recipe is None:
-        weights = expanded_bytes(entries, shape)
-    elif candidate.runtime == "transformers":
-        # Whatever the scheme, Transformers expands it to 16 bit before it computes.
-        weights = sixteen_bit_bytes(entries)
-    else:
-        # "16bit" in llama.cpp is a file in f16.
-        weights = recipe_bytes(entries, parse_recipe("f16") if recipe.scheme.name == "16bit" else recipe, shape)
+    weights = (
+        _brought_bytes(candidate, folder, entries) if recipe is None else _made_bytes(recipe, candidate, entries, shape)
+    )
     overhead = _overhead(candidate, (shape.hidden, shape.intermediate, shape.vocab), workload)
     return fit(candidate.name, weights, _cache(candidate, cache_shape(shape), workload), overhead, workload.limit_bytes)
+
+
+def _brought_bytes(candidate: Candidate, folder: Path, entries: Mapping[str, TensorEntry]) -> int | None:
+    settings = quantization_settings(folder)
+    if not settings:
+        return sixteen_bit_bytes(entries)
+    if candidate.runtime == "transformers":
+        return held_folder_bytes(entries, settings)
+    return sum(entry.bytes for entry in entries.values())
+
+
+def _made_bytes(recipe: Recipe, candidate: Candidate, entries: Mapping[str, TensorEntry], shape: ModelShape) -> int:
+    if candidate.runtime == "transformers":
+        return held_bytes(entries, recipe.scheme)
+    # "16bit" in llama.cpp is a file in f16.
+    in_gguf = candidate.runtime == "llamacpp" and recipe.scheme.name == "16bit"
+    return recipe_bytes(entries, parse_recipe("f16") if in_gguf else recipe, shape)
 
 
 def _brought_gguf(candidate: Candidate, header: GgufHeader, workload: Workload) -> Fit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.evidence import Fit
+from quantwise.core.loads import homes, kernel_lacks, loading
 from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.plan.candidate_fit import Workload, plan_candidate
 from quantwise.plan.fit import size
@@ -48,6 +50,20 @@ def needs(able: Fit) -> str:
     """What a candidate needs of what is there."""
     least = able.total_bytes or able.weights_bytes or 0
     return f"needs {size(least)} of the {size(able.limit_bytes or 0)} that are free here"
+
+
+def notes(recipes: Sequence[str]) -> list[str]:
+    """What stands between the artifacts of ``recipes`` and the runtimes that load them, a line for each obstacle."""
+    told = []
+    for recipe in dict.fromkeys(map(parse_recipe, recipes)):
+        for runtime in homes(recipe.scheme.format):
+            how = loading(runtime, recipe.scheme.format)
+            if how is not None and how.library is not None and importlib.util.find_spec(how.library) is None:
+                package = how.library.replace("_", "-")
+                told.append(f"{recipe.name}: {runtime} loads it with {package}, which is not installed here")
+            if (why := kernel_lacks(runtime, recipe.scheme)) is not None:
+                told.append(f"{recipe.name}: {why}")
+    return told
 
 
 def _reads_tokenizer(recipe: Recipe) -> bool:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from quantwise.core.errors import QuantwiseError
 from quantwise.grids.grid import Grid, S
 from quantwise.quantize.quantizer import Quantized
 
@@ -24,6 +26,8 @@ class ImportanceWeighted:
     needs: frozenset[str] = frozenset({"mean_square"})
 
     def __call__(self, weight: Tensor, grid: Grid[S], seen: Mapping[str, Tensor]) -> Quantized[S]:
-        """Quantize ``weight`` (out, in)."""
+        """Quantize ``weight`` (out, in). Raises QuantwiseError where calibration saw inputs that are not finite."""
+        if not bool(torch.isfinite(seen["mean_square"]).all()):
+            raise QuantwiseError("the calibration inputs of a layer are not finite (mean_square); check the model")
         codes, steps = grid.quantize(weight, seen["mean_square"])
         return Quantized(codes, steps, grid.decode(codes, steps))

@@ -11,6 +11,7 @@ from quantwise.core.runtime import Runtime
 _WHERE = {
     "transformers": ("quantwise.runtimes.transformers", "Transformers"),
     "llamacpp": ("quantwise.runtimes.llamacpp", "LlamaCpp"),
+    "vllm": ("quantwise.runtimes.vllm", "Vllm"),
     "openai": ("quantwise.runtimes.openai", "OpenAI"),
 }
 

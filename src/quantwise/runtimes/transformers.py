@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import io
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import TRANSFORMERS_CACHES, parse_cache
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
+from quantwise.core.loads import loading, refused
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions, Session
 from quantwise.runtimes.prompt import align, prompt_text
 
@@ -41,12 +41,20 @@ class Transformers:
             raise EnvironmentFailure(_MISSING) from error
 
     def refuses(self, artifact: Artifact) -> str | None:
-        """It takes folders of safetensors, plain or compressed-tensors."""
-        if artifact.format not in ("safetensors", "compressed-tensors"):
-            return f"transformers runs folders of safetensors, not {artifact.format}"
-        needed = _NEEDED + (("compressed_tensors",) if artifact.format == "compressed-tensors" else ())
-        if missing := [p for p in needed if importlib.util.find_spec(p) is None]:
+        """It takes folders of safetensors, plain or quantized in a format that it or we can read."""
+        if (why := refused(self.name, artifact.format)) is not None:
+            return why
+        if missing := [p for p in _NEEDED if importlib.util.find_spec(p) is None]:
             return f"{_MISSING} (no {', '.join(missing)})"
+        how = loading(self.name, artifact.format)
+        if how is not None and how.library is not None and importlib.util.find_spec(how.library) is None:
+            package = how.library.replace("_", "-")
+            return f"{artifact.format} needs the library {package} here, which is not installed; pip install {package}"
+        if artifact.format in ("gptq", "awq") and artifact.location:
+            from quantwise.models.config import quantization_settings
+            from quantwise.runtimes.expanded_layouts import refuses
+
+            return refuses(quantization_settings(Path(artifact.location)))
         return None
 
     def open(self, artifact: Artifact, options: RuntimeOptions) -> AbstractContextManager[Session]:
@@ -80,11 +88,12 @@ class TransformersSession:
     """A loaded model. Requests are answered in batches of ``options.parallel``, sorted by length."""
 
     def __init__(self, folder: str, options: RuntimeOptions) -> None:
-        model, self._tokenizer = _load(folder)
         from quantwise.runtimes.greedy import CausalModel
+        from quantwise.runtimes.transformers_folder import load, without_bars
+
+        model, self._tokenizer = load(folder)
 
         self._options = options
-        self._weights_bytes = _weights_bytes(model)
         eos = _eos_ids(model, self._tokenizer)
         cache = TRANSFORMERS_CACHES[parse_cache(options.cache, "transformers")]
         if cache is not None:
@@ -95,9 +104,10 @@ class TransformersSession:
         self._model = CausalModel(model, pad=pad, eos=eos, cache=cache)
         self._adds_tokens = self._ids("a", False) != self._ids("a", True)
         self._opening = _first(*self._ids("", False)[:1], self._tokenizer.eos_token_id)
-        with _without_bars():
+        with without_bars():
             # The first call of a model is slow (weights are expanded); nobody's request should pay for it.
             self._model.distributions([0, 0], 1)
+        self._weights_bytes = _weights_bytes(model)
 
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
         """Replies in order. ``seconds`` is the wall time of the batch that the request was in."""
@@ -230,35 +240,17 @@ class TransformersSession:
         return ended
 
 
-def _without_bars() -> AbstractContextManager[object]:
-    """compressed-tensors draws bars on standard error, where ours is, and no setting turns them off."""
-    return redirect_stderr(io.StringIO())
-
-
-def _load(folder: str) -> tuple[Any, Any]:
-    """Model and tokenizer; safetensors only, no code of the checkpoint's own. Raises RuntimeFailure."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    path = Path(folder)
-    if not (path / "config.json").is_file():
-        raise RuntimeFailure(f"{folder} is no model folder (no config.json); give a folder in the Hugging Face layout")
-    logging.disable_progress_bar()
-    fixed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **fixed)
-        with _without_bars():
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True, **fixed)
-    except Exception as error:  # what a loader may raise is open-ended; this is the border where it is translated
-        said = " ".join(str(error).split())[:300]
-        raise RuntimeFailure(f"Transformers cannot load {folder}: {type(error).__name__}: {said}") from error
-    return model.eval(), tokenizer
-
-
 def _weights_bytes(model: Any) -> int:
-    """Bytes of parameters and buffers, tied ones once."""
-    tensors = {t.data_ptr(): t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]}
-    return sum(tensors.values())
+    """Bytes of parameters and buffers, tied ones once, and of the scales that bitsandbytes keeps beside them."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)  # of 4-bit weights
+        while state is not None:
+            tensors += [state.absmax, state.code]
+            state = getattr(state, "state2", None)
+    scales = (getattr(getattr(module, "state", None), "SCB", None) for module in model.modules())  # of 8-bit ones
+    tensors += [scale for scale in scales if scale is not None]
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -47,8 +47,9 @@ def divided_norm(
     divided = gain / scale.double() - offset
     if dtype is not None:
         divided = divided.to(dtype).double()
-    # A gain that rounding would silence is not divided; one of zero lets nothing through, whatever its sinks take.
-    lost = (gain != 0) & (divided + offset == 0)
+    # A gain that rounding would silence, or that the type cannot hold, is not divided; one of zero lets nothing
+    # through, whatever its sinks take.
+    lost = (gain != 0) & ((divided + offset == 0) | ~torch.isfinite(divided))
     divided = torch.where(lost, weight.double(), divided)
     exact = torch.where(gain != 0, gain / (divided + offset), scale.double())
     shrunk = None if bias is None else (bias.double() / exact).to(bias.dtype)

@@ -41,12 +41,19 @@ _NEVER = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "token_
 @dataclass(frozen=True, slots=True)
 class MixedModel:
     """What an assignment depends on. ``heads_per_kv`` queries share one key and value; ``experts`` is 0 where there is
-    no mixture.
+    no mixture; ``architecture`` is llama.cpp's name.
     """
 
     layers: int
     heads_per_kv: int
     experts: int = 0
+    architecture: str = "llama"
+
+    @property
+    def seventy_billion(self) -> bool:
+        """What llama.cpp takes for a model of 70B: Llama 2's, and each Qwen 2 of 80 layers."""
+        shared = self.architecture == "llama" and self.heads_per_kv > 1
+        return self.layers == 80 and (shared or self.architecture == "qwen2")
 
 
 def ggml_types(
@@ -123,9 +130,8 @@ def _value(layer: int, mix: str, model: MixedModel) -> str | None:
         found = "q6_k"
     elif mix == "q4_k_s" and layer < 4:
         found = "q5_k"
-    # Llama 2 70B and its like: eight heads share a small matrix, so that bits cost little there.
-    large = model.layers == 80 and model.heads_per_kv > 1
-    return "q5_k" if large and (found or _MAIN.get(mix, mix)) in ("q3_k", "q4_k") else found
+    # Eight heads share a small matrix there, so that bits cost little.
+    return "q5_k" if model.seventy_billion and (found or _MAIN.get(mix, mix)) in ("q3_k", "q4_k") else found
 
 
 def _down(layer: int, mix: str, layers: int, importance: bool) -> str | None:

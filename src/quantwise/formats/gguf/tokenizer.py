@@ -22,12 +22,25 @@ from quantwise.core.errors import InputError
 # Splitting expressions of byte-level tokenizers and llama.cpp's names for them (src/llama-vocab.cpp).
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_SPLITS = {_WORDS + r"\p{N}{1,3}" + _REST: "llama-bpe", _WORDS + r"\p{N}" + _REST: "qwen2"}
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_BEFORE, _SHORT = r"[^\r\n\p{L}\p{N}]?", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_CASED = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SPLITS = {
+    _WORDS + r"\p{N}{1,3}" + _REST: "llama-bpe",
+    _WORDS + r"\p{N}" + _REST: "qwen2",
+    f"{_BEFORE}{_UPPER}*{_LOWER}+|{_BEFORE}{_UPPER}+{_LOWER}*|" + r"\p{N}" + _CASED: "tekken",
+    f"{_BEFORE}{_UPPER}*{_LOWER}+{_SHORT}|{_BEFORE}{_UPPER}+{_LOWER}*{_SHORT}|" + r"\p{N}{1,3}" + _CASED: "gpt-4o",
+}
+_SPACE = "\u2581"
+# llama.cpp tells capitals from small letters in ASCII only.
+_BY_CASE = ("tekken", "gpt-4o")
 
 
 @dataclass(frozen=True, slots=True)
 class GgufTokenizer:
-    """What llama.cpp needs to tokenize as Transformers does. ``pre`` is the name of the splitting rule."""
+    """What llama.cpp needs to tokenize as Transformers does. ``pre`` is the name of the splitting rule;
+    ``space_before`` tells whether a text is read as if a space came first, outside byte-level tokenizers.
+    """
 
     model: str
     pre: str
@@ -40,6 +53,7 @@ class GgufTokenizer:
     special: dict[str, int]
     chat_template: str | None
     degradations: tuple[Degradation, ...] = ()
+    space_before: bool = True
 
     def add_to(self, writer: gguf.GGUFWriter) -> None:
         """Write the keys."""
@@ -51,7 +65,7 @@ class GgufTokenizer:
             writer.add_token_merges(self.merges)
         else:
             writer.add_token_scores(self.scores)
-            writer.add_add_space_prefix(True)
+            writer.add_add_space_prefix(self.space_before)
         for kind, token in self.special.items():
             getattr(writer, f"add_{kind}_token_id")(token)
         writer.add_add_bos_token(self.add_bos)
@@ -85,7 +99,17 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> GgufTokenizer:
         special=special,
         chat_template=_chat_template(folder, settings),
         degradations=degradations,
+        space_before=_space_before(data),
     )  # fmt: skip
+
+
+def _space_before(data: dict[str, Any]) -> bool:
+    """Whether a part of the tokenizer puts a space before the text."""
+    parts = [*_steps(data.get("normalizer"), "normalizers"), *_steps(data.get("pre_tokenizer"), "pretokenizers")]
+    return any(
+        part["type"] == "Prepend" or (part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never")
+        for part in parts
+    )
 
 
 def _added(tokenizer: Tokenizer, special: dict[str, int], file: Path) -> tuple[bool, bool]:
@@ -136,9 +160,14 @@ def _splitting(data: dict[str, Any], file: Path) -> tuple[str, tuple[Degradation
     normalizers = _steps(data.get("normalizer"), "normalizers")
     splitters = _steps(data.get("pre_tokenizer"), "pretokenizers")
     names = [part["type"] for part in splitters]
-    if names == ["Metaspace"] or [part["type"] for part in normalizers] == ["Prepend", "Replace"]:
+    steps = [part["type"] for part in normalizers]
+    # Gemma replaces spaces and puts none before; what it then splits at are the spaces that are gone.
+    bare = steps == ["Replace"] and normalizers[0]["content"] == _SPACE and names in ([], ["Split"])
+    if names == ["Metaspace"] or steps == ["Prepend", "Replace"] or bare:
         if data["model"].get("byte_fallback"):
-            return "default", ()
+            doubled = names == ["Metaspace"] and _space_before(data)
+            what = "llama.cpp puts a space before a text that begins with one, Transformers does not"
+            return "default", (Degradation("tokenizer", what),) if doubled else ()
         if data["model"]["merges"]:
             raise InputError(
                 f"{file} has merges but no byte fallback, which llama.cpp lacks; use the transformers runtime"
@@ -148,7 +177,7 @@ def _splitting(data: dict[str, Any], file: Path) -> tuple[str, tuple[Degradation
         )
         return "default", (Degradation("tokenizer", what),)
     retreats: tuple[Degradation, ...] = ()
-    if [part["type"] for part in normalizers] == ["NFC"]:
+    if steps == ["NFC"]:
         retreats = (Degradation("tokenizer", "llama.cpp does not normalise text to NFC before it tokenizes"),)
     elif normalizers:
         raise InputError(f"{file} normalises text in a way llama.cpp has no equal of; use the transformers runtime")
@@ -156,6 +185,9 @@ def _splitting(data: dict[str, Any], file: Path) -> tuple[str, tuple[Degradation
     if pre is None:
         known = ", ".join(["gpt-2", "smollm", *_SPLITS.values()])
         raise InputError(f"{file} splits words in a way not known here (known: {known}); use the transformers runtime")
+    if pre in _BY_CASE:
+        what = "llama.cpp splits words at capitals of ASCII only, Transformers at all capitals"
+        retreats = (*retreats, Degradation("tokenizer", what))
     return pre, retreats
 
 

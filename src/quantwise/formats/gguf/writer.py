@@ -1,4 +1,4 @@
-"""A Hugging Face Llama folder written as one GGUF file that stock llama.cpp loads.
+"""A Hugging Face folder written as one GGUF file that stock llama.cpp loads.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -18,8 +18,12 @@ from torch import Tensor
 from quantwise.core.artifact import Degradation
 from quantwise.core.errors import InputError
 from quantwise.core.scheme import FIXED_SCHEMES
+from quantwise.formats.gguf.architectures import gguf_architecture
+from quantwise.formats.gguf.layout import Target, expert_count
 from quantwise.formats.gguf.mixes import tensor_bytes
-from quantwise.formats.gguf.tensors import arrange, head_dim, placed, require_llama, retreats, rope_theta, types_in
+from quantwise.formats.gguf.parameters import Value, approximations, gguf_parameters, head_dim
+from quantwise.formats.gguf.rope import factor_tensors
+from quantwise.formats.gguf.tensors import arrange, layout, retreats, types_in
 from quantwise.formats.gguf.tokenizer import read_tokenizer
 from quantwise.formats.safetensors_folder import ModelFolder
 
@@ -51,62 +55,75 @@ def write_gguf(
     InputError where llama.cpp cannot compute or tokenize as this model does.
     """
     config = source.config
-    require_llama(config)
+    made = made or {}
+    parts = layout(source.entries, config)
+    parameters = gguf_parameters(config, expert_count(parts))
     tokenizer = read_tokenizer(source.path, config)
-    target = placed(source.entries, config)
     kinds = types or types_in(source.entries, config, scheme)
-    writer = gguf.GGUFWriter(path, "llama", use_temp_file=False)
-    _add_parameters(writer, config, scheme)
+    stored = {part.name: _one_type(part, kinds) for part in parts}
+    factors = factor_tensors(config, gguf_architecture(config), head_dim(config))
+    writer = gguf.GGUFWriter(path, gguf_architecture(config).name, use_temp_file=False)
+    for key, value in parameters.items():
+        _add(writer, key, value)
+    # A file of mixed types of our own has no name there.
+    kind = gguf.LlamaFileType.__members__.get(f"MOSTLY_{scheme.upper()}", gguf.LlamaFileType.GUESSED)
+    writer.add_file_type(int(kind))
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     tokenizer.add_to(writer)
-    for name in target:
-        shape = source.entries[name].shape
-        kind = gguf.GGMLQuantizationType[kinds[name].upper()]
-        held = tensor_bytes(shape, kinds[name])
-        writer.add_tensor_info(target[name], shape, np.dtype(np.float32), held, kind)
+    for name, numbers in factors.items():
+        writer.add_tensor_info(name, (len(numbers),), np.dtype(np.float32), 4 * len(numbers))
+    for part in parts:
+        number = gguf.GGMLQuantizationType[stored[part.name].upper()]
+        held = tensor_bytes(part.shape, stored[part.name])
+        writer.add_tensor_info(part.name, part.shape, np.dtype(np.float32), held, number)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for name in target:
-            tensor = made[name] if made and name in made else source[name]
-            due = tensor_bytes(source.entries[name].shape, kinds[name])
-            rows = arrange(name, _array(name, tensor, kinds[name], due), config)
-            writer.write_tensor_data(rows if rows.dtype == np.uint8 else encode(kinds[name], rows))
+        for numbers in factors.values():
+            writer.write_tensor_data(np.array(numbers, np.float32))
+        for part in parts:
+            arrays = []
+            for name in part.sources:
+                tensor = made[name] if name in made else source[name]
+                rows = arrange(part, _array(name, tensor, stored[part.name], source.entries[name].shape), config)
+                arrays.append(rows if rows.dtype == np.uint8 else encode(stored[part.name], rows))
+            writer.write_tensor_data(np.stack(arrays) if part.stacked else arrays[0])
     finally:
         writer.close()
     # What was mixed otherwise ("auto") wanted no type that it did not get.
     missed = retreats(source.entries, config, scheme, kinds) if scheme in FIXED_SCHEMES else ()
-    return (*tokenizer.degradations, *missed)
+    return (*tokenizer.degradations, *approximations(config), *missed)
 
 
-def _array(name: str, tensor: Tensor, ggml: str, due: int) -> npt.NDArray[Any]:
-    """Packed rows as they are, which must be ``due`` bytes; anything else in float32."""
+def _one_type(part: Target, kinds: Mapping[str, str]) -> str:
+    found = {kinds[name] for name in part.sources}
+    if len(found) > 1:
+        raise ValueError(f"the experts of {part.name} lie in one tensor, which cannot take the types {sorted(found)}")
+    return found.pop()
+
+
+def _array(name: str, tensor: Tensor, ggml: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Packed rows as they are, which must be the bytes of ``shape``; anything else in float32."""
     if tensor.dtype != torch.uint8:
         values: npt.NDArray[np.float32] = tensor.float().numpy()
         if ggml == "f16" and float(np.abs(values).max(initial=0.0)) > _F16_LARGEST:
             raise InputError(f"tensor {name!r} has values beyond float16; build bf16 instead")
         return values
-    if tensor.numel() != due:
+    if tensor.numel() != tensor_bytes(shape, ggml):
         raise ValueError(f"{name} was packed to rows of {tensor.shape[-1]} bytes, which are not those of {ggml}")
     packed: npt.NDArray[np.uint8] = tensor.numpy()
     return packed
 
 
-def _add_parameters(writer: gguf.GGUFWriter, config: dict[str, Any], scheme: str) -> None:
-    heads, width = int(config["num_attention_heads"]), head_dim(config)
-    writer.add_context_length(int(config["max_position_embeddings"]))
-    writer.add_embedding_length(int(config["hidden_size"]))
-    writer.add_block_count(int(config["num_hidden_layers"]))
-    writer.add_feed_forward_length(int(config["intermediate_size"]))
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(int(config.get("num_key_value_heads") or heads))
-    writer.add_key_length(width)
-    writer.add_value_length(width)
-    writer.add_rope_dimension_count(width)
-    writer.add_rope_freq_base(rope_theta(config))
-    writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
-    writer.add_vocab_size(int(config["vocab_size"]))
-    # A file of mixed types of our own has no name there.
-    kind = gguf.LlamaFileType.__members__.get(f"MOSTLY_{scheme.upper()}", gguf.LlamaFileType.GUESSED)
-    writer.add_file_type(int(kind))
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+def _add(writer: gguf.GGUFWriter, key: str, value: Value) -> None:
+    full = f"{writer.arch}.{key}"
+    match value:
+        case bool():
+            writer.add_bool(full, value)
+        case int():
+            writer.add_uint32(full, value)
+        case float():
+            writer.add_float32(full, value)
+        case _:
+            writer.add_string(full, value)

@@ -1,0 +1,42 @@
+"""Before hours of work: whether a model can become what each recipe says, from headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from quantwise.build.skeleton import Skeleton
+from quantwise.build.storage import storage_for
+from quantwise.core.errors import InputError
+from quantwise.core.recipe import Recipe
+from quantwise.formats.safetensors_folder import ModelFolder
+
+
+def check_recipes(model: Path, recipes: Sequence[Recipe]) -> dict[str, str]:
+    """What of each recipe's layers would stay in 16 bit, by the recipe's name, in one line; only those where any would.
+
+    Raises InputError for an architecture that is not known here, or that llama.cpp lacks where a recipe wants GGUF, for
+    a recipe that is not built here, and where no row splits into the groups of its scheme.
+    """
+    wanted = [recipe for recipe in dict.fromkeys(recipes) if recipe.scheme.kind != "float"]
+    if not wanted:
+        return {}
+    source = ModelFolder(model)
+    skeleton = Skeleton(source)
+    linear = [
+        skeleton.stored_name(f"{name}.weight").removesuffix(".weight")
+        for index in range(len(skeleton.blocks))
+        for name in skeleton.linear_layers(index)
+    ]
+    found = {}
+    for recipe in wanted:
+        storage = storage_for(recipe, source)
+        grids = {name: storage.grid(name, torch.Size(source.entries[f"{name}.weight"].shape)) for name in linear}
+        whys = [grid for grid in grids.values() if isinstance(grid, str)]
+        if linear and len(whys) == len(linear):
+            raise InputError(f"{recipe.name} would change nothing in {model}: {whys[0]}; use a channel scheme")
+        if whys:
+            found[recipe.name] = f"{len(whys)} of {len(linear)} matrices: {whys[0]}"
+    return found

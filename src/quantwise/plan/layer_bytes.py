@@ -1,0 +1,119 @@
+"""Bytes that each format stores for one quantized matrix, and that Transformers holds of it: every tensor counted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from quantwise.core.scheme import SCALE_BITS, Scheme
+from quantwise.formats.safetensors_header import TensorEntry
+
+_SCALE = SCALE_BITS // 8
+# An int64 pair that compressed-tensors keeps beside every packed matrix.
+_SHAPE_BYTES = 16
+# bitsandbytes: float32 scales of 64 weights; with double quantization one byte each, and a float32 for 256 of these.
+_NF4_BLOCK, _NESTED_BLOCK, _TABLE, _NESTED_TABLE = 64, 256, 16 * 4, 256 * 4
+# Characters of the mean of the scales, which is only known once they are there; give or take three.
+_OFFSET_DIGITS = 0.0123456789012345678
+
+
+def stored_layer_bytes(rows: int, columns: int, scheme: Scheme) -> int | None:
+    """Bytes of all tensors that stand for a (rows, columns) matrix; None where the format leaves it in 16 bit."""
+    if not scheme.divides(columns):
+        return None
+    groups = _groups(rows, columns, scheme)
+    if scheme.format == "bitsandbytes":
+        return _bitsandbytes(rows, columns, scheme)
+    if scheme.format in ("gptq", "awq"):
+        return _layout(rows, columns, groups, scheme)
+    if scheme.kind == "float8" or (scheme.activations is not None and scheme.bits == 8):
+        fixed = _SCALE if scheme.activations in ("int8-tensor", "fp8-tensor") else 0
+        return rows * columns + _SCALE * groups + fixed
+    packed = 4 * rows * -(-columns * scheme.bits // 32)
+    zero_columns = groups // rows
+    zeros = 0 if scheme.symmetric else 4 * -(-rows * scheme.bits // 32) * zero_columns
+    return packed + _SCALE * groups + zeros + _SHAPE_BYTES
+
+
+def _groups(rows: int, columns: int, scheme: Scheme) -> int:
+    return {"tensor": 1, "channel": rows, "group": rows * (columns // (scheme.group or columns))}[scheme.granularity]
+
+
+def _layout(rows: int, columns: int, groups: int, scheme: Scheme) -> int | None:
+    unfilled = any(count * scheme.bits % 32 for count in ((rows,) if scheme.format == "awq" else (rows, columns)))
+    if unfilled:
+        return None
+    order = 4 * columns if scheme.format == "gptq" else 0
+    return (rows * columns + groups) * scheme.bits // 8 + _SCALE * groups + order
+
+
+def _bitsandbytes(rows: int, columns: int, scheme: Scheme) -> int:
+    if scheme.kind == "llm-int8":
+        return rows * columns + 4 * rows + 1
+    scales = -(-rows * columns // _NF4_BLOCK)
+    # What the library keeps as text beside each matrix; the type is named by its eight letters.
+    state: dict[str, Any] = {"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [rows, columns]}
+    if scheme.name == "nf4-dq":
+        state |= {"nested_blocksize": _NESTED_BLOCK, "nested_dtype": "float32", "nested_offset": _OFFSET_DIGITS}
+        scale_bytes = scales + 4 * -(-scales // _NESTED_BLOCK) + _NESTED_TABLE
+    else:
+        scale_bytes = 4 * scales
+    return rows * columns // 2 + scale_bytes + _TABLE + len(json.dumps(state))
+
+
+def held_layer_bytes(rows: int, columns: int, scheme: Scheme) -> int | None:
+    """Bytes that Transformers holds of a matrix of ours; None where it stays in 16 bit."""
+    stored = stored_layer_bytes(rows, columns, scheme)
+    if stored is None or scheme.format == "bitsandbytes":
+        return stored
+    groups = _groups(rows, columns, scheme)
+    if scheme.activations is None:
+        # compressed-tensors unpacks at the first call and keeps the scales, unless it unpacked while it loaded.
+        kept = scheme.format == "compressed-tensors" and scheme.symmetric
+        packed = scheme.kind == "integer"
+        return 2 * rows * columns + kept * (_SCALE * groups + packed * _SHAPE_BYTES)
+    # Codes of rounded inputs are multiplied with codes of weights: a byte each, their scales in 32 bit.
+    return rows * columns + 4 * groups + (4 if scheme.activations in ("int8-tensor", "fp8-tensor") else 0)
+
+
+def held_folder_bytes(entries: Mapping[str, TensorEntry], settings: Mapping[str, Any]) -> int | None:
+    """Bytes that Transformers holds of a quantized folder whose ``quantization_config`` is ``settings``.
+
+    None where that config does not say how many bits a code has.
+    """
+    method = settings.get("quant_method")
+    if method == "bitsandbytes":
+        return sum(entry.bytes for entry in entries.values())
+    bits, rounded = _bits(settings), _rounds_inputs(settings)
+    scale_bytes = 4 if rounded else 0 if settings.get("dequantize") else _SCALE
+    total = 0
+    for name, entry in entries.items():
+        part, cells = name.rpartition(".")[2], math.prod(entry.shape)
+        if part in ("qweight", "weight_packed"):
+            if bits is None:
+                return None
+            total += cells * 32 // bits * (1 if rounded else 2)
+        elif part == "weight" and entry.dtype in ("I8", "F8_E4M3"):
+            total += cells * (1 if rounded else 2)
+        elif part in ("weight_scale", "input_scale"):
+            total += scale_bytes * cells
+        elif part == "weight_shape":
+            total += 0 if rounded or settings.get("dequantize") else entry.bytes
+        elif part not in ("qzeros", "scales", "g_idx", "weight_zero_point", "weight_g_idx"):
+            total += 2 * cells if entry.dtype in ("F64", "F32", "F16", "BF16") else entry.bytes
+    return total
+
+
+def _bits(settings: Mapping[str, Any]) -> int | None:
+    if "config_groups" not in settings:
+        found = {settings.get("bits")}
+    else:
+        found = {(group.get("weights") or {}).get("num_bits") for group in settings["config_groups"].values()}
+    one = next(iter(found)) if len(found) == 1 else None
+    return one if isinstance(one, int) else None
+
+
+def _rounds_inputs(settings: Mapping[str, Any]) -> bool:
+    return any(group.get("input_activations") for group in (settings.get("config_groups") or {}).values())

@@ -1,0 +1,81 @@
+"""A model folder becomes a model of Transformers that computes with the numbers that the folder means."""
+
+from __future__ import annotations
+
+import io
+from contextlib import AbstractContextManager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+from quantwise.core.errors import RuntimeFailure
+from quantwise.models.config import quantization_settings
+from quantwise.runtimes.expanded_layouts import expanded
+from quantwise.runtimes.rounded_inputs import round_inputs
+
+_FIXED: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+def load(folder: str) -> tuple[Any, Any]:
+    """Model and tokenizer; safetensors only, no code of the checkpoint's own. Raises RuntimeFailure."""
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        raise RuntimeFailure(f"{folder} is no model folder (no config.json); give a folder in the Hugging Face layout")
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_FIXED)
+        with without_bars():
+            model = model_of(path)
+    except RuntimeFailure:
+        raise
+    except Exception as error:  # what a loader may raise is open-ended; this is the border where it is translated
+        said = " ".join(str(error).split())[:300]
+        raise RuntimeFailure(f"Transformers cannot load {folder}: {type(error).__name__}: {said}") from error
+    return model, tokenizer
+
+
+def model_of(path: Path) -> Any:
+    """The model alone, ready to answer. Raises RuntimeFailure, and what Transformers raises."""
+    from transformers import AutoModelForCausalLM
+
+    settings = quantization_settings(path)
+    if settings.get("quant_method") in ("gptq", "awq"):
+        return _expanded(path, settings)
+    model = AutoModelForCausalLM.from_pretrained(str(path), dtype="auto", use_safetensors=True, **_FIXED).eval()
+    if settings.get("quant_method") == "compressed-tensors" and _rounds_inputs(settings) and not round_inputs(model):
+        raise RuntimeFailure(
+            f"{path} rounds inputs, but its config has Transformers expand its weights (dequantize), and then inputs "
+            "are not rounded; serve the folder with vLLM and give its address"
+        )
+    return model
+
+
+def without_bars() -> AbstractContextManager[object]:
+    """compressed-tensors draws bars on standard error, where ours is, and no setting turns them off."""
+    return redirect_stderr(io.StringIO())
+
+
+def _expanded(path: Path, settings: dict[str, Any]) -> Any:
+    """A folder in GPTQ or AWQ layout, its weights expanded to the folder's 16-bit type."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    config = AutoConfig.from_pretrained(str(path), **_FIXED)
+    del config.quantization_config
+    dtype = config.dtype or torch.float16
+    with torch.device("meta"):
+        kind = type(AutoModelForCausalLM.from_config(config))
+    tensors = expanded(path, settings, dtype)
+    model, told = kind.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True)
+    if lacking := sorted(told["missing_keys"]):
+        raise RuntimeFailure(f"{path} lacks {lacking[0]} and {len(lacking) - 1} more of its tensors; download it again")
+    if (path / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(str(path), **_FIXED)
+    return model.eval()
+
+
+def _rounds_inputs(settings: dict[str, Any]) -> bool:
+    groups = settings.get("config_groups")
+    return isinstance(groups, dict) and any(g.get("input_activations") for g in groups.values() if isinstance(g, dict))

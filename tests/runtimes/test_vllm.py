@@ -1,0 +1,78 @@
+"""The vLLM runtime without vLLM: what it refuses, what it starts, and how it reads a server's answers.
+
+With vLLM itself it is tested in tests/in_vllm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from quantwise.core.artifact import Artifact
+from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
+from quantwise.core.runtime import RuntimeOptions
+from quantwise.runtimes.process import ServerProcess
+from quantwise.runtimes.vllm import Vllm, VllmSession
+
+FOLDER = Artifact("somewhere", "gptq", "", None)
+
+
+def test_where_it_is_missing_that_is_said(monkeypatch: pytest.MonkeyPatch, options: RuntimeOptions) -> None:
+    monkeypatch.delenv("QUANTWISE_VLLM_PYTHON", raising=False)
+    for python in (None, "/nowhere/bin/python"):
+        missing = Vllm(python)
+        assert "name its Python in QUANTWISE_VLLM_PYTHON" in (missing.refuses(FOLDER) or "")
+        with pytest.raises(EnvironmentFailure, match="vLLM is not installed"):
+            missing.version()
+        with pytest.raises(RuntimeFailure, match="vLLM is not installed"), missing.open(FOLDER, options):
+            pass
+    with (
+        pytest.raises(InputError, match="vllm sets its own cache"),
+        Vllm().open(FOLDER, replace(options, cache="q8_0")),
+    ):
+        pass
+
+
+def test_formats_that_it_lacks_are_refused_whether_it_is_there_or_not() -> None:
+    for form in ("gguf", "bitsandbytes", "server"):
+        told = Vllm("python").refuses(replace(FOLDER, format=form))  # type: ignore[arg-type]
+        assert told is not None
+        assert told.startswith("vllm loads safetensors or compressed-tensors or gptq or awq, not")
+
+
+class _Alive(ServerProcess):
+    """A process that is said to run."""
+
+    def __init__(self) -> None:
+        pass
+
+    def alive(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def session(tmp_path: Path, options: RuntimeOptions) -> Iterator[VllmSession]:
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        if request.url.path == "/tokenize":
+            return httpx.Response(200, json={"tokens": [ord(c) for c in body["prompt"]]})
+        ids = body["prompt"]
+        places = [None, *({str(i): {"logprob": -0.5}, "7": {"logprob": -1.5}} for i in ids[1:])]
+        return httpx.Response(200, json={"choices": [{"prompt_logprobs": places}]})
+
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [3, 4]}))
+    with httpx.Client(base_url="http://vllm", transport=httpx.MockTransport(answer)) as http:
+        yield VllmSession(_Alive(), http, str(tmp_path), options)
+
+
+def test_distributions_are_read_by_token_id_behind_the_opening_token(session: VllmSession) -> None:
+    assert session.tokenize("ab") == [97, 98]
+    # The tokenizer adds nothing, so the token that ends a text stands before it, and its first token is told too.
+    assert session.next_token_logprobs("ab", 1) == [{97: -0.5, 7: -1.5}, {98: -0.5, 7: -1.5}]
+    with pytest.raises(InputError, match="the text has 301 tokens, the context 256"):
+        session.next_token_logprobs("x" * 300, 1)
