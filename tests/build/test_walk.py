@@ -50,11 +50,10 @@ def hessian_by_hooks(model_dir: Path, sequences: tuple[tuple[int, ...], ...]) ->
     return sums
 
 
-def test_statistics_equal_those_of_the_whole_model_run_text_by_text(built, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(calibration, "_BATCH_TOKENS", 200)
+def test_statistics_equal_those_of_the_whole_model_run_text_by_text(built) -> None:  # type: ignore[no-untyped-def]
     data = calibrate(built.model, ["One two 34.", "The small dog " * 9, "x", "ran 3.75 km " * 5], 64, 0)
     slow = hessian_by_hooks(built.model, data.sequences)
-    blocks = walk_blocks(Skeleton(ModelFolder(built.model)), list(data.batches()))
+    blocks = walk_blocks(Skeleton(ModelFolder(built.model)), list(data.batches(200)))
     found = {name: seen.values["hessian"] for block in blocks for name, seen in block.items()}
     assert found.keys() == slow.keys()
     for name, hessian in found.items():
