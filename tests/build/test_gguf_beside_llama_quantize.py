@@ -1,6 +1,6 @@
 """Our files beside those of ``llama_model_quantize``, byte for byte, where llama-cpp-python is installed.
 
-QUANTWISE_LLAMA_PYTHON names the Python that has it; without it, .venv-llama/bin/python is looked for, as the benchmarks do.
+QUANTWISE_LLAMA_PYTHON names the Python that has it; without it, it is .venv-llama/bin/python, as for the benchmarks.
 """
 
 import os
