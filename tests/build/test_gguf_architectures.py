@@ -61,6 +61,9 @@ VARIANTS = [
     ("olmo", {"clip_qkv": 0.5}),
     ("starcoder2", {"tie_word_embeddings": True}),
 ]  # fmt: skip
+# The median divergence that each may have.
+RECIPES = {"imatrix:q8_0": 2e-3, "gptq:q4_0": 0.2, "q8_0": 2e-3, "awq+rtn:q8_0": 2e-3}
+QUICK_RECIPES = (("mixtral", "imatrix:q8_0"), ("gpt_neox", "imatrix:q8_0"), ("gemma", "awq+rtn:q8_0"))
 QUICK = ("qwen3", "gemma2", "phi3", "gpt_neox", "mixtral")
 
 
@@ -121,9 +124,13 @@ def test_what_else_a_config_may_say(kind: str, changes: dict[str, Any], tmp_path
 
 
 # Errors of the format itself. Half of a byte's step in q8_0 is far below what a wrong order of packed rows gives.
-@pytest.mark.parametrize(("recipe", "most"), [("imatrix:q8_0", 2e-3), ("q8_0", 2e-3), ("gptq:q4_0", 0.2)])
 @pytest.mark.parametrize(
-    "kind", [k if k == "mixtral" else pytest.param(k, marks=pytest.mark.long) for k in ARCHITECTURES]
+    ("kind", "recipe", "most"),
+    [
+        pytest.param(kind, recipe, most, marks=() if (kind, recipe) in QUICK_RECIPES else pytest.mark.long)
+        for kind in ARCHITECTURES
+        for recipe, most in RECIPES.items()
+    ],
 )
 def test_quantized_files_are_within_their_error(kind: str, recipe: str, most: float, tmp_path: Path) -> None:
     model = write(tmp_path, kind)

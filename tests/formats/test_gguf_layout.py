@@ -11,11 +11,12 @@ from quantwise.core.errors import InputError
 from quantwise.formats.gguf.architectures import ARCHITECTURES, architecture_of_class
 from quantwise.formats.gguf.layout import Target, expert_count, targets
 from quantwise.formats.gguf.parameters import approximations, gguf_parameters
-from quantwise.formats.gguf.rope import factor_tensors, rope_theta, rotated
+from quantwise.formats.gguf.rope import factor_tensors, rope_kind, rope_theta, rotated
 from quantwise.formats.gguf.tensors import arrange, layout
 from quantwise.formats.safetensors_header import TensorEntry
 
 gguf = pytest.importorskip("gguf")
+_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 SIZES: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4,
     "num_key_value_heads": 4, "max_position_embeddings": 128, "vocab_size": 300, "query_pre_attn_scalar": 16,
@@ -144,6 +145,8 @@ def test_a_fused_matrix_by_heads_becomes_queries_keys_and_values() -> None:
         ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rotary scaling 'dynamic'"),
         ("qwen3", {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "rotary scaling 'llama3'"),
         ("qwen3", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rotary scaling 'yarn'"),
+        ("gemma3_text", {"rope_scaling": {**_YARN}}, "rotary scaling 'yarn'"),
+        ("llama", {"rope_scaling": {**_YARN, "beta_fast": 16}}, "rotary scaling 'yarn'"),
         ("llama", {"partial_rotary_factor": 0.5}, "rotates whole heads; this model 50%"),
         ("llama", {"vocab_size": None}, "lacks vocab_size"),
     ],
@@ -174,6 +177,16 @@ def test_rotary_numbers_have_moved_between_versions_of_transformers() -> None:
     neox = ARCHITECTURES["gpt_neox"]
     assert rotated({"rotary_pct": 0.5}, neox, 16) == 8
     assert rotated({}, neox, 16) == 4
+    long = {"type": "su", "long_factor": [2.0] * 6, "short_factor": [1.0] * 6}
+    old = config("phi3", rope_scaling=long, original_max_position_embeddings=32, partial_rotary_factor=0.75)
+    assert rope_kind(old) == "longrope"
+    assert gguf_parameters(old)["rope.scaling.original_context_length"] == 32
+    assert list(factor_tensors(old, ARCHITECTURES["phi3"], 16)) == [
+        "rope_factors_long.weight",
+        "rope_factors_short.weight",
+    ]
+    with pytest.raises(InputError, match="has not 8 long and short factors"):
+        factor_tensors({**old, "partial_rotary_factor": 1.0}, ARCHITECTURES["phi3"], 16)
 
 
 def test_the_factors_of_llama_3_are_those_of_transformers() -> None:

@@ -19,10 +19,8 @@ from quantwise.build.skeleton import Skeleton
 from quantwise.build.storage import Made
 from quantwise.core.artifact import Degradation
 from quantwise.core.recipe import Recipe
-from quantwise.formats.gguf.layout import expert_count
 from quantwise.formats.gguf.mixes import fitting
-from quantwise.formats.gguf.parameters import gguf_parameters
-from quantwise.formats.gguf.tensors import layout, types_in
+from quantwise.formats.gguf.tensors import require_gguf, types_in
 from quantwise.formats.gguf.tokenizer import read_tokenizer
 from quantwise.formats.gguf.writer import write_gguf
 from quantwise.formats.safetensors_folder import ModelFolder
@@ -50,7 +48,7 @@ class GgufFile:
     experts: bool = True
 
     def __post_init__(self) -> None:
-        gguf_parameters(self.source.config, expert_count(layout(self.source.entries, self.source.config)))
+        require_gguf(self.source.entries, self.source.config)
         read_tokenizer(self.source.path, self.source.config)
         if not self.types:
             scheme = self.recipe.scheme.name

@@ -138,9 +138,10 @@ def _shape(config: Mapping[str, Any], path: Path) -> ModelShape:
 def _rope_factors(config: Mapping[str, Any], head_dim: int) -> int:
     """Llama 3.1 divides every frequency by a number of its own, LongRoPE by one of two."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
-    lists = sum(len(rope.get(part) or ()) for part in ("long_factor", "short_factor")) if kind == "longrope" else 0
-    return head_dim // 2 if kind == "llama3" else lists
+    if not isinstance(rope, dict):
+        return 0
+    lists = sum(len(rope.get(part) or ()) for part in ("long_factor", "short_factor"))
+    return head_dim // 2 if rope.get("rope_type", rope.get("type")) == "llama3" else lists
 
 
 def _size(config: Mapping[str, Any], name: str, path: Path, default: int | None = None) -> int:

@@ -20,8 +20,7 @@ def rope_parameters(config: Mapping[str, Any], layers: str = "full_attention") -
         local = layers == "sliding_attention"
         old = {} if local else config.get("rope_scaling") or {}
         theta = config.get("rope_local_base_freq") if local else config.get("rope_theta", config.get("rotary_emb_base"))
-        partial = config.get("partial_rotary_factor", config.get("rotary_pct"))
-        found = {**old, "rope_theta": theta, "partial_rotary_factor": partial}
+        found = {**old, "rope_theta": theta}
     return dict(found.get(layers, found))
 
 
@@ -32,7 +31,8 @@ def rope_theta(config: Mapping[str, Any], default: float = 10000.0, layers: str 
 
 def rotated(config: Mapping[str, Any], architecture: GgufArchitecture, width: int) -> int:
     """How many numbers of a head of ``width`` are rotated. Raises InputError where the graph rotates all of them."""
-    share = rope_parameters(config).get("partial_rotary_factor")
+    outside = config.get("partial_rotary_factor", config.get("rotary_pct"))
+    share = rope_parameters(config).get("partial_rotary_factor", outside)
     if architecture.partial_rotary is None:
         if share not in (None, 1.0):
             raise InputError(
@@ -43,8 +43,10 @@ def rotated(config: Mapping[str, Any], architecture: GgufArchitecture, width: in
 
 
 def rope_kind(config: Mapping[str, Any]) -> str:
-    """``default``, or the name of a scaling."""
+    """``default``, or the name of a scaling. The first Phi 3 called LongRoPE su, or yarn."""
     rope = rope_parameters(config)
+    if rope.get("long_factor"):
+        return "longrope"
     return str(rope.get("rope_type") or rope.get("type") or "default")
 
 
@@ -59,7 +61,9 @@ def scaling_keys(config: Mapping[str, Any], architecture: GgufArchitecture) -> d
     if kind == "linear":
         return {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
     original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
-    if kind == "yarn" and original and all(rope.get(key) in (None, usual) for key, usual in _YARN_USUAL.items()):
+    # Where layers slide, llama.cpp would scale those too.
+    usual_yarn = kind == "yarn" and all(rope.get(key) in (None, usual) for key, usual in _YARN_USUAL.items())
+    if usual_yarn and original and not architecture.sliding:
         factor = float(rope["factor"])
         # Transformers multiplies cosine and sine by this; llama.cpp computes the same.
         if math.isclose(float(rope.get("attention_factor") or _yarn_attention(factor)), _yarn_attention(factor)):

@@ -13,12 +13,17 @@ from quantwise.core.errors import InputError
 from quantwise.formats.gguf.architectures import gguf_architecture
 from quantwise.formats.gguf.layout import Target, expert_count, targets
 from quantwise.formats.gguf.mixes import GGML_BLOCKS, MixedModel, ggml_types
-from quantwise.formats.gguf.parameters import kv_heads, number
+from quantwise.formats.gguf.parameters import gguf_parameters, kv_heads, number
 from quantwise.formats.safetensors_header import TensorEntry
 
 Rows = npt.NDArray[Any]
 # Columns that split into every block.
 FITS_ALL = 256
+
+
+def require_gguf(entries: Mapping[str, TensorEntry], config: Mapping[str, Any]) -> None:
+    """Raise InputError where a graph of llama.cpp does not compute as this model does."""
+    gguf_parameters(config, expert_count(layout(entries, config)))
 
 
 def layout(entries: Mapping[str, TensorEntry], config: Mapping[str, Any]) -> list[Target]:
