@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test test-long test-vllm lint bench clean
+.PHONY: setup demo test test-long test-vllm peers lint bench clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -38,6 +38,24 @@ $(VLLM)/.ready: constraints-vllm.txt
 
 test-vllm: setup $(VLLM)/.ready
 	QUANTWISE_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(BIN)/python -m pytest -m vllm -s tests/in_vllm
+
+# Peers of the benchmarks, each in an environment of its own, since their pins exclude each other's. On Python 3.11.
+# llama-cpp-python is compiled: it wants cmake and a C++ compiler.
+PIP_INSTALL = $(PYTHON) -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check
+
+peers: .venv-llmcompressor/.ready .venv-gptqmodel/.ready .venv-llama/.ready
+
+.venv-llmcompressor/.ready:
+	$(PIP_INSTALL) torch==2.13.0 && $(@D)/bin/pip install --quiet llmcompressor==0.14.0.1 transformers==5.17.0
+	touch $@
+
+.venv-gptqmodel/.ready:
+	$(PIP_INSTALL) torch==2.13.0 && $(@D)/bin/pip install --quiet gptqmodel==7.6.0 transformers==5.23.0
+	touch $@
+
+.venv-llama/.ready:
+	$(PIP_INSTALL) llama-cpp-python==0.3.36 numpy==2.4.6
+	touch $@
 
 lint: setup
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ from quantwise.build.walk import build
 from quantwise.core.artifact import Artifact, FormatName
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.gguf.mixes import tensor_bytes
-from quantwise.formats.gguf.tensors import TensorNames
+from quantwise.formats.gguf.tensors import placed
 from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.grids.ggml_grid import GgmlGrid
 from quantwise.quantize.gptq import Gptq
@@ -139,13 +139,11 @@ class Bench:
         file = self.work / "importance.npz"
         if not file.exists():
             skeleton = Skeleton(ModelFolder(self.trained.folder))
-            names = TensorNames(skeleton.source.config)
+            names = placed(skeleton.source.entries, skeleton.source.config)
             arrays = {}
             for block in walk_blocks(skeleton, list(self.data.batches()), frozenset({"mean_square"})):
                 for layer, seen in block.items():
-                    to = names.gguf_name(skeleton.stored_name(f"{layer}.weight"))
-                    assert to is not None
-                    arrays[to] = seen.values["mean_square"].float().numpy()
+                    arrays[names[skeleton.stored_name(f"{layer}.weight")]] = seen.values["mean_square"].float().numpy()
             np.savez(file, **arrays)
         return file
 

@@ -43,6 +43,10 @@ class Auto:
         """Raises InputError for a budget that is too small, or a recipe that cannot be mixed."""
         palettes: dict[str, Palette] = {}
         purses = {}
+        layers = (name for index in range(len(skeleton.blocks)) for name in skeleton.linear_layers(index))
+        if any(".experts." in name for name in layers):
+            # GGUF holds the experts of a block in one tensor, which has one type.
+            raise InputError(f"{wanted[0].recipe.name}: mixtures of experts are not mixed; use gptq:q4_k_m")
         for made_of in wanted:
             recipe = made_of.recipe
             assert recipe.budget
