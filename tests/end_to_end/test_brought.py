@@ -132,7 +132,7 @@ def test_a_brought_pair_of_folders(
     """The candidate as other tools store it: compressed-tensors, which Transformers expands to compute."""
     built = here("build", model, "rtn:int8-channel", "rtn:int2-tensor", "--out", "out", "--quiet", "--json")
     assert (built.code, built.err) == (0, "")
-    good, bad = (artifact["location"] for artifact in built.record)
+    good, bad = (artifact["path"] for artifact in built.record)
     shutil.copytree(model, tmp_path / "theirs")
     asked = ["--baseline", "theirs", "--candidate", good, "--candidate", bad, "--tasks", own_words, own_choices]
     ended = here(

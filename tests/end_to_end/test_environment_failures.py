@@ -237,15 +237,20 @@ def test_a_full_disk(
         disk / "run",
     ]
     artifacts = []
-    # Kilobytes left: before the question, in the first artifact, in the second, in the rows.
-    for free in (4, 300, 800, 450):
+    # Kilobytes left: too few for the question, for the artifacts (refused before the first), for the rows.
+    for free, said in (
+        (4, "disk is full;"),
+        (300, "the build needs"),
+        (800, "the build needs"),
+        (1200, "disk is full;"),
+    ):
         (disk / "filler").write_bytes(bytes((3072 - free) * 1024 - used(disk / "run")))
         ended = quantwise(tmp_path, *asked)
         stopped(ended, disk / "run")
-        assert "full" in ended.complaint
+        assert said in ended.complaint
         artifacts.append(complete(disk / "run"))
         (disk / "filler").unlink()
-    assert artifacts == [0, 0, 1, 2]
+    assert artifacts == [0, 0, 0, 2]
 
 
 def used(folder: Path) -> int:

@@ -136,7 +136,9 @@ def told(record: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def question(model: Path, own_words: Path, own_choices: Path, tmp_path: Path) -> list[object]:
     texts = tmp_path / "calibration.txt"
-    texts.write_text(own_words.read_text(encoding="utf-8"), encoding="utf-8")
+    # The same words, but no prompt of an item: those are refused.
+    prompts = [json.loads(line)["prompt"] for line in own_words.read_text(encoding="utf-8").splitlines()]
+    texts.write_text("\n".join(" ".join(reversed(p.split())) for p in prompts), encoding="utf-8")
     made = [part for recipe in RECIPES for part in ("--candidate", recipe)]
     margins = ["--margin", "words=20%", "--margin", "preferred=20%"]
     return [
