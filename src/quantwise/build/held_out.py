@@ -4,9 +4,10 @@ Both are run by Transformers in float32, whatever the runtime they are made for:
 inputs of layers where a scheme rounds those too. A GGUF file is decoded by our own reader into the 16-bit model's tree:
 Transformers' reader knows few architectures, and drops what it does not expect without a word. Rounded inputs are
 rounded as vLLM rounds them (``runtimes.rounded_inputs``); those of LLM.int8() by bitsandbytes itself, which takes them,
-and multiplies outliers, in float16. One exception: the weights of an asymmetric compressed-tensors folder are rounded
-to its 16-bit type, as Transformers expands them while it loads (about 1 % of the divergence at 4 bit). The divergence
-is exact, over the whole vocabulary, unlike that of ``screen``, which a server may have truncated.
+and multiplies outliers, in float16. One exception: the weights of an asymmetric compressed-tensors folder
+without experts are rounded to its 16-bit type, as Transformers expands them while it loads (about 1 % of the divergence
+at 4 bit). The divergence is exact, over the whole vocabulary, unlike that of ``screen``, which a server may have
+truncated.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.models.config import quantization_settings
-from quantwise.runtimes.expanded_layouts import expanded
 from quantwise.runtimes.rounded_inputs import round_inputs
+from quantwise.runtimes.transformers_folder import filled, read_here
 
 # Longer texts are cut: logits of one text are (tokens, vocabulary) in float32.
 LONGEST = 512
@@ -93,8 +94,11 @@ def divergences(data: HeldOut, artifact: Artifact) -> NDArray[np.float64]:
             return divergences_of(data, live)
     # compressed-tensors draws bars of its own, when it loads and when it first computes; nothing turns them off.
     with contextlib.redirect_stderr(io.StringIO()):
-        if artifact.format in ("gptq", "awq"):
-            live = _expanded(place)
+        if read_here(place, settings := quantization_settings(place)):
+            try:
+                live = filled(place, settings, torch.float32)
+            except RuntimeFailure as error:
+                raise InputError(str(error)) from error
         else:
             live = _loaded(place, torch.float32)
             round_inputs(live)
@@ -150,22 +154,6 @@ def _loaded(place: Path, dtype: torch.dtype) -> nn.Module:
         raise InputError(f"Transformers cannot load {place}: {str(error).splitlines()[0]}") from error
     if dtype == torch.float32:
         _widen(live)
-    return live.eval()
-
-
-def _expanded(place: Path) -> nn.Module:
-    """A folder in GPTQ or AWQ layout, which Transformers would hand to kernels for accelerators."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        tensors = expanded(place, quantization_settings(place), torch.float32)
-    except RuntimeFailure as error:
-        raise InputError(str(error)) from error
-    config = AutoConfig.from_pretrained(place, local_files_only=True)
-    del config.quantization_config
-    with torch.device("meta"):
-        kind = type(AutoModelForCausalLM.from_config(config))
-    live: nn.Module = kind.from_pretrained(None, config=config, state_dict=tensors, dtype=torch.float32)
     return live.eval()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from quantwise.build.mixtures import check_experts
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.storage import storage_for
 from quantwise.core.errors import InputError
@@ -41,6 +42,8 @@ def check_recipes(model: Path, recipes: Sequence[Recipe]) -> dict[str, str]:
         whys = [grid for grid in grids.values() if isinstance(grid, str)]
         if linear and len(whys) == len(linear):
             raise InputError(f"{recipe.name} would change nothing in {model}: {whys[0]}; use a channel scheme")
+        unsplit = "rows do not split"
+        check_experts(recipe, {n: g if isinstance(g, str) else None if g else unsplit for n, g in grids.items()})
         if whys:
             found[recipe.name] = f"{len(whys)} of {len(linear)} matrices: {whys[0]}"
     return found

@@ -79,3 +79,10 @@ def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
     if scheme.activations is None and scheme.granularity == "tensor":
         return "vLLM's CPU kernel for weights alone takes a scale per channel or group; use int4-channel"
     return None
+
+
+def experts_lack(scheme: Scheme) -> str | None:
+    """Why the experts of a mixture cannot be read back from the format of a scheme, or None."""
+    if scheme.format == "bitsandbytes":
+        return "bitsandbytes and Transformers read no experts from it"
+    return None
