@@ -15,6 +15,7 @@ from quantwise import pose
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
 from quantwise.pose import Request, repose
+from quantwise.tasks.calibration import CalibrationSet, gathered
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -113,10 +114,46 @@ def test_calibration_is_part_of_the_question_only_where_it_is_read(tmp_path: Pat
     tasks = (str(task_file(tmp_path / "mine.jsonl")),)
     for recipe, differs in (("gptq:int4-g64", True), ("rtn:int4-g64", False)):
         asked = [
-            hash_of(Request(model=model, candidates=(recipe,), tasks=tasks, calibration=file))
+            hash_of(Request(model=model, candidates=(recipe,), tasks=tasks, calibration=CalibrationSet((str(file),))))
             for file in (texts, others)
         ]
         assert (asked[0] != asked[1]) == differs
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_decision_calibrates_on_what_a_build_does(tmp_path: Path, seed: int) -> None:
+    """One recipe, one seed: one artifact, whichever verb made it."""
+    model = folder(tmp_path / "model", template="{% for m in messages %}<{{ m.content }}>{% endfor %}")
+    mine = (str(task_file(tmp_path / "mine.jsonl")),)
+    posed = pose.pose(Request(model=model, candidates=("gptq:int4-g64",), tasks=mine, seed=seed))
+    built = gathered(CalibrationSet(seed=seed), pose.rendering(posed.template))
+    assert posed.calibration == built
+    assert len(built) == 512
+
+
+def test_every_item_that_may_be_asked_is_looked_for_in_the_calibration_texts(tmp_path: Path) -> None:
+    """Also those that whole blocks add to --items, and those that ``measure --more`` asks later."""
+    model, texts = folder(tmp_path / "model"), tmp_path / "texts.txt"
+    texts.write_text("some text\n\nand another\n")
+    given = CalibrationSet((str(texts),))
+    asked = Request(model=model, candidates=("gptq:int4-g64",), tasks=("recall",), items=33, calibration=given)
+    posed = pose.pose(asked)
+    assert posed.question.tasks[0].items == 64
+    item, later = (posed.certify_items("recall", 100)[i].text for i in (63, 99))
+    pose.recheck(posed, given, {"recall": 128})
+    texts.write_text(f"some text\n\nand another: {item}\n")
+    with pytest.raises(InputError, match=r"hold 1 of the .* items that would be measured"):
+        pose.pose(asked)
+    with pytest.raises(InputError, match="hold 1 of the"):
+        pose.recheck(posed, given, {"recall": 128})
+    texts.write_text(f"some text\n\nand another: {later}\n")
+    posed = pose.pose(asked)
+    with pytest.raises(InputError, match="hold 1 of the 128 items"):
+        pose.recheck(posed, given, {"recall": 128})
+    pose.recheck(posed, given, {"recall": 96})
+    texts.write_text("other text\n\nand another\n")
+    with pytest.raises(InputError, match=r"texts\.txt has changed since the question was frozen"):
+        pose.recheck(posed, given, {"recall": 96})
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ def decide(request: Request, progress: Progress, tell: Callable[[str], None] = l
         store.freeze(posed.question)
         if posed.model is not None:
             store.put("facts", "model", str(posed.model.resolve()))
+        if request.calibration is not None:
+            store.put("facts", "calibration", asdict(request.calibration.absolute()))
         planned = {task.name: task.items for task in posed.question.tasks}
         return _answer(store, posed, planned, request.budget_seconds, progress)
 
@@ -74,7 +76,10 @@ def extend(folder: Path, more: int, budget_seconds: float | None, progress: Prog
                 f"{folder} asks a fixed-n question; looking again would break its error rate, so decide anew"
             )
         posed = _posed_again(store, question)
-        return _answer(store, posed, _further(store, posed, more), budget_seconds, progress)
+        further = _further(store, posed, more)
+        if (kept := store.get("facts", "calibration")) is not None:
+            pose.recheck(posed, CalibrationSet(**{**kept, "sources": tuple(kept["sources"])}), further)
+        return _answer(store, posed, further, budget_seconds, progress)
 
 
 def reread(folder: Path) -> dict[str, Any]:
