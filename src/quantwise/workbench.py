@@ -23,7 +23,7 @@ from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
-from quantwise.core.recipe import parse_recipe
+from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.forecast import expectations
 from quantwise.measure import Arm, Bench
 from quantwise.models import reference
@@ -107,13 +107,34 @@ def build_recipes(
     """Artifacts for the recipes, in one walk; nothing is measured. ``tell`` is given what it will take, beforehand."""
     from quantwise.build.walk import build
 
-    model = fetch.local(model) or model
     wanted = [parse_recipe(text) for text in recipes]
+    chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
     texts: list[str] = []
-    if any(recipe.reads_data for recipe in wanted):
-        chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
+    reads_data = any(recipe.reads_data for recipe in wanted)
+    if reads_data and chosen is not None and chosen.files:
+        gathered(chosen, None)  # what is wrong with a file is said before a model is downloaded
+    model = source_of(model, wanted, out, tell)
+    if reads_data:
         texts = gathered(chosen or CalibrationSet(seed=seed), pose.rendering(ChatTemplate.from_folder(model)))
     return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed, tell=tell)
+
+
+def source_of(model: Path, recipes: Sequence[Recipe], out: Path, tell: Callable[[str], None] | None = None) -> Path:
+    """The folder that ``recipes`` are applied to, downloaded into the hub's cache where it is a hub id.
+
+    Raises InputError and EnvironmentFailure, from its headers alone, where it cannot become what they say, or ``out``
+    has no room for that.
+    """
+
+    def check(here: Path) -> None:
+        from quantwise.build.beforehand import announce
+        from quantwise.build.preflight import check_recipes
+        from quantwise.formats.safetensors_folder import ModelFolder
+
+        check_recipes(here, recipes)
+        announce(ModelFolder(here), out, recipes, {}, None, None)
+
+    return fetch.local(model, check, tell or (lambda line: None))
 
 
 def plan(model: Path | None, scenario: str | None, context: int | None, concurrency: int | None) -> list[Fit]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def _build(arguments: argparse.Namespace) -> int:
             calibration=wanted,
             seed=arguments.seed,
             progress=bar,
-            tell=None if arguments.quiet else lambda line: print(line, file=sys.stderr, flush=True),
+            tell=_tell(arguments),
         )
     rows = [shown(artifact) for artifact in artifacts]
     if arguments.json:
@@ -72,15 +73,22 @@ def _build(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _tell(arguments: argparse.Namespace) -> Callable[[str], None] | None:
+    return None if arguments.quiet else lambda line: print(line, file=sys.stderr, flush=True)
+
+
 def _study(arguments: argparse.Namespace) -> int:
-    from quantwise import calibration_study, fetch, prepare
+    from quantwise import calibration_study, prepare, workbench
+    from quantwise.core.recipe import parse_recipe
     from quantwise.report.progress import progress_on
 
     if arguments.calibration or arguments.samples:
         raise InputError(
             "--calibration-study tries its own texts and sample counts; leave --calibration and --samples out"
         )
-    model = fetch.local(arguments.model) or arguments.model
+    model = workbench.source_of(
+        arguments.model, [parse_recipe(text) for text in arguments.recipes], arguments.out, _tell(arguments)
+    )
     with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
         found = calibration_study.run(model, arguments.recipes, as_json=arguments.json, report=prepare.Steps(bar))
     print(found if isinstance(found, str) else json.dumps(found, indent=1))
