@@ -55,7 +55,7 @@ def test_what_a_cpu_kernel_lacks_is_a_note(recipe: str, why: str | None) -> None
     assert kernel_lacks("vllm 0.32.0+cpu", scheme) == told
     # Other kernels lack other things: those of accelerators take all of these.
     assert kernel_lacks("vllm 0.32.0", scheme) is None
-    assert kernel_lacks("transformers 5.23.0, torch 2.9.0", scheme) is None
+    assert kernel_lacks("transformers 5.23.0, torch 2.9.0+cpu", scheme) is None
     lines = notes([recipe, recipe])
     assert len(lines) == (0 if why is None else 1)
 

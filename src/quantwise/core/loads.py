@@ -70,7 +70,8 @@ def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
     them again): its kernels for weights alone take four bits, per group or channel; those for rounded inputs take int8
     and, per token only, FP8.
     """
-    if not (runtime.startswith(CPU_BUILD) or "+cpu" in runtime) or scheme.kind == "float":
+    for_cpu = runtime.startswith(CPU_BUILD) or (runtime.startswith("vllm") and "+cpu" in runtime)
+    if not for_cpu or scheme.kind == "float":
         return None
     if scheme.kind == "float8":
         if scheme.activations == "fp8-token":
