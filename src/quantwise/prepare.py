@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from quantwise.build.artifact_folder import stands
 from quantwise.core.artifact import Artifact, Candidate
 from quantwise.core.progress import Progress
 from quantwise.core.recipe import Recipe, parse_recipe
@@ -35,15 +36,18 @@ def plan(store: Store, posed: Posed) -> None:
             store.put("broken", candidate.name, {"why": f"does not fit this machine: it {needs(able)}"})
 
 
-def build(store: Store, posed: Posed, progress: Progress) -> dict[str, Artifact]:
-    """The artifact of every candidate that is still in: brought, built before, or built now in one walk."""
+def build(store: Store, posed: Posed, known: Mapping[str, Artifact], progress: Progress) -> dict[str, Artifact]:
+    """The artifact of every candidate that is still in: brought, built now in one walk, or ``known`` by name as this
+    very question had it built before, and still there.
+    """
     question = posed.question
     wanted = {
         c.name: recipe_of(c)
         for c in question.candidates
         if c.name not in posed.brought and store.get("broken", c.name) is None
     }
-    made = dict(posed.brought)
+    made = dict(posed.brought) | {name: known[name] for name in wanted if name in known and stands(known[name])}
+    wanted = {name: recipe for name, recipe in wanted.items() if name not in made}
     if wanted and posed.model is not None:
         from quantwise.build.walk import build as walk
 

@@ -53,9 +53,11 @@ def screen(
     for arm in arms.values():
         progress.advance(0, arm.name)
         try:
-            bench.session(arm)
+            distant = bool(texts) and store.get("divergence", arm.name) is None
+            if distant or not _answered(store, question, arm):
+                bench.session(arm)
             _answers(store, question, arm, supply, bench, "screen")
-            if texts and store.get("divergence", arm.name) is None:
+            if distant:
                 base = arms[question.baseline_of(arm.candidate).name]
                 if base.name not in references:
                     references[base.name] = _told(base, texts, bench)
@@ -115,6 +117,11 @@ def screened(store: Store, question: Question) -> list[dict[str, Any]]:
         measured = store.get("divergence", candidate.name) or {}
         out.append(line | {shown: measured.get(key) for shown, key in _SHOWN.items()})
     return out
+
+
+def _answered(store: Store, question: Question, arm: Arm) -> bool:
+    """Whether an earlier process had this arm answer every screening item, so that it need not be loaded here."""
+    return all(store.has_block(arm.name, "screen", t.name, 0) for t in question.tasks if t.screen_items)
 
 
 def _answers(store: Store, question: Question, arm: Arm, supply: ItemSupply, bench: Bench, stage: Stage) -> None:

@@ -137,7 +137,7 @@ def _answer(
     with _timed(store, "plan"):
         prepare.plan(store, posed)
     with _timed(store, "build"):
-        artifacts = prepare.build(store, posed, progress)
+        artifacts = prepare.build(store, posed, _artifacts(store), progress)
     arms = prepare.arms(posed, artifacts, out=tuple(store.all("broken")))
     length = min(HELD_OUT_CHARACTERS, question.context - 2)  # a token is at least a character, and one opens the text
     texts = [text[:length] for text in held_out_text("screen", HELD_OUT_TEXTS, question.seed)]
@@ -159,8 +159,11 @@ def _answer(
 
 def _posed_again(store: Store, question: Question) -> Posed:
     kept = store.get("facts", "model")
-    artifacts = {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
-    return pose.repose(question, Path(kept) if kept else None, artifacts)
+    return pose.repose(question, Path(kept) if kept else None, _artifacts(store))
+
+
+def _artifacts(store: Store) -> dict[str, Artifact]:
+    return {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
 
 
 def _conclude(store: Store, question: Question) -> dict[str, Any]:

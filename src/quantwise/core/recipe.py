@@ -65,6 +65,16 @@ class Recipe:
         for transform in self.transforms:
             if self.scheme.kind not in TRANSFORMS[transform]:
                 raise InputError(f"{transform} does not help {self.scheme.name!r}; leave it out")
+        if "distil" in self.options and not self._has_trainable_scales:
+            raise InputError(
+                f"{self.name}: scales of {self.scheme.name} are not trained; use distil+ with GGUF types, or integer "
+                "schemes in compressed-tensors whose inputs are not rounded"
+            )
+
+    @property
+    def _has_trainable_scales(self) -> bool:
+        integer = self.scheme.kind == "integer" and self.scheme.format == "compressed-tensors"
+        return self.scheme.format == "gguf" or (integer and not self.scheme.activations)
 
     @property
     def reads_data(self) -> bool:

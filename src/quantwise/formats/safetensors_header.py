@@ -73,6 +73,24 @@ def _entry(name: str, value: Any, path: Path, data_start: int) -> TensorEntry:
         raise InputError(f"{path} is damaged: tensor {name!r} is inconsistent; download it again") from error
 
 
+def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, TensorEntry]]:
+    """The config and the tensors of a folder to build from.
+
+    Raises InputError where the folder, its config or a file is missing or damaged, or where it is quantized already.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"model folder {folder} {what}; give a folder in the Hugging Face layout")
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'config.json'} is missing or no JSON; give a model folder") from error
+    entries = read_folder(folder)
+    if "quantization_config" in config:
+        raise InputError(f"{folder} is quantized already; build from the 16-bit model")
+    return config, entries
+
+
 def read_folder(folder: Path) -> dict[str, TensorEntry]:
     """The tensors of a model folder, of all its shards. Raises InputError naming what is missing or damaged."""
     index = folder / "model.safetensors.index.json"
