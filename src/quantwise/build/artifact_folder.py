@@ -173,7 +173,7 @@ def _whole_or_gone(folder: Path) -> Artifact | None:
     """The artifact in ``folder``, or None and no folder; to be asked under the lock."""
     found = _read(folder)
     if found is None and folder.exists():
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     return found
 
 

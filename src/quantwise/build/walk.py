@@ -181,7 +181,7 @@ def _pass(
     if needed and (own or first < count):
         at, hidden = kept.hidden(own or "shared") or (0, None)
         stream = Stream(skeleton, batches, at, hidden) if own or at <= first else Stream(skeleton, batches)
-    for index in range(stream.at if stream else 0, count):
+    for index in range(stream.at if stream else first, count):
         report("quantize blocks", index, count)
         # A block of a job alone is made again where its hidden states were not kept: they need what it stands for.
         open_jobs = [job for job in jobs if own or not job.has(index)]
