@@ -76,6 +76,7 @@ def build(
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
         done[made_of.recipe] = _write_direct(source, out_dir, made_of)
+        report(f"write {made_of.recipe.name}", i + 1, len(direct))
     walked = [made_of for made_of in missing if not _is_direct(made_of.recipe)]
     if walked:
         for artifact, made_of in zip(_walk(source, out_dir, walked, storages, data, report), walked, strict=True):
@@ -154,6 +155,7 @@ def _walk(
             for i, job in enumerate(jobs):
                 report(f"write {job.recipe.name}", i, len(jobs))
                 artifacts.append(_write_made(skeleton, out, job))
+                report(f"write {job.recipe.name}", i + 1, len(jobs))
         except (QuantwiseError, OSError):
             kept.forget()
             raise
