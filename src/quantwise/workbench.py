@@ -104,10 +104,14 @@ def build_recipes(
 
     model = fetch.local(model) or model
     wanted = [parse_recipe(text) for text in recipes]
+    if twice := [recipe.name for recipe in wanted if wanted.count(recipe) > 1]:
+        raise InputError(f"{twice[0]} is named twice; name every recipe once")
     texts: list[str] = []
     if any(recipe.reads_data for recipe in wanted):
         chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
         texts = gathered(chosen or CalibrationSet(seed=seed), pose.rendering(ChatTemplate.from_folder(model)))
+    elif tell and isinstance(calibration, CalibrationSet) and calibration.sources:
+        tell("note: no recipe here reads calibration texts")
     return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed, tell=tell)
 
 

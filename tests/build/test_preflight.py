@@ -68,7 +68,7 @@ def test_an_unknown_family_is_refused_by_the_tree(llama: Path, tmp_path: Path) -
     config = json.loads((llama / "config.json").read_text())
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(InputError, match=r"has no tensor model\.layers\.2.*its config describes another model"):
+    with pytest.raises(InputError, match=r"has no tensor model\.layers\.2.*config.json is of another model"):
         check_recipes(tmp_path, [parse_recipe("int4-g32")])
 
 

@@ -49,7 +49,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
                 raise InputError(f"{path} is no complete safetensors file (bad header length); download it again")
             header = json.loads(stream.read(length))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}; download it again") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is no safetensors file (unreadable header); download it again") from error
     if not isinstance(header, dict):
