@@ -68,7 +68,9 @@ def calibrate(folder: Path, texts: Sequence[str], longest: int, seed: int) -> Ca
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises bare Exception
-        raise InputError(f"{folder / 'tokenizer.json'} is unreadable; calibration needs it ({error})") from error
+        raise InputError(
+            f"{folder / 'tokenizer.json'} cannot be read ({error}); calibration needs it: download it again, or use rtn"
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     order = list(range(len(texts)))

@@ -14,9 +14,10 @@ from torch import Tensor
 from quantwise.core.artifact import Degradation, FormatName
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import Recipe
-from quantwise.formats.awq_layout import awq_config, pack_awq, refuses_awq
+from quantwise.formats.awq_layout import awq_config, pack_awq
 from quantwise.formats.bitsandbytes import NestedScales, Nf4Layer, nf4_config, pack_nf4
 from quantwise.formats.bitsandbytes_int8 import Int8Layer, int8_config, pack_int8
+from quantwise.formats.checkpoint_limits import stays
 from quantwise.formats.compressed_tensors import (
     IntegerLayer,
     is_static,
@@ -25,7 +26,7 @@ from quantwise.formats.compressed_tensors import (
     quantization_config,
     unpack,
 )
-from quantwise.formats.gptq_layout import gptq_config, pack_gptq, refuses_gptq
+from quantwise.formats.gptq_layout import gptq_config, pack_gptq
 from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, write_config
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.formats.safetensors_stream import write_model
@@ -102,11 +103,7 @@ class _Folder:
 
     def grid(self, name: str, shape: torch.Size) -> Grid[Any] | str | None:
         """As in the protocol."""
-        scheme = self.recipe.scheme
-        if not scheme.divides(shape[1]):
-            return f"rows of {shape[1]} are no multiple of {scheme.group}: left in 16 bit"
-        why = self._refuses(*shape)
-        return f"{why}: left in 16 bit" if why else self._grid()
+        return stays(self.recipe.scheme, *shape) or self._grid()
 
     def pack(self, name: str, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As in the protocol."""
@@ -114,7 +111,7 @@ class _Folder:
 
     def unpack(self, name: str, tensors: Callable[[str], Tensor]) -> Quantized[Any]:
         """As in the protocol."""
-        raise InputError(f"{self.recipe.name}: scales in {self.recipe.scheme.format} are not trained; {_DISTILLED}")
+        raise InputError(f"{self.recipe.name}: what {self.recipe.scheme.format} stores is not read back; use GGUF")
 
     def write(self, folder: Path, source: ModelFolder, made: Made) -> tuple[Degradation, ...]:
         """As in the protocol."""
@@ -122,9 +119,6 @@ class _Folder:
         write_config(folder, source.config, self.dtype, quantization_config=self._config(made))
         copy_side_files(source.path, folder)
         return ()
-
-    def _refuses(self, rows: int, columns: int) -> str | None:
-        return None
 
     def _grid(self) -> Grid[Any]:
         return integer_grid(self.recipe.scheme, self.dtype)
@@ -181,9 +175,6 @@ class CompressedTensors(_Folder):
 class GptqLayout(_Folder):
     """Integer schemes as GPTQ checkpoints. Zero points are stored as they are: minus one, some would not fit."""
 
-    def _refuses(self, rows: int, columns: int) -> str | None:
-        return refuses_gptq(self.recipe.scheme, rows, columns)
-
     def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer = IntegerLayer(made.codes, made.steps.scale, made.steps.zero)
         return pack_gptq(layer, self.recipe.scheme, self.dtype)
@@ -200,9 +191,6 @@ class GptqLayout(_Folder):
 
 class AwqLayout(_Folder):
     """Four-bit integer schemes as AWQ checkpoints."""
-
-    def _refuses(self, rows: int, columns: int) -> str | None:
-        return refuses_awq(self.recipe.scheme, rows, columns)
 
     def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer = IntegerLayer(made.codes, made.steps.scale, made.steps.zero)
@@ -243,8 +231,6 @@ def _gguf(recipe: Recipe, source: ModelFolder) -> Storage:
     return GgufFile(recipe, source, types_of_all(source, "q8_0") if recipe.budget else {})
 
 
-_DISTILLED = "distil+ takes GGUF types, and integer schemes in compressed-tensors whose inputs are not rounded"
-
 STORAGES: Mapping[FormatName, Callable[[Recipe, ModelFolder], Storage]] = {
     "compressed-tensors": CompressedTensors,
     "gptq": GptqLayout,
@@ -255,10 +241,5 @@ STORAGES: Mapping[FormatName, Callable[[Recipe, ModelFolder], Storage]] = {
 
 
 def storage_for(recipe: Recipe, source: ModelFolder) -> Storage:
-    """The storage of a recipe. Raises InputError where a part of the recipe is not built here."""
-    if "distil" in recipe.options:
-        scheme = recipe.scheme
-        trained = scheme.kind == "integer" and scheme.format == "compressed-tensors" and not scheme.activations
-        if not trained and scheme.format != "gguf":
-            raise InputError(f"{recipe.name}: scales of {scheme.name} are not trained; {_DISTILLED}")
+    """The storage of a recipe. Raises InputError where its format cannot hold this model."""
     return STORAGES[recipe.scheme.format](recipe, source)
