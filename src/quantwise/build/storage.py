@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from quantwise.core.artifact import Degradation, FormatName
 from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
+from quantwise.core.scheme import Scheme
 from quantwise.formats.awq_layout import awq_config, pack_awq, refuses_awq
 from quantwise.formats.bitsandbytes import NestedScales, Nf4Layer, nf4_config, pack_nf4
 from quantwise.formats.bitsandbytes_int8 import Int8Layer, int8_config, pack_int8
@@ -102,15 +105,15 @@ class _Folder:
 
     def grid(self, name: str, shape: torch.Size) -> Grid[Any] | str | None:
         """As in the protocol."""
-        scheme = self.recipe.scheme
+        scheme = self._scheme(name)
         if not scheme.divides(shape[1]):
             return f"rows of {shape[1]} are no multiple of {scheme.group}: left in 16 bit"
         why = self._refuses(*shape)
-        return f"{why}: left in 16 bit" if why else self._grid()
+        return f"{why}: left in 16 bit" if why else self._grid(scheme)
 
     def pack(self, name: str, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As in the protocol."""
-        return {f"{name}.{part}": tensor for part, tensor in self._parts(made, seen).items()}
+        return {f"{name}.{part}": tensor for part, tensor in self._parts(self._scheme(name), made, seen).items()}
 
     def unpack(self, name: str, tensors: Callable[[str], Tensor]) -> Quantized[Any]:
         """As in the protocol."""
@@ -126,10 +129,13 @@ class _Folder:
     def _refuses(self, rows: int, columns: int) -> str | None:
         return None
 
-    def _grid(self) -> Grid[Any]:
-        return integer_grid(self.recipe.scheme, self.dtype)
+    def _scheme(self, name: str) -> Scheme:
+        return self.recipe.scheme
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _grid(self, scheme: Scheme) -> Grid[Any]:
+        return integer_grid(scheme, self.dtype)
+
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise NotImplementedError
 
     def _config(self, made: Made) -> dict[str, Any]:
@@ -149,14 +155,19 @@ class CompressedTensors(_Folder):
         """Transformers unpacks them while it loads, but drops their zero points and scales of inputs."""
         return self.recipe.scheme.symmetric and not self.recipe.scheme.activations
 
-    def _grid(self) -> Grid[Any]:
-        scheme = self.recipe.scheme
+    @cached_property
+    def _assignment(self) -> Assignment:
+        return Assignment.of(self.source.entries)
+
+    def _scheme(self, name: str) -> Scheme:
+        return self._assignment.scheme_of(name, self.recipe.scheme)
+
+    def _grid(self, scheme: Scheme) -> Grid[Any]:
         if scheme.kind == "float8":
             return Float8Grid("tensor" if scheme.granularity == "tensor" else "channel", self.dtype)
         return integer_grid(scheme, self.dtype)
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        scheme = self.recipe.scheme
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         fixed = None
         if is_static(scheme):
             measure = float8.input_scale if scheme.kind == "float8" else int8_inputs.fixed_scale
@@ -166,16 +177,15 @@ class CompressedTensors(_Folder):
 
     def unpack(self, name: str, tensors: Callable[[str], Tensor]) -> Quantized[Any]:
         """As in the protocol."""
-        layer = unpack(
-            {part: tensors(f"{name}.{part}") for part in packed_parts(self.recipe.scheme)}, self.recipe.scheme
-        )
+        scheme = self._scheme(name)
+        layer = unpack({part: tensors(f"{name}.{part}") for part in packed_parts(scheme)}, scheme)
         steps = Steps(layer.scale, layer.zero, layer.codes.shape[1])
-        return Quantized(layer.codes, steps, self._grid().decode(layer.codes, steps))
+        return Quantized(layer.codes, steps, self._grid(scheme).decode(layer.codes, steps))
 
     def _config(self, made: Made) -> dict[str, Any]:
         # Transformers holds experts fused: it can only unpack theirs while it loads.
         unpack = {"dequantize": True} if made.mixture else {}
-        return {**quantization_config(self.recipe.scheme, list(made.ignored)), **unpack}
+        return {**quantization_config(self.recipe.scheme, list(made.ignored), self._assignment), **unpack}
 
 
 class GptqLayout(_Folder):
@@ -184,9 +194,9 @@ class GptqLayout(_Folder):
     def _refuses(self, rows: int, columns: int) -> str | None:
         return refuses_gptq(self.recipe.scheme, rows, columns)
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer = IntegerLayer(made.codes, made.steps.scale, made.steps.zero)
-        return pack_gptq(layer, self.recipe.scheme, self.dtype)
+        return pack_gptq(layer, scheme, self.dtype)
 
     def _config(self, made: Made) -> dict[str, Any]:
         return gptq_config(self.recipe.scheme, list(made.ignored))
@@ -204,9 +214,9 @@ class AwqLayout(_Folder):
     def _refuses(self, rows: int, columns: int) -> str | None:
         return refuses_awq(self.recipe.scheme, rows, columns)
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer = IntegerLayer(made.codes, made.steps.scale, made.steps.zero)
-        return pack_awq(layer, self.recipe.scheme, self.dtype)
+        return pack_awq(layer, scheme, self.dtype)
 
     def _config(self, made: Made) -> dict[str, Any]:
         return awq_config(self.recipe.scheme, list(made.ignored))
@@ -219,11 +229,11 @@ class BitsAndBytes(_Folder):
     def _nested(self) -> bool:
         return self.recipe.scheme.name == "nf4-dq"
 
-    def _grid(self) -> Grid[Any]:
-        return Nf4Grid(self._nested) if self.recipe.scheme.kind == "nf4" else LlmInt8Grid()
+    def _grid(self, scheme: Scheme) -> Grid[Any]:
+        return Nf4Grid(self._nested) if scheme.kind == "nf4" else LlmInt8Grid()
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self.recipe.scheme.kind == "llm-int8":
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if scheme.kind == "llm-int8":
             return pack_int8(Int8Layer(made.codes, made.steps.scale))
         rounded = made.steps.rounded
         nested = rounded and NestedScales(rounded.codes, dynamic_numbers(), rounded.largest, rounded.mean)
@@ -255,10 +265,16 @@ STORAGES: Mapping[FormatName, Callable[[Recipe, ModelFolder], Storage]] = {
 
 
 def storage_for(recipe: Recipe, source: ModelFolder) -> Storage:
-    """The storage of a recipe. Raises InputError where a part of the recipe is not built here."""
+    """The storage of a recipe. Raises InputError where a part of the recipe is not built here, or would do nothing."""
     if "distil" in recipe.options:
         scheme = recipe.scheme
         trained = scheme.kind == "integer" and scheme.format == "compressed-tensors" and not scheme.activations
         if not trained and scheme.format != "gguf":
             raise InputError(f"{recipe.name}: scales of {scheme.name} are not trained; {_DISTILLED}")
+    higher = recipe.scheme.higher
+    if higher is not None and Assignment.of(source.entries).does_nothing:
+        raise InputError(
+            f"{recipe.name} would give all of {source.path} the same, for each block is the first or the last; "
+            f"use {recipe.quantizer}:{higher.name}"
+        )
     return STORAGES[recipe.scheme.format](recipe, source)

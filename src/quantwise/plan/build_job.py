@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.plan.fit import size
@@ -115,8 +116,10 @@ def artifact_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe) -> int:
     scheme, total = recipe.scheme, 0
     if recipe.budget is not None and recipe.budget.bytes is not None:
         return recipe.budget.bytes
-    bits = recipe.budget.bits_per_weight if recipe.budget and recipe.budget.bits_per_weight else scheme.bits + 1.0
+    given = recipe.budget.bits_per_weight if recipe.budget else None
+    assigned = Assignment.of(entries)
     for name, entry in entries.items():
+        bits = given or assigned.scheme_of(name, scheme).bits + 1.0
         matrix = len(entry.shape) == 2 and (_block_of(name) is not None or scheme.format == "gguf")
         small = scheme.kind != "float" and matrix and scheme.divides(entry.shape[-1])
         total += math.ceil(math.prod(entry.shape) * (bits if small else 16) / 8)
