@@ -20,6 +20,7 @@ from quantwise.build.job import Facts, Job
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.watch import trained_batches, watch, watched_batches, whole
 from quantwise.core.errors import InputError
+from quantwise.core.recipe import Recipe
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.formats.safetensors_stream import read_entry
 from quantwise.quantize.quantizer import Quantized
@@ -70,6 +71,13 @@ def distil_job(
     job.notes |= job.kept.facts(job.distilled, 0)
 
 
+def check_distilled(recipe: Recipe, skeleton: Skeleton) -> None:
+    """Raise InputError where scales of experts would have to be trained: each text reaches a few of them only."""
+    layers = (name for index in range(len(skeleton.blocks)) for name in skeleton.linear_layers(index))
+    if "distil" in recipe.options and any(".experts." in name for name in layers):
+        raise InputError(f"{recipe.name}: scales of experts are not trained; leave distil+ out")
+
+
 def keep_outer(job: Job, skeleton: Skeleton) -> None:
     """Keep the matrices outside of blocks too, where the format quantizes them: their scales are trained as well."""
     from quantwise.build.gguf_storage import GgufFile
@@ -84,8 +92,6 @@ def _read(job: Job, skeleton: Skeleton) -> _Read:
     """What a job's blocks stand for."""
     keep_outer(job, skeleton)
     made, _, _ = job.made(skeleton)
-    if made.mixture:
-        raise InputError(f"{job.recipe.name}: scales of experts are not trained; leave distil+ out")
     names = {skeleton.stored_name(name): name for name, _ in reversed(list(skeleton.model.named_parameters()))}
     coded: dict[str, Coded] = {}
     for stored in made.replaced:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from quantwise.build.distil_pass import check_distilled
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.storage import storage_for
 from quantwise.core.errors import InputError
@@ -34,6 +35,7 @@ def check_recipes(model: Path, recipes: Sequence[Recipe]) -> dict[str, str]:
     ]
     found = {}
     for recipe in wanted:
+        check_distilled(recipe, skeleton)
         # A mix may take any type of blocks; which, is found while it is built.
         one_type = replace(recipe, scheme=parse_scheme("q8_0"), budget=None) if recipe.budget else recipe
         storage = storage_for(one_type, source)

@@ -17,7 +17,7 @@ from quantwise.build.artifact_folder import GGUF_NAME, Draft, Ingredients, draft
 from quantwise.build.beforehand import announce
 from quantwise.build.calibration import Batch, Calibration, calibrate
 from quantwise.build.distil import Training
-from quantwise.build.distil_pass import distil_job
+from quantwise.build.distil_pass import check_distilled, distil_job
 from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
 from quantwise.build.skeleton import Skeleton, require_finite
@@ -129,6 +129,8 @@ def _walk(
     """
     settle()
     skeleton = Skeleton(source)
+    for made_of in wanted:
+        check_distilled(made_of.recipe, skeleton)
     with no_disk(", ".join(made_of.recipe.name for made_of in wanted), out):
         kept = Unfinished.take(out, wanted[0].model_hash, data.hash if data else "")
         try:
