@@ -5,7 +5,8 @@
 Every matrix is filled once by GPTQ in the lower and once in the higher scheme of ``layerwise-SCHEME``; mixes of the two
 are then weighed (held-out KL, Transformers in float32). Pairs of mixes have the same bytes to the byte, because one
 feed-forward matrix of these models holds as many weights as the attention of one block. Ratios are of the same texts,
-95 % of a bootstrap over texts. The mix that the recipe makes is also built, and must weigh the same. About a minute a scheme.
+95 % of a bootstrap over texts. The mix that the recipe makes is also built, and must weigh the same. About a minute a
+scheme.
 """
 
 from __future__ import annotations
@@ -141,10 +142,8 @@ def report(trained: Trained, data: HeldOut, name: str) -> None:
         found = bootstrap_ratio(sums[one], sums[other])
         said = "supported" if (found.high or np.inf) < 1 else "contradicted" if (found.low or 0) > 1 else "undecided"
         print(f"| {one} | {other} | {ratio(sums[one], sums[other])} | {said} here |")
-    of_recipe = built(trained, data, f"gptq:layerwise-{name}")
-    print(
-        f"\ngptq:layerwise-{name} as it is built, to the mix as advised: {of_recipe.sum() / sums['as advised'].sum():.4f}"
-    )
+    of_recipe = built(trained, data, f"gptq:layerwise-{name}").sum() / sums["as advised"].sum()
+    print(f"\nKL of gptq:layerwise-{name} as it is built, to that of the mix as advised: {of_recipe:.4f}")
 
 
 def main() -> None:
