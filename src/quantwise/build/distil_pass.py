@@ -19,8 +19,6 @@ from quantwise.build.distil import Coded, Training, distil
 from quantwise.build.job import Facts, Job
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.watch import trained_batches, watch, watched_batches, whole
-from quantwise.core.errors import InputError
-from quantwise.core.recipe import Recipe
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.formats.safetensors_stream import read_entry
 from quantwise.quantize.quantizer import Quantized
@@ -69,13 +67,6 @@ def distil_job(
         }
         job.kept.keep_block(job.distilled, 0, tensors, notes)
     job.notes |= job.kept.facts(job.distilled, 0)
-
-
-def check_distilled(recipe: Recipe, skeleton: Skeleton) -> None:
-    """Raise InputError where scales of experts would have to be trained: each text reaches a few of them only."""
-    layers = (name for index in range(len(skeleton.blocks)) for name in skeleton.linear_layers(index))
-    if "distil" in recipe.options and any(".experts." in name for name in layers):
-        raise InputError(f"{recipe.name}: scales of experts are not trained; leave distil+ out")
 
 
 def keep_outer(job: Job, skeleton: Skeleton) -> None:

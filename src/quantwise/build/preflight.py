@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from quantwise.build.distil_pass import check_distilled
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.storage import storage_for
 from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
 from quantwise.core.scheme import parse_scheme
 from quantwise.formats.safetensors_folder import ModelFolder
@@ -35,7 +35,7 @@ def check_recipes(model: Path, recipes: Sequence[Recipe]) -> dict[str, str]:
     ]
     found = {}
     for recipe in wanted:
-        check_distilled(recipe, skeleton)
+        check_names(recipe, source.entries)
         # A mix may take any type of blocks; which, is found while it is built.
         one_type = replace(recipe, scheme=parse_scheme("q8_0"), budget=None) if recipe.budget else recipe
         storage = storage_for(one_type, source)
@@ -46,3 +46,15 @@ def check_recipes(model: Path, recipes: Sequence[Recipe]) -> dict[str, str]:
         if whys:
             found[recipe.name] = f"{len(whys)} of {len(linear)} matrices: {whys[0]}"
     return found
+
+
+def check_names(recipe: Recipe, names: Iterable[str]) -> None:
+    """Raise InputError for what a recipe cannot do with a model whose tensors have these names."""
+    assigned, higher = Assignment.of(names), recipe.scheme.higher
+    if higher is not None and assigned.does_nothing:
+        raise InputError(
+            f"{recipe.name} would give all of this model the same, for each block is the first or the last; "
+            f"use {recipe.quantizer}:{higher.name}"
+        )
+    if "distil" in recipe.options and assigned.mixture:
+        raise InputError(f"{recipe.name}: scales of experts are not trained; leave distil+ out")

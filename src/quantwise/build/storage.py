@@ -265,16 +265,10 @@ STORAGES: Mapping[FormatName, Callable[[Recipe, ModelFolder], Storage]] = {
 
 
 def storage_for(recipe: Recipe, source: ModelFolder) -> Storage:
-    """The storage of a recipe. Raises InputError where a part of the recipe is not built here, or would do nothing."""
+    """The storage of a recipe. Raises InputError where a part of the recipe is not built here."""
     if "distil" in recipe.options:
         scheme = recipe.scheme
         trained = scheme.kind == "integer" and scheme.format == "compressed-tensors" and not scheme.activations
         if not trained and scheme.format != "gguf":
             raise InputError(f"{recipe.name}: scales of {scheme.name} are not trained; {_DISTILLED}")
-    higher = recipe.scheme.higher
-    if higher is not None and Assignment.of(source.entries).does_nothing:
-        raise InputError(
-            f"{recipe.name} would give all of {source.path} the same, for each block is the first or the last; "
-            f"use {recipe.quantizer}:{higher.name}"
-        )
     return STORAGES[recipe.scheme.format](recipe, source)

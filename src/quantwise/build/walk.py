@@ -17,9 +17,10 @@ from quantwise.build.artifact_folder import GGUF_NAME, Draft, Ingredients, draft
 from quantwise.build.beforehand import announce
 from quantwise.build.calibration import Batch, Calibration, calibrate
 from quantwise.build.distil import Training
-from quantwise.build.distil_pass import check_distilled, distil_job
+from quantwise.build.distil_pass import distil_job
 from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
+from quantwise.build.preflight import check_names
 from quantwise.build.skeleton import Skeleton, require_finite
 from quantwise.build.storage import Storage, storage_for
 from quantwise.build.stream import Stream
@@ -60,6 +61,8 @@ def build(
     """
     report = progress or (lambda what, done, total: None)
     source = ModelFolder(model_dir)
+    for recipe in recipes:
+        check_names(recipe, source.entries)
     storages = {r: storage_for(r, source) for r in recipes if not _is_direct(r)}
     needs_data = {recipe for recipe in recipes if recipe.reads_data}
     longest = int(source.config.get("max_position_embeddings", 2048))
@@ -129,8 +132,6 @@ def _walk(
     """
     settle()
     skeleton = Skeleton(source)
-    for made_of in wanted:
-        check_distilled(made_of.recipe, skeleton)
     with no_disk(", ".join(made_of.recipe.name for made_of in wanted), out):
         kept = Unfinished.take(out, wanted[0].model_hash, data.hash if data else "")
         try:
