@@ -15,6 +15,7 @@ import argparse
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -120,30 +121,47 @@ def ratio(some: NDArray[np.float64], others: NDArray[np.float64]) -> str:
     return f"{found.value:.2f} ({found.low or 0:.2f} .. {found.high or np.inf:.2f})"
 
 
-def report(trained: Trained, data: HeldOut, name: str) -> None:
-    """Print the table of one layer-wise scheme, and the pairs."""
+@dataclass(frozen=True, slots=True)
+class Mixes:
+    """By the name of a mix, bytes of all matrices of blocks, and KL summed over the positions of each text."""
+
+    scheme: Scheme
+    bytes: dict[str, int]
+    sums: dict[str, NDArray[np.float64]]
+
+
+def weighed(trained: Trained, data: HeldOut, name: str) -> Mixes:
+    """Every mix of one layer-wise scheme."""
     scheme = parse_scheme(f"layerwise-{name}")
     assert scheme.higher
     filling = filled(trained, (parse_scheme(name), scheme.higher))
     low, high = filling[name], filling[scheme.higher.name]
     held = {layer: [stored_layer_bytes(*m.shape, s) or 0 for s in (scheme, scheme.higher)] for layer, m in low.items()}
     sizes = {layer: matrix.numel() for layer, matrix in low.items()}
-    chosen = mixes(sizes, Assignment.of(ModelFolder(trained.folder).entries), scheme)
-    sums = {}
-    print(f"\n{name}, and {scheme.higher.name} for:\n")
+    found = Mixes(scheme, {}, {})
+    for mix, spared in mixes(sizes, Assignment.of(ModelFolder(trained.folder).entries), scheme).items():
+        matrices = {layer: (high if layer in spared else low)[layer] for layer in low}
+        found.bytes[mix] = sum(pair[layer in spared] for layer, pair in held.items())
+        found.sums[mix] = weigh(data, trained.folder, matrices)
+    return found
+
+
+def report(trained: Trained, data: HeldOut, name: str) -> None:
+    """Print the table of one layer-wise scheme, and the pairs."""
+    found = weighed(trained, data, name)
+    sums, higher = found.sums, found.scheme.higher
+    print(f"\n{name}, and {higher.name if higher else ''} for:\n")
     print("| higher | bytes of all matrices | KL, nats | to none |\n| --- | ---: | ---: | --- |")
-    for mix, spared in chosen.items():
-        sums[mix] = weigh(data, trained.folder, {layer: (high if layer in spared else low)[layer] for layer in low})
-        total = sum(pair[layer in spared] for layer, pair in held.items())
+    for mix, held in found.bytes.items():
         kl = sums[mix].sum() / data.positions.sum()
-        print(f"| {mix} | {total:,} | {kl:.5f} | {ratio(sums[mix], sums['none'])} |", flush=True)
+        print(f"| {mix} | {held:,} | {kl:.5f} | {ratio(sums[mix], sums['none'])} |")
     print("\n| the claim prefers | to, of the same bytes | KL, former to latter | |\n| --- | --- | --- | --- |")
     for one, other in PAIRS:
-        found = bootstrap_ratio(sums[one], sums[other])
-        said = "supported" if (found.high or np.inf) < 1 else "contradicted" if (found.low or 0) > 1 else "undecided"
+        bounds = bootstrap_ratio(sums[one], sums[other])
+        said = "supported" if (bounds.high or np.inf) < 1 else "contradicted" if (bounds.low or 0) > 1 else "undecided"
         print(f"| {one} | {other} | {ratio(sums[one], sums[other])} | {said} here |")
     of_recipe = built(trained, data, f"gptq:layerwise-{name}").sum() / sums["as advised"].sum()
-    print(f"\nKL of gptq:layerwise-{name} as it is built, to that of the mix as advised: {of_recipe:.4f}")
+    print(f"\nKL of gptq:layerwise-{name} as it is built, to that of the mix as advised: {of_recipe:.4f}", flush=True)
 
 
 def main() -> None:
