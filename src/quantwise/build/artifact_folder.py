@@ -27,7 +27,7 @@ from quantwise.formats.content_hash import RECORD, content_hash
 
 GGUF_NAME = "model.gguf"
 # Raised whenever equal inputs would now give other bytes.
-BUILDER = 3
+BUILDER = 4
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "a file grew too large"}
 # Bytes of free space below which an unexplained write error is put down to a full disk.
 _ALMOST_NOTHING = 1 << 20

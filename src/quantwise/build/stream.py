@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from quantwise.build.calibration import Batch
 from quantwise.build.experts import SeparateExperts
+from quantwise.build.products import products_in
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.statistics import Seen, Sums
 
@@ -38,13 +39,15 @@ class Stream:
     def see(self, needs: frozenset[str], *, advance: bool = True) -> dict[str, Seen]:
         """Run the block ``at``, which must be filled, and return what its linear layers saw.
 
-        With ``advance`` the hidden states become those before the next block.
+        With ``advance`` the hidden states become those before the next block. A model whose type is bfloat16 multiplies
+        as it does where it is served: factors in that type, sums in float32, if the processor can.
         """
         block = self.skeleton.blocks[self.at]
         names = self.skeleton.linear_layers(self.at)
         sums = Sums({name: self.skeleton.model.get_submodule(name) for name in names} if needs else {}, needs)
         try:
-            self._run(block, sums, advance)
+            with products_in(self.skeleton.source.sixteen_bit):
+                self._run(block, sums, advance)
         finally:
             seen = sums.finish()
         self.at += advance

@@ -20,7 +20,7 @@ from quantwise.plan.fit import size
 # Resident once torch, transformers and gguf are imported (measured: 378 MiB on Linux x86-64).
 IMPORTED = 380 << 20
 # Tokens that pass through a block at once.
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 1024
 # Log-probabilities that are kept of the texts that ``auto`` and ``distil`` watch.
 WATCHED = 1 << 28
 # Types in which ``auto`` makes every matrix, and the bytes of a weight in all of them.
