@@ -1,6 +1,6 @@
 """The field's usual layer-wise assignment as a claim: attention, first and last block higher, against its opposites.
 
-    python benchmarks/layerwise.py [--model reference|prose] [--schemes int4-g128 int3-g128]
+    python benchmarks/layerwise.py [--model reference|prose] [--schemes int4-g128 int3-g128] [--plain int3-g32]
 
 Every matrix is filled once by GPTQ in the lower and once in the higher scheme of ``layerwise-SCHEME``; mixes of the two
 are then weighed (held-out KL, Transformers in float32). Pairs of mixes have the same bytes to the byte, because one
@@ -164,15 +164,28 @@ def report(trained: Trained, data: HeldOut, name: str) -> None:
     print(f"\nKL of gptq:layerwise-{name} as it is built, to that of the mix as advised: {of_recipe:.4f}", flush=True)
 
 
+def report_plain(trained: Trained, data: HeldOut, names: Sequence[str]) -> None:
+    """Print schemes that are the same for all layers."""
+    print("\n| for all layers | bytes of all matrices | KL, nats |\n| --- | ---: | ---: |")
+    schemes = [parse_scheme(name) for name in names]
+    for scheme, matrices in zip(schemes, filled(trained, schemes).values(), strict=True):
+        held = sum(stored_layer_bytes(*matrix.shape, scheme) or 0 for matrix in matrices.values())
+        kl = weigh(data, trained.folder, matrices).sum() / data.positions.sum()
+        print(f"| {scheme.name} | {held:,} | {kl:.5f} |", flush=True)
+
+
 def main() -> None:
     """Print it all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=list(MODELS), default="reference", help="default reference")
-    parser.add_argument("--schemes", nargs="+", default=["int4-g128", "int3-g128"], help="default int4-g128 int3-g128")
+    parser.add_argument("--schemes", nargs="*", default=["int4-g128", "int3-g128"], help="default int4-g128 int3-g128")
+    parser.add_argument("--plain", nargs="+", default=[], help="schemes for all layers to show as well, default none")
     options = parser.parse_args()
     trained = MODELS[options.model]()
     data = held_out(trained.folder, trained.held_out)
     print(f"{trained.about} {len(data.ids)} texts, {data.positions.sum():,.0f} positions.")
+    if options.plain:
+        report_plain(trained, data, options.plain)
     for name in options.schemes:
         report(trained, data, name)
     print(f"\n{this_machine.line()}")
