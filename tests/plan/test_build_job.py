@@ -43,7 +43,7 @@ def test_every_term_by_hand() -> None:
     assert memory.hidden == 4 * 5000 * HIDDEN
     # One input for q, k and v, one for o, one for gate and up, one for down; and a batch's product in both precisions.
     assert memory.statistics == 8 * (3 * HIDDEN**2 + INNER**2) + 12 * INNER**2
-    assert memory.activations == 4 * 2048 * (6 * HIDDEN + 4 * INNER)
+    assert memory.activations == 4 * 1024 * (6 * HIDDEN + 4 * INNER)
     assert memory.outside == 10 * VOCAB * HIDDEN
     assert memory.total == IMPORTED + sum(
         (memory.block, memory.hidden, memory.statistics, memory.activations, memory.quantizing)
