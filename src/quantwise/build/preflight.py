@@ -5,12 +5,13 @@ Where config and names of tensors tell what every matrix is, no tensor library i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from quantwise.build.architectures import ARCHITECTURES, Architecture
 from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
 from quantwise.formats.checkpoint_limits import stays
 from quantwise.formats.safetensors_header import TensorEntry, read_model
@@ -29,17 +30,31 @@ def check_recipes(model: Path, recipes: Sequence[Recipe]) -> dict[str, str]:
     matrices = linear_by_name(config, entries)
     if matrices is None:
         matrices = _linear_by_tree(model)
-    found = {}
+    assigned, found = Assignment.of(entries), {}
     for recipe in wanted:
+        check_names(recipe, entries)
         if recipe.scheme.format == "gguf":
             _check_gguf(model, config, entries, recipe)
             continue  # a matrix whose rows do not split takes another type of llama.cpp's
-        whys = [why for name in matrices if (why := stays(recipe.scheme, *entries[f"{name}.weight"].shape))]
+        schemes = {name: assigned.scheme_of(name, recipe.scheme) for name in matrices}
+        whys = [why for name in matrices if (why := stays(schemes[name], *entries[f"{name}.weight"].shape))]
         if matrices and len(whys) == len(matrices):
             raise InputError(f"{recipe.name} would change nothing in {model}: {whys[0]}; use a channel scheme")
         if whys:
             found[recipe.name] = f"{len(whys)} of {len(matrices)} matrices: {whys[0]}"
     return found
+
+
+def check_names(recipe: Recipe, names: Iterable[str]) -> None:
+    """Raise InputError for what a recipe cannot do with a model whose tensors have these names."""
+    assigned, higher = Assignment.of(names), recipe.scheme.higher
+    if higher is not None and assigned.does_nothing:
+        raise InputError(
+            f"{recipe.name} would give all of this model the same, for each block is the first or the last; "
+            f"use {recipe.quantizer}:{higher.name}"
+        )
+    if "distil" in recipe.options and assigned.mixture:
+        raise InputError(f"{recipe.name}: scales of experts are not trained; leave distil+ out")
 
 
 def linear_by_name(config: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> list[str] | None:

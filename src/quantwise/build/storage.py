@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from quantwise.core.artifact import Degradation, FormatName
 from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
+from quantwise.core.scheme import Scheme
 from quantwise.formats.awq_layout import awq_config, pack_awq
 from quantwise.formats.bitsandbytes import NestedScales, Nf4Layer, nf4_config, pack_nf4
 from quantwise.formats.bitsandbytes_int8 import Int8Layer, int8_config, pack_int8
@@ -103,11 +106,12 @@ class _Folder:
 
     def grid(self, name: str, shape: torch.Size) -> Grid[Any] | str | None:
         """As in the protocol."""
-        return stays(self.recipe.scheme, *shape) or self._grid()
+        scheme = self._scheme(name)
+        return stays(scheme, *shape) or self._grid(scheme)
 
     def pack(self, name: str, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As in the protocol."""
-        return {f"{name}.{part}": tensor for part, tensor in self._parts(made, seen).items()}
+        return {f"{name}.{part}": tensor for part, tensor in self._parts(self._scheme(name), made, seen).items()}
 
     def unpack(self, name: str, tensors: Callable[[str], Tensor]) -> Quantized[Any]:
         """As in the protocol."""
@@ -120,10 +124,13 @@ class _Folder:
         copy_side_files(source.path, folder)
         return ()
 
-    def _grid(self) -> Grid[Any]:
-        return integer_grid(self.recipe.scheme, self.dtype)
+    def _scheme(self, name: str) -> Scheme:
+        return self.recipe.scheme
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _grid(self, scheme: Scheme) -> Grid[Any]:
+        return integer_grid(scheme, self.dtype)
+
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise NotImplementedError
 
     def _config(self, made: Made) -> dict[str, Any]:
@@ -143,14 +150,19 @@ class CompressedTensors(_Folder):
         """Transformers unpacks them while it loads, but drops their zero points and scales of inputs."""
         return self.recipe.scheme.symmetric and not self.recipe.scheme.activations
 
-    def _grid(self) -> Grid[Any]:
-        scheme = self.recipe.scheme
+    @cached_property
+    def _assignment(self) -> Assignment:
+        return Assignment.of(self.source.entries)
+
+    def _scheme(self, name: str) -> Scheme:
+        return self._assignment.scheme_of(name, self.recipe.scheme)
+
+    def _grid(self, scheme: Scheme) -> Grid[Any]:
         if scheme.kind == "float8":
             return Float8Grid("tensor" if scheme.granularity == "tensor" else "channel", self.dtype)
         return integer_grid(scheme, self.dtype)
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        scheme = self.recipe.scheme
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         fixed = None
         if is_static(scheme):
             measure = float8.input_scale if scheme.kind == "float8" else int8_inputs.fixed_scale
@@ -160,24 +172,23 @@ class CompressedTensors(_Folder):
 
     def unpack(self, name: str, tensors: Callable[[str], Tensor]) -> Quantized[Any]:
         """As in the protocol."""
-        layer = unpack(
-            {part: tensors(f"{name}.{part}") for part in packed_parts(self.recipe.scheme)}, self.recipe.scheme
-        )
+        scheme = self._scheme(name)
+        layer = unpack({part: tensors(f"{name}.{part}") for part in packed_parts(scheme)}, scheme)
         steps = Steps(layer.scale, layer.zero, layer.codes.shape[1])
-        return Quantized(layer.codes, steps, self._grid().decode(layer.codes, steps))
+        return Quantized(layer.codes, steps, self._grid(scheme).decode(layer.codes, steps))
 
     def _config(self, made: Made) -> dict[str, Any]:
         # Transformers holds experts fused: it can only unpack theirs while it loads.
         unpack = {"dequantize": True} if made.mixture else {}
-        return {**quantization_config(self.recipe.scheme, list(made.ignored)), **unpack}
+        return {**quantization_config(self.recipe.scheme, list(made.ignored), self._assignment), **unpack}
 
 
 class GptqLayout(_Folder):
     """Integer schemes as GPTQ checkpoints. Zero points are stored as they are: minus one, some would not fit."""
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer = IntegerLayer(made.codes, made.steps.scale, made.steps.zero)
-        return pack_gptq(layer, self.recipe.scheme, self.dtype)
+        return pack_gptq(layer, scheme, self.dtype)
 
     def _config(self, made: Made) -> dict[str, Any]:
         return gptq_config(self.recipe.scheme, list(made.ignored))
@@ -192,9 +203,9 @@ class GptqLayout(_Folder):
 class AwqLayout(_Folder):
     """Four-bit integer schemes as AWQ checkpoints."""
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer = IntegerLayer(made.codes, made.steps.scale, made.steps.zero)
-        return pack_awq(layer, self.recipe.scheme, self.dtype)
+        return pack_awq(layer, scheme, self.dtype)
 
     def _config(self, made: Made) -> dict[str, Any]:
         return awq_config(self.recipe.scheme, list(made.ignored))
@@ -207,11 +218,11 @@ class BitsAndBytes(_Folder):
     def _nested(self) -> bool:
         return self.recipe.scheme.name == "nf4-dq"
 
-    def _grid(self) -> Grid[Any]:
-        return Nf4Grid(self._nested) if self.recipe.scheme.kind == "nf4" else LlmInt8Grid()
+    def _grid(self, scheme: Scheme) -> Grid[Any]:
+        return Nf4Grid(self._nested) if scheme.kind == "nf4" else LlmInt8Grid()
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self.recipe.scheme.kind == "llm-int8":
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if scheme.kind == "llm-int8":
             return pack_int8(Int8Layer(made.codes, made.steps.scale))
         rounded = made.steps.rounded
         nested = rounded and NestedScales(rounded.codes, dynamic_numbers(), rounded.largest, rounded.mean)

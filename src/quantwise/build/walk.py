@@ -20,6 +20,7 @@ from quantwise.build.distil import Training
 from quantwise.build.distil_pass import distil_job
 from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
+from quantwise.build.preflight import check_names
 from quantwise.build.skeleton import Skeleton, require_finite
 from quantwise.build.storage import Storage, storage_for
 from quantwise.build.stream import Stream
@@ -60,6 +61,8 @@ def build(
     """
     report = progress or (lambda what, done, total: None)
     source = ModelFolder(model_dir)
+    for recipe in recipes:
+        check_names(recipe, source.entries)
     storages = {r: storage_for(r, source) for r in recipes if not _is_direct(r)}
     needs_data = {recipe for recipe in recipes if recipe.reads_data}
     longest = int(source.config.get("max_position_embeddings", 2048))
