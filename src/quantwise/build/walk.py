@@ -76,6 +76,7 @@ def build(
     if missing:
         open_storages = {m.recipe: storages[m.recipe] for m in missing if m.recipe in storages}
         announce(source, out_dir, [m.recipe for m in missing], open_storages, data, tell)
+        report("read the model", 0, 1)
         settle()
         skeleton = Skeleton(source)
         skeleton.check_folder()
