@@ -108,6 +108,8 @@ def build_recipes(
     from quantwise.build.walk import build
 
     wanted = [parse_recipe(text) for text in recipes]
+    if twice := [recipe.name for recipe in wanted if wanted.count(recipe) > 1]:
+        raise InputError(f"{twice[0]} is named twice; name every recipe once")
     chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
     texts: list[str] = []
     reads_data = any(recipe.reads_data for recipe in wanted)
@@ -116,6 +118,8 @@ def build_recipes(
     model = source_of(model, wanted, out, tell)
     if reads_data:
         texts = gathered(chosen or CalibrationSet(seed=seed), pose.rendering(ChatTemplate.from_folder(model)))
+    elif tell and isinstance(calibration, CalibrationSet) and calibration.sources:
+        tell("note: no recipe here reads calibration texts")
     return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed, tell=tell)
 
 
@@ -163,7 +167,7 @@ def _answer(
     with _timed(store, "plan"):
         prepare.plan(store, posed)
     with _timed(store, "build"):
-        artifacts = prepare.build(store, posed, progress)
+        artifacts = prepare.build(store, posed, _artifacts(store), progress)
     arms = prepare.arms(posed, artifacts, out=tuple(store.all("broken")))
     length = min(HELD_OUT_CHARACTERS, question.context - 2)  # a token is at least a character, and one opens the text
     texts = [text[:length] for text in held_out_text("screen", HELD_OUT_TEXTS, question.seed)]
@@ -185,8 +189,11 @@ def _answer(
 
 def _posed_again(store: Store, question: Question) -> Posed:
     kept = store.get("facts", "model")
-    artifacts = {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
-    return pose.repose(question, Path(kept) if kept else None, artifacts)
+    return pose.repose(question, Path(kept) if kept else None, _artifacts(store))
+
+
+def _artifacts(store: Store) -> dict[str, Artifact]:
+    return {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
 
 
 def _conclude(store: Store, question: Question) -> dict[str, Any]:

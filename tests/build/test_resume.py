@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_models import TEXTS, write_tiny
 
 from quantwise.build.unfinished import Unfinished
@@ -140,3 +142,25 @@ def test_a_refusal_leaves_nothing_and_two_walks_do_not_meet(tmp_path: Path) -> N
     with pytest.raises(InputError, match="calibration"):
         build(tmp_path, [parse_recipe("gptq:int4-g64")], [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_walks_that_begin_while_others_clear_away_never_share_a_folder(tmp_path: Path) -> None:
+    end = time.monotonic() + 1.0
+    held: set[Path] = set()
+
+    def work(number: int) -> int:
+        walks = 0
+        while time.monotonic() < end:
+            kept = Unfinished.take(tmp_path, "model", "texts")
+            assert kept.folder not in held
+            held.add(kept.folder)
+            kept.keep_block(f"recipe {number}", 0, {"a": torch.zeros(2)}, {"n": number})
+            assert kept.facts(f"recipe {number}", 0) == {"n": number}
+            held.remove(kept.folder)
+            kept.forget()
+            walks += 1
+        return walks
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(walks for walks in pool.map(work, range(4)))
+    assert not list(tmp_path.iterdir())

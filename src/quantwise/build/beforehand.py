@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from quantwise.build.calibration import Calibration
 from quantwise.build.pace import measured_pace
 from quantwise.build.storage import Storage
-from quantwise.core.errors import EnvironmentFailure
+from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.recipe import Recipe
 from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.plan.build_job import Texts, plan_build
@@ -28,12 +29,17 @@ def announce(
     """Tell memory, disk and time of building ``recipes``; ``storages`` are those whose pace can be measured. Without
     ``tell`` only the disk is looked at.
 
-    Raises EnvironmentFailure where ``out`` has not enough room; what a killed build left there counts as free.
+    Raises InputError where ``out`` is a file, EnvironmentFailure where it may not be written into or has not enough
+    room; what a killed build left there counts as free.
     """
     texts = Texts(data.tokens, max(map(len, data.sequences))) if data else Texts()
     pace = measured_pace(storages) if tell else None
     job = plan_build(source.entries, recipes, texts, pace)
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file where a folder should be; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise EnvironmentFailure(f"{there} may not be written into; choose another --out, or change its permissions")
     free = shutil.disk_usage(there).free + _left_behind(out)
     if tell:
         tell(job.sentence(available_bytes(), free))

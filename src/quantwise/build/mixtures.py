@@ -10,13 +10,11 @@ from quantwise.core.recipe import Recipe
 
 
 def check_experts(recipe: Recipe, left: Mapping[str, str | None]) -> None:
-    """Raise InputError where experts could not be made, or not be read back from what ``recipe`` makes.
+    """Raise InputError where experts could not be read back from what ``recipe`` makes.
 
     ``left`` says of every layer by its name why it stays in 16 bit, or None where it is quantized: experts of one block
     lie together, all of them or none.
     """
     experts = {name: why for name, why in left.items() if ".experts." in name}
-    if experts and "distil" in recipe.options:
-        raise InputError(f"{recipe.name}: scales of experts are not trained; leave distil+ out")
     if experts and (why := experts_lack(recipe.scheme) or next(filter(None, experts.values()), None)):
         raise InputError(f"{recipe.name} cannot hold this mixture of experts: {why}; use int8-channel")

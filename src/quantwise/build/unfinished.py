@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -49,8 +50,7 @@ class Unfinished:
         _forget(out)
         for number in range(1 << 16):
             folder = out / (f".walk-{key}" if not number else f".walk-{key}-{number}")
-            folder.mkdir(exist_ok=True)
-            if (lock := _locked(folder)) is not None:
+            if (lock := _taken(folder)) is not None:
                 for half in folder.rglob("*.half"):
                     half.unlink()
                 return cls(folder, lock)
@@ -120,7 +120,7 @@ class Unfinished:
 
     def forget(self) -> None:
         """Remove everything."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _clear(self.folder)
         self.leave()
 
     def leave(self) -> None:
@@ -149,6 +149,24 @@ def _complete(half: Path, file: Path) -> None:
     half.rename(file)
 
 
+def _taken(folder: Path) -> int | None:
+    """As ``_locked``, of a folder that is made where there is none."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+        # The owner may clear it away between the two.
+        with contextlib.suppress(FileNotFoundError):
+            return _locked(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a folder that is ours, all at once for those who look on."""
+    gone = folder.with_name(f".gone-{secrets.token_hex(8)}")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def _locked(folder: Path) -> int | None:
     """A handle that holds the folder's lock until it is closed or the process dies; None where another holds it."""
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -164,8 +182,10 @@ def _locked(folder: Path) -> int | None:
 
 
 def _forget(out: Path) -> None:
+    for folder in out.glob(".gone-*"):
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in out.glob(".walk-*"):
         with contextlib.suppress(OSError):
             if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS and (lock := _locked(folder)) is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _clear(folder)
                 os.close(lock)

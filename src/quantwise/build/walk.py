@@ -20,6 +20,7 @@ from quantwise.build.distil import Training
 from quantwise.build.distil_pass import distil_job
 from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
+from quantwise.build.preflight import check_names
 from quantwise.build.skeleton import Skeleton, require_finite
 from quantwise.build.storage import Storage, storage_for
 from quantwise.build.stream import Stream
@@ -60,6 +61,8 @@ def build(
     """
     report = progress or (lambda what, done, total: None)
     source = ModelFolder(model_dir)
+    for recipe in recipes:
+        check_names(recipe, source.entries)
     storages = {r: storage_for(r, source) for r in recipes if not _is_direct(r)}
     needs_data = {recipe for recipe in recipes if recipe.reads_data}
     longest = int(source.config.get("max_position_embeddings", 2048))
@@ -73,12 +76,17 @@ def build(
     if missing:
         open_storages = {m.recipe: storages[m.recipe] for m in missing if m.recipe in storages}
         announce(source, out_dir, [m.recipe for m in missing], open_storages, data, tell)
+        report("read the model", 0, 1)
+        settle()
+        skeleton = Skeleton(source)
+        skeleton.check_folder()
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
         done[made_of.recipe] = _write_direct(source, out_dir, made_of)
+        report(f"write {made_of.recipe.name}", i + 1, len(direct))
     walked = [made_of for made_of in missing if not _is_direct(made_of.recipe)]
     if walked:
-        for artifact, made_of in zip(_walk(source, out_dir, walked, storages, data, report), walked, strict=True):
+        for artifact, made_of in zip(_walk(skeleton, out_dir, walked, storages, data, report), walked, strict=True):
             done[made_of.recipe] = artifact
     return [done[r] for r in recipes]
 
@@ -115,7 +123,7 @@ def _write_direct(source: ModelFolder, out: Path, ingredients: Ingredients) -> A
 
 
 def _walk(
-    source: ModelFolder,
+    skeleton: Skeleton,
     out: Path,
     wanted: Sequence[Ingredients],
     storages: Mapping[Recipe, Storage],
@@ -127,8 +135,6 @@ def _walk(
     What is finished stays on disk when the process is killed or interrupted, and goes with the last artifact, or where
     the walk was refused.
     """
-    settle()
-    skeleton = Skeleton(source)
     with no_disk(", ".join(made_of.recipe.name for made_of in wanted), out):
         kept = Unfinished.take(out, wanted[0].model_hash, data.hash if data else "")
         try:
@@ -154,6 +160,7 @@ def _walk(
             for i, job in enumerate(jobs):
                 report(f"write {job.recipe.name}", i, len(jobs))
                 artifacts.append(_write_made(skeleton, out, job))
+                report(f"write {job.recipe.name}", i + 1, len(jobs))
         except (QuantwiseError, OSError):
             kept.forget()
             raise
@@ -181,7 +188,7 @@ def _pass(
     if needed and (own or first < count):
         at, hidden = kept.hidden(own or "shared") or (0, None)
         stream = Stream(skeleton, batches, at, hidden) if own or at <= first else Stream(skeleton, batches)
-    for index in range(stream.at if stream else 0, count):
+    for index in range(stream.at if stream else first, count):
         report("quantize blocks", index, count)
         # A block of a job alone is made again where its hidden states were not kept: they need what it stands for.
         open_jobs = [job for job in jobs if own or not job.has(index)]
