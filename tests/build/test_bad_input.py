@@ -16,6 +16,7 @@ from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.recipe import parse_recipe
 
 GPTQ = parse_recipe("gptq:int4-g64")
+UP = "model.layers.1.mlp.up_proj.weight"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,28 @@ def test_weights_that_are_not_finite_in_the_last_block(model: Path, tmp_path: Pa
         with pytest.raises(InputError, match=r"layers\.1\.mlp\.down_proj.*NaN or infinite") as caught:
             build(model, [GPTQ, parse_recipe("rtn:int8-channel")], TEXTS, out)
         assert "\n" not in str(caught.value)
-        assert not list(out.iterdir())
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("recipe", ["rtn:int4-g64", "gptq:int4-g64", "imatrix:q8_0", "gptq:q4_0", "q8_0", "f16", "16bit"])
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.norm.weight", "model.embed_tokens.weight", UP])
+def test_weights_that_are_not_finite_anywhere(model: Path, tmp_path: Path, name: str, recipe: str) -> None:
+    """In 32 bit, so that 16bit is a copy too."""
+    tensors = {n: tensor.float() for n, tensor in load_file(model / "model.safetensors").items()}
+    tensors[name].view(-1)[3] = torch.nan
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"{name}.*NaN or infinite"):
+        build(model, [parse_recipe(recipe)], TEXTS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_overflows_as_it_is_rounded_to_sixteen_bit(model: Path, tmp_path: Path) -> None:
+    tensors = {n: t if t.ndim < 2 else t.half() for n, t in load_file(model / "model.safetensors").items()}
+    tensors["model.norm.weight"] = torch.full((64,), 70000.0)
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"model\.norm\.weight.*NaN or infinite"):
+        build(model, [parse_recipe("rtn:int4-g64")], TEXTS, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_dead_channel_is_a_degradation(model: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from quantwise.build.architectures import Architecture, architecture_of
 from quantwise.build.experts import separate
 from quantwise.core.errors import InputError
-from quantwise.formats.safetensors_folder import ModelFolder
+from quantwise.formats.safetensors_folder import ModelFolder, require_finite
 
 
 class Skeleton:
@@ -116,12 +116,6 @@ class Skeleton:
             yield spelled.removeprefix(f"{self.architecture.base}.")
         if name == f"{self.architecture.output}.weight":  # tied to the embedding
             yield from self._spellings(f"{self.architecture.embeddings[0]}.weight")
-
-
-def require_finite(name: str, tensor: Tensor) -> None:
-    """Raise InputError where a floating-point tensor holds NaN or infinite values."""
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise InputError(f"tensor {name!r} holds NaN or infinite values; repair the model before it is quantized")
 
 
 def _holds_weights(module: nn.Module) -> bool:

@@ -20,7 +20,7 @@ from quantwise.build.distil import Training
 from quantwise.build.distil_pass import distil_job
 from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
-from quantwise.build.skeleton import Skeleton, require_finite
+from quantwise.build.skeleton import Skeleton
 from quantwise.build.storage import Storage, storage_for
 from quantwise.build.stream import Stream
 from quantwise.build.tensor_bytes import bytes_by_class
@@ -31,7 +31,7 @@ from quantwise.core.recipe import Recipe
 from quantwise.formats.content_hash import content_files, content_hash
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.gguf.writer import write_gguf
-from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, write_config
+from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, require_finite, write_config
 from quantwise.formats.safetensors_stream import write_model
 from quantwise.grids.ggml_blocks import GgmlBlocks
 
@@ -73,6 +73,7 @@ def build(
     if missing:
         open_storages = {m.recipe: storages[m.recipe] for m in missing if m.recipe in storages}
         announce(source, out_dir, [m.recipe for m in missing], open_storages, data, tell)
+        _require_finite(source, report)
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
         done[made_of.recipe] = _write_direct(source, out_dir, made_of)
@@ -96,14 +97,21 @@ def _existing(source: ModelFolder, out: Path, ingredients: Ingredients) -> Artif
     return find(out, ingredients)
 
 
+def _require_finite(source: ModelFolder, report: Progress) -> None:
+    """Raise InputError where any tensor is not finite, before hours of work: most recipes copy what lies outside of
+    the blocks unseen.
+    """
+    for done, name in enumerate(source):
+        report("check the weights", done, len(source))
+        require_finite(name, source[name])
+
+
 def _write_direct(source: ModelFolder, out: Path, ingredients: Ingredients) -> Artifact:
     start = time.perf_counter()
     scheme = ingredients.recipe.scheme
     with draft(out, ingredients) as made:
         degradations: tuple[Degradation, ...] = ()
         if scheme.format == "gguf":
-            for name in source:
-                require_finite(name, source[name])
             path = made.folder / GGUF_NAME
             degradations = write_gguf(path, source, scheme.name, lambda ggml, values: GgmlBlocks(ggml).encode(values))
             return _finish_folder(made, source, time.perf_counter() - start, degradations)

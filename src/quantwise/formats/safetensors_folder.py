@@ -70,6 +70,12 @@ class ModelFolder(Mapping[str, Tensor]):
         return all(entry.dtype in ("F16", "BF16") for entry in self.entries.values())
 
 
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise InputError where a floating-point tensor holds NaN or infinite values."""
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise InputError(f"tensor {name!r} holds NaN or infinite values; repair the model before it is quantized")
+
+
 def in_sixteen_bit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Floating-point tensors in ``dtype``, others as they are; contiguous."""
     return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
