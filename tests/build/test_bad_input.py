@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TEXTS, write_tiny
 
 from quantwise.build import beforehand
+from quantwise.build.unfinished import Unfinished
 from quantwise.build.walk import build
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.recipe import parse_recipe
@@ -47,7 +48,9 @@ def test_weights_that_are_not_finite_in_the_last_block(model: Path, tmp_path: Pa
         assert not out.exists()
 
 
-@pytest.mark.parametrize("recipe", ["rtn:int4-g64", "gptq:int4-g64", "imatrix:q8_0", "gptq:q4_0", "q8_0", "f16", "16bit"])
+@pytest.mark.parametrize(
+    "recipe", ["rtn:int4-g64", "gptq:int4-g64", "imatrix:q8_0", "gptq:q4_0", "q8_0", "f16", "16bit"]
+)
 @pytest.mark.parametrize("name", ["lm_head.weight", "model.norm.weight", "model.embed_tokens.weight", UP])
 def test_weights_that_are_not_finite_anywhere(model: Path, tmp_path: Path, name: str, recipe: str) -> None:
     """In 32 bit, so that 16bit is a copy too."""
@@ -91,21 +94,48 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("most", [30_000, 150_000])
-def test_a_file_that_may_not_grow_is_one_line_and_leaves_nothing(made: Path, tmp_path: Path, most: int) -> None:
-    """The kernel refuses to write on, as a full disk does: in the walk, and while the artifact is written."""
+def test_only_what_this_walk_left_counts_as_free(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "out" / ".walk-0123456789abcdef" / "recipe"
+    other.mkdir(parents=True)
+    with (other / "block-00000.safetensors").open("wb") as file:
+        file.truncate(1 << 30)
+    usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
+    monkeypatch.setattr(beforehand.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(EnvironmentFailure, match=r"has 97\.7 KiB free"):
+        build(made, [GPTQ], TEXTS, tmp_path / "out")
+    place = Unfinished.take(tmp_path, "model").folder
+    (place / "recipe").mkdir()
+    (place / "recipe" / "block-00000.safetensors").write_bytes(bytes(1000))
+    assert Unfinished.left_behind(tmp_path, "model") == 1000
+    assert Unfinished.left_behind(tmp_path, "another") == 0
+
+
+@pytest.mark.parametrize(("most", "kept"), [(10_000, False), (100_000, True)])
+def test_a_file_that_may_not_grow_is_one_line_and_the_same_command_goes_on(
+    made: Path, tmp_path: Path, most: int, kept: bool
+) -> None:
+    """The kernel refuses to write on, as a full disk does: in the first block, and while the artifact is written."""
     import signal
 
+    out = tmp_path / "out"
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     try:
         with pytest.raises(EnvironmentFailure, match="cannot write gptq:int4-g64 to") as caught:
-            build(made, [GPTQ], TEXTS, tmp_path / "out")
+            build(made, [GPTQ], TEXTS[:2], out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert "\n" not in str(caught.value)
-    assert not list((tmp_path / "out").iterdir())
+    assert ("the same command goes on with the blocks that are finished" in str(caught.value)) == kept
+    assert [p.name[:6] for p in out.iterdir()] == [".walk-"] * kept
+    blocks: list[int] = []
+    again = build(
+        made, [GPTQ], TEXTS[:2], out, progress=lambda what, done, _: blocks.append(done) if "quant" in what else None
+    )[0]
+    assert blocks == ([2] if kept else [0, 1, 2])
+    assert again.hash == build(made, [GPTQ], TEXTS[:2], tmp_path / "whole")[0].hash
+    assert not list(out.glob(".*"))
 
 
 def test_a_shard_that_is_missing_or_cut(model: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A walk killed at any moment goes on where it was, and ends in the same bytes."""
 
+import errno
 import random
 import signal
 import subprocess
@@ -8,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_models import TEXTS, write_tiny
 
+from quantwise.build import unfinished
 from quantwise.build.unfinished import Unfinished
 from quantwise.build.walk import build
 from quantwise.core.errors import InputError
@@ -140,3 +143,39 @@ def test_a_refusal_leaves_nothing_and_two_walks_do_not_meet(tmp_path: Path) -> N
     with pytest.raises(InputError, match="calibration"):
         build(tmp_path, [parse_recipe("gptq:int4-g64")], [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_walk_is_gone_before_its_lock_is(
+    whole: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, leave = [], Unfinished.leave
+    monkeypatch.setattr(Unfinished, "leave", lambda kept: (left.append(kept.folder.exists()), leave(kept)))
+    build(whole[0], [parse_recipe("rtn:int8-channel")], [], tmp_path)
+    assert left
+    assert not any(left)
+
+
+def test_a_disk_without_locks_takes_one_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(unfinished.fcntl, "flock", refuse)
+    kept = Unfinished.take(tmp_path, "model")
+    assert [p.name for p in tmp_path.iterdir()] == [kept.folder.name]
+    kept.forget()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [0, 20, -1])
+def test_damaged_hidden_states_are_made_again(tmp_path: Path, size: int) -> None:
+    kept = Unfinished.take(tmp_path, "model")
+    hidden = [torch.arange(24.0).reshape(2, 3, 4), torch.ones(1, 2, 4)]
+    kept.keep_hidden("shared", 3, hidden)
+    found = kept.hidden("shared")
+    assert found is not None
+    assert found[0] == 3
+    assert all(torch.equal(a, b) for a, b in zip(found[1], hidden, strict=True))
+    file = next(kept.folder.glob("hidden-*"))
+    file.write_bytes(file.read_bytes()[:size])
+    assert kept.hidden("shared") is None
+    assert not file.exists()

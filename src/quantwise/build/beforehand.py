@@ -19,22 +19,24 @@ from quantwise.plan.memory import available_bytes
 
 def announce(
     source: ModelFolder,
-    out: Path,
+    place: tuple[Path, int],
     recipes: Sequence[Recipe],
     storages: Mapping[Recipe, Storage],
     data: Calibration | None,
     tell: Callable[[str], None] | None,
 ) -> None:
-    """Tell memory, disk and time of building ``recipes``; ``storages`` are those whose pace can be measured. Without
-    ``tell`` only the disk is looked at.
+    """Tell memory, disk and time of building ``recipes``; ``storages`` are those whose pace can be measured.
 
-    Raises EnvironmentFailure where ``out`` has not enough room; what a killed build left there counts as free.
+    ``place`` is where artifacts go, and the bytes that a killed walk left there for this one, which count as free.
+    Without ``tell`` only the disk is looked at.
+    Raises EnvironmentFailure where there is not enough room.
     """
+    out, behind = place
     texts = Texts(data.tokens, max(map(len, data.sequences))) if data else Texts()
     pace = measured_pace(storages) if tell else None
     job = plan_build(source.entries, recipes, texts, pace)
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free + _left_behind(out)
+    free = shutil.disk_usage(there).free + behind
     if tell:
         tell(job.sentence(available_bytes(), free))
     if job.disk > free:
@@ -42,8 +44,3 @@ def announce(
             f"the build needs {size(job.disk)} of disk and {there} has {size(free)} free; "
             "free some space, choose another --out, or build fewer recipes at a time"
         )
-
-
-def _left_behind(out: Path) -> int:
-    """Bytes of finished blocks, which the walk goes on from."""
-    return sum(file.stat().st_size for file in out.glob(".walk-*/**/*") if file.is_file())

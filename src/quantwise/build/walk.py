@@ -26,7 +26,7 @@ from quantwise.build.stream import Stream
 from quantwise.build.tensor_bytes import bytes_by_class
 from quantwise.build.unfinished import Unfinished
 from quantwise.core.artifact import Artifact, Degradation
-from quantwise.core.errors import QuantwiseError
+from quantwise.core.errors import EnvironmentFailure, QuantwiseError
 from quantwise.core.recipe import Recipe
 from quantwise.formats.content_hash import content_files, content_hash
 from quantwise.formats.gguf.header import read_gguf_header
@@ -72,7 +72,8 @@ def build(
     direct = [made_of for made_of in missing if _is_direct(made_of.recipe)]
     if missing:
         open_storages = {m.recipe: storages[m.recipe] for m in missing if m.recipe in storages}
-        announce(source, out_dir, [m.recipe for m in missing], open_storages, data, tell)
+        behind = Unfinished.left_behind(out_dir, *_walk_of(model_hash, data))
+        announce(source, (out_dir, behind), [m.recipe for m in missing], open_storages, data, tell)
         _require_finite(source, report)
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
@@ -122,6 +123,11 @@ def _write_direct(source: ModelFolder, out: Path, ingredients: Ingredients) -> A
         return _finish_folder(made, source, time.perf_counter() - start, degradations)
 
 
+def _walk_of(model_hash: str, data: Calibration | None) -> tuple[str, str]:
+    """What a walk is known by."""
+    return model_hash, data.hash if data else ""
+
+
 def _walk(
     source: ModelFolder,
     out: Path,
@@ -132,14 +138,16 @@ def _walk(
 ) -> list[Artifact]:
     """Take every recipe through every block, then write the artifacts.
 
-    What is finished stays on disk when the process is killed or interrupted, and goes with the last artifact, or where
-    the walk was refused.
+    What is finished stays on disk when the process is killed or interrupted, or the machine fails, and goes with the
+    last artifact, or where the walk was refused.
     """
     settle()
     skeleton = Skeleton(source)
-    with no_disk(", ".join(made_of.recipe.name for made_of in wanted), out):
-        kept = Unfinished.take(out, wanted[0].model_hash, data.hash if data else "")
-        try:
+    names = ", ".join(made_of.recipe.name for made_of in wanted)
+    with no_disk(names, out):
+        kept = Unfinished.take(out, *_walk_of(wanted[0].model_hash, data))
+    try:
+        with no_disk(names, out):
             mixed = [m for m in wanted if m.recipe.budget is not None]
             auto = _auto(skeleton, mixed, kept) if mixed else None
             jobs = [Job(m, storages[m.recipe], kept) for m in wanted if m not in mixed]
@@ -162,13 +170,18 @@ def _walk(
             for i, job in enumerate(jobs):
                 report(f"write {job.recipe.name}", i, len(jobs))
                 artifacts.append(_write_made(skeleton, out, job))
-        except (QuantwiseError, OSError):
+            kept.forget()
+            return artifacts
+    except EnvironmentFailure as error:
+        if not kept.worth_keeping:
             kept.forget()
             raise
-        finally:
-            kept.leave()
-    kept.forget()
-    return artifacts
+        raise EnvironmentFailure(f"{error}; the same command goes on with the blocks that are finished") from error
+    except QuantwiseError:
+        kept.forget()
+        raise
+    finally:
+        kept.leave()
 
 
 def _pass(
@@ -189,7 +202,7 @@ def _pass(
     if needed and (own or first < count):
         at, hidden = kept.hidden(own or "shared") or (0, None)
         stream = Stream(skeleton, batches, at, hidden) if own or at <= first else Stream(skeleton, batches)
-    for index in range(stream.at if stream else 0, count):
+    for index in range(stream.at if stream else first, count):
         report("quantize blocks", index, count)
         # A block of a job alone is made again where its hidden states were not kept: they need what it stands for.
         open_jobs = [job for job in jobs if own or not job.has(index)]
