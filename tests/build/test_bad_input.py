@@ -62,6 +62,18 @@ def test_weights_that_are_not_finite_anywhere(model: Path, tmp_path: Path, name:
     assert not (tmp_path / "out").exists()
 
 
+def test_rounding_to_sixteen_bit_is_a_degradation(model: Path, tmp_path: Path) -> None:
+    recipes = [parse_recipe(r) for r in ("16bit", "gptq:int4-g64", "rtn:int8-channel", "gptq:q4_0")]
+    tensors = {n: tensor.float() for n, tensor in load_file(model / "model.safetensors").items()}
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    for artifact in build(model, recipes, TEXTS, tmp_path / "out"):
+        said = [d.what for d in artifact.degradations if d.where == "model"]
+        assert said == ["stored in more than 16 bits; rounded to torch.bfloat16"], artifact.recipe
+    save_file({n: t.bfloat16() for n, t in tensors.items()}, model / "model.safetensors", metadata={"format": "pt"})
+    for artifact in build(model, recipes, TEXTS, tmp_path / "out"):
+        assert not [d for d in artifact.degradations if "16 bits" in d.what], artifact.recipe
+
+
 def test_what_overflows_as_it_is_rounded_to_sixteen_bit(model: Path, tmp_path: Path) -> None:
     tensors = {n: t if t.ndim < 2 else t.half() for n, t in load_file(model / "model.safetensors").items()}
     tensors["model.norm.weight"] = torch.full((64,), 70000.0)

@@ -21,6 +21,7 @@ class Skeleton:
 
     def __init__(self, source: ModelFolder) -> None:
         self.source = source
+        self._stored: dict[str, str] = {}
         self.model = _empty(source)
         self.config: Mapping[str, object] = self.model.config.to_dict()  # type: ignore[union-attr,operator]
         self.architecture: Architecture = self._separated()
@@ -43,8 +44,11 @@ class Skeleton:
 
     def stored_name(self, name: str) -> str:
         """The name in the folder of a parameter of the tree. Raises InputError where the folder lacks it."""
+        if (known := self._stored.get(name)) is not None:
+            return known
         for candidate in self._spellings(name):
             if candidate in self.source:
+                self._stored[name] = candidate
                 return candidate
         raise InputError(f"{self.source.path} has no tensor {name}; its config describes another model")
 

@@ -119,8 +119,14 @@ def _write_direct(source: ModelFolder, out: Path, ingredients: Ingredients) -> A
         write_model(made.folder, source, {})
         write_config(made.folder, source.config, source.sixteen_bit)
         copy_side_files(source.path, made.folder)
-        degradations = (Degradation("model", f"stored in more than 16 bits; rounded to {source.sixteen_bit}"),)
-        return _finish_folder(made, source, time.perf_counter() - start, degradations)
+        return _finish_folder(made, source, time.perf_counter() - start, _rounded(source))
+
+
+def _rounded(source: ModelFolder) -> tuple[Degradation, ...]:
+    """That the weights were rounded to 16 bit before anything else."""
+    if not source.is_wider:
+        return ()
+    return (Degradation("model", f"stored in more than 16 bits; rounded to {source.sixteen_bit}"),)
 
 
 def _walk_of(model_hash: str, data: Calibration | None) -> tuple[str, str]:
@@ -231,6 +237,7 @@ def _write_made(skeleton: Skeleton, out: Path, job: Job) -> Artifact:
     start = time.perf_counter()
     made, degradations, seconds = job.made(skeleton)
     with draft(out, job.ingredients) as drafted:
+        degradations = (*_rounded(skeleton.source), *degradations)
         degradations += job.storage.write(drafted.folder, skeleton.source, made)
         seconds += time.perf_counter() - start
         return _finish_folder(drafted, skeleton.source, seconds, degradations, job.notes)

@@ -50,6 +50,10 @@ class ModelFolder(Mapping[str, Tensor]):
         except (SafetensorError, OSError) as error:
             raise InputError(f"{entry.file} cannot be read at tensor {name!r}: {error}; download it again") from error
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a tensor; nothing is read."""
+        return name in self.entries
+
     def __iter__(self) -> Iterator[str]:
         """Names in the order of the files."""
         return iter(self.entries)
@@ -63,6 +67,11 @@ class ModelFolder(Mapping[str, Tensor]):
         """The 16-bit type of this model: float16 where it is stored so, else bfloat16."""
         stored = {entry.dtype for entry in self.entries.values() if len(entry.shape) > 1}
         return torch.float16 if stored == {"F16"} else torch.bfloat16
+
+    @property
+    def is_wider(self) -> bool:
+        """Whether some tensor is rounded on its way to 16 bit."""
+        return any(entry.dtype in ("F32", "F64") for entry in self.entries.values())
 
     @property
     def is_sixteen_bit(self) -> bool:
