@@ -100,14 +100,16 @@ def build_recipes(
     tell: Callable[[str], None] | None = None,
 ) -> list[Artifact]:
     """Artifacts for the recipes, in one walk; nothing is measured. ``tell`` is given what it will take, beforehand."""
+    from quantwise.build.calibration import Sample
     from quantwise.build.walk import build
 
     model = fetch.local(model) or model
     wanted = [parse_recipe(text) for text in recipes]
-    texts: list[str] = []
+    texts: list[str] | Sample = []
     if any(recipe.reads_data for recipe in wanted):
         chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
         texts = gathered(chosen or CalibrationSet(seed=seed), pose.rendering(ChatTemplate.from_folder(model)))
+        texts = Sample(tuple(texts)) if chosen and chosen.samples else texts
     return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed, tell=tell)
 
 

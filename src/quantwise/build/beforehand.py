@@ -19,19 +19,20 @@ from quantwise.plan.memory import available_bytes
 
 def announce(
     source: ModelFolder,
-    place: tuple[Path, int],
+    out: Path,
     recipes: Sequence[Recipe],
     storages: Mapping[Recipe, Storage],
     data: Calibration | None,
     tell: Callable[[str], None] | None,
+    behind: int = 0,
 ) -> None:
     """Tell memory, disk and time of building ``recipes``; ``storages`` are those whose pace can be measured.
 
-    ``place`` is where artifacts go, and the bytes that a killed walk left there for this one, which count as free.
-    Without ``tell`` only the disk is looked at.
+    ``behind`` are the bytes that a killed walk left in ``out`` for this one, which count as free. Without ``tell`` only
+    the disk is looked at.
+
     Raises EnvironmentFailure where there is not enough room.
     """
-    out, behind = place
     texts = Texts(data.tokens, max(map(len, data.sequences))) if data else Texts()
     pace = measured_pace(storages) if tell else None
     job = plan_build(source.entries, recipes, texts, pace)

@@ -15,7 +15,7 @@ import torch
 
 from quantwise.build.artifact_folder import GGUF_NAME, Draft, Ingredients, draft, find, no_disk
 from quantwise.build.beforehand import announce
-from quantwise.build.calibration import Batch, Calibration, calibrate
+from quantwise.build.calibration import Batch, Calibration, Sample, calibrate
 from quantwise.build.distil import Training
 from quantwise.build.distil_pass import distil_job
 from quantwise.build.give_back import give_back, settle
@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 def build(
     model_dir: Path,
     recipes: Sequence[Recipe],
-    calibration: Sequence[str],
+    calibration: Sequence[str] | Sample,
     out_dir: Path,
     *,
     progress: Progress | None = None,
@@ -72,8 +72,10 @@ def build(
     direct = [made_of for made_of in missing if _is_direct(made_of.recipe)]
     if missing:
         open_storages = {m.recipe: storages[m.recipe] for m in missing if m.recipe in storages}
+        if tell and data and data.unread:
+            tell(data.sentence)
         behind = Unfinished.left_behind(out_dir, *_walk_of(model_hash, data))
-        announce(source, (out_dir, behind), [m.recipe for m in missing], open_storages, data, tell)
+        announce(source, out_dir, [m.recipe for m in missing], open_storages, data, tell, behind)
         _require_finite(source, report)
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
@@ -171,6 +173,7 @@ def _walk(
             for job in jobs:
                 if data and "distil" in job.recipe.options:
                     distil_job(job, skeleton, data, report, Training())
+            _note_data(jobs, data)
             jobs.sort(key=lambda job: wanted.index(job.ingredients))
             artifacts = []
             for i, job in enumerate(jobs):
@@ -188,6 +191,12 @@ def _walk(
         raise
     finally:
         kept.leave()
+
+
+def _note_data(jobs: Sequence[Job], data: Calibration | None) -> None:
+    for job in jobs:
+        if data and job.recipe.reads_data:
+            job.notes["calibration"] = data.read
 
 
 def _pass(
