@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -35,8 +35,12 @@ def plan(store: Store, posed: Posed) -> None:
             store.put("broken", candidate.name, {"why": f"does not fit this machine: it {needs(able)}"})
 
 
-def build(store: Store, posed: Posed, progress: Progress) -> dict[str, Artifact]:
-    """The artifact of every candidate that is still in: brought, built before, or built now in one walk."""
+def build(
+    store: Store, posed: Posed, progress: Progress, tell: Callable[[str], None] | None = None
+) -> dict[str, Artifact]:
+    """The artifact of every candidate that is still in: brought, built before, or built now in one walk. ``tell`` is
+    given what the walk will take, beforehand.
+    """
     question = posed.question
     wanted = {
         c.name: recipe_of(c)
@@ -55,6 +59,7 @@ def build(store: Store, posed: Posed, progress: Progress) -> dict[str, Artifact]
             store.folder / "artifacts",
             progress=Steps(progress),
             seed=question.seed,
+            tell=tell,
         )
         by_recipe = dict(zip(recipes, artifacts, strict=True))
         made |= {name: replace(by_recipe[recipe], recipe=recipe.name) for name, recipe in wanted.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 from quantwise.build.calibration import Calibration
 from quantwise.build.pace import measured_pace
 from quantwise.build.storage import Storage
-from quantwise.core.errors import EnvironmentFailure
+from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.recipe import Recipe
-from quantwise.formats.safetensors_folder import ModelFolder
+from quantwise.formats.safetensors_folder import ModelFolder, side_files
+from quantwise.models.config import read_config
 from quantwise.plan.build_job import Texts, plan_build
 from quantwise.plan.fit import size
 from quantwise.plan.memory import available_bytes
@@ -35,7 +37,12 @@ def announce(
     """
     texts = Texts(data.tokens, max(map(len, data.sequences))) if data else Texts()
     pace = measured_pace(storages) if tell else None
-    job = plan_build(source.entries, recipes, texts, pace)
+    shape = None
+    with contextlib.suppress(InputError):  # a decoder that nobody described to the planner
+        shape = read_config(source.path)
+    job = plan_build(
+        source.entries, recipes, texts, pace, shape, sum(f.stat().st_size for f in side_files(source.path))
+    )
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free + behind
     if tell:

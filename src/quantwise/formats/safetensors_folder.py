@@ -90,12 +90,16 @@ def in_sixteen_bit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
 
 
+def side_files(folder: Path) -> list[Path]:
+    """The tokenizer, chat template and generation settings."""
+    found = {file for pattern in _SIDE_FILES for file in folder.glob(pattern) if file.is_file()}
+    return sorted(file for file in found if file.name not in _NOT_COPIED)
+
+
 def copy_side_files(source: Path, target: Path) -> None:
-    """Copy the tokenizer, chat template and generation settings, unchanged."""
-    for pattern in _SIDE_FILES:
-        for file in source.glob(pattern):
-            if file.is_file() and file.name not in _NOT_COPIED:
-                shutil.copyfile(file, target / file.name)
+    """Copy them, unchanged."""
+    for file in side_files(source):
+        shutil.copyfile(file, target / file.name)
 
 
 def write_config(target: Path, config: Mapping[str, Any], dtype: torch.dtype, **more: Any) -> None:
