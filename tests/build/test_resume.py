@@ -1,5 +1,6 @@
 """A walk killed at any moment goes on where it was, and ends in the same bytes."""
 
+import errno
 import random
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from tiny_models import TEXTS, write_tiny
 
+from quantwise.build import unfinished
 from quantwise.build.unfinished import Unfinished
 from quantwise.build.walk import build
 from quantwise.core.errors import InputError
@@ -164,3 +166,39 @@ def test_walks_that_begin_while_others_clear_away_never_share_a_folder(tmp_path:
     with ThreadPoolExecutor(4) as pool:
         assert all(walks for walks in pool.map(work, range(4)))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_walk_is_gone_before_its_lock_is(
+    whole: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, leave = [], Unfinished.leave
+    monkeypatch.setattr(Unfinished, "leave", lambda kept: (left.append(kept.folder.exists()), leave(kept)))
+    build(whole[0], [parse_recipe("rtn:int8-channel")], [], tmp_path)
+    assert left
+    assert not any(left)
+
+
+def test_a_disk_without_locks_takes_one_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(unfinished.fcntl, "flock", refuse)
+    kept = Unfinished.take(tmp_path, "model")
+    assert [p.name for p in tmp_path.iterdir()] == [kept.folder.name]
+    kept.forget()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [0, 20, -1])
+def test_damaged_hidden_states_are_made_again(tmp_path: Path, size: int) -> None:
+    kept = Unfinished.take(tmp_path, "model")
+    hidden = [torch.arange(24.0).reshape(2, 3, 4), torch.ones(1, 2, 4)]
+    kept.keep_hidden("shared", 3, hidden)
+    found = kept.hidden("shared")
+    assert found is not None
+    assert found[0] == 3
+    assert all(torch.equal(a, b) for a, b in zip(found[1], hidden, strict=True))
+    file = next(kept.folder.glob("hidden-*"))
+    file.write_bytes(file.read_bytes()[:size])
+    assert kept.hidden("shared") is None
+    assert not file.exists()
