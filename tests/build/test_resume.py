@@ -18,6 +18,7 @@ from quantwise.build.unfinished import Unfinished
 from quantwise.build.walk import build
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
+from quantwise.formats.content_hash import content_hash
 
 RECIPES = ["gptq:int4-g64", "gptq+propagate:int4-g64", "awq+rtn:int4-g64"]
 BLOCKS = 5
@@ -27,6 +28,7 @@ import sys, time
 from pathlib import Path
 from quantwise.build.walk import build
 from quantwise.core.recipe import parse_recipe
+from quantwise.formats.content_hash import content_hash
 from tiny_models import TEXTS
 def tell(what, done, total):
     print(what, done, flush=True)
@@ -202,3 +204,17 @@ def test_damaged_hidden_states_are_made_again(tmp_path: Path, size: int) -> None
     file.write_bytes(file.read_bytes()[:size])
     assert kept.hidden("shared") is None
     assert not file.exists()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_was_left_after_the_last_artifact_goes_with_the_next_build(
+    whole: tuple[Path, dict[str, str]], tmp_path: Path, finished: bool
+) -> None:
+    recipe = parse_recipe("rtn:int8-channel")
+    made = build(whole[0], [recipe], [], tmp_path)
+    kept = Unfinished.take(tmp_path, content_hash(whole[0]), "")
+    for name in (Path(made[0].location).name, *(() if finished else ("another-recipe",))):
+        kept.keep_block(name, 0, {"a": torch.zeros(2)}, {})
+    kept.leave()
+    build(whole[0], [recipe], [], tmp_path)
+    assert kept.folder.exists() == (not finished)

@@ -53,17 +53,13 @@ class Skeleton:
         raise self._lacks(name)
 
     def check_folder(self) -> None:
-        """Raise InputError where the folder lacks a parameter or holds it in another shape, told from headers, and
-        where a tensor outside of the blocks is not finite; those of a block are looked at when it is filled.
-        """
+        """Raise InputError where the folder lacks a parameter or holds it in another shape, told from headers."""
         output, tied = f"{self.architecture.output}.weight", bool(self.config.get("tie_word_embeddings"))
         for name, parameter in self.model.named_parameters():
             stored = self.stored_name(name)
             if name == output and not tied and stored == self.stored_name(f"{self.architecture.embeddings[0]}.weight"):
                 raise self._lacks(name)
             self._check_shape(name, self.source.entries[stored].shape, parameter)
-            if not name.startswith(f"{self.architecture.blocks}."):
-                require_finite(stored, self.source[stored])
 
     def read(self, name: str) -> Tensor:
         """A parameter rounded to the model's 16-bit type, in float32. Raises InputError where it is not finite."""

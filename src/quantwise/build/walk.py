@@ -92,6 +92,8 @@ def build(
     if walked:
         for artifact, made_of in zip(_walk(skeleton, out_dir, walked, storages, data, report), walked, strict=True):
             done[made_of.recipe] = artifact
+    else:
+        Unfinished.sweep(out_dir, *_walk_of(model_hash, data))
     return [done[r] for r in recipes]
 
 
