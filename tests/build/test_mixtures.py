@@ -29,6 +29,7 @@ KINDS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe")
 RECIPES = (
     "rtn:int8-channel", "gptq:int4-g32-asym", "w8a8", "smoothquant+rtn:w8a8", "fp8", "fp8-static",
     "rtn:int4-g32,layout=gptq", "awq+rtn:int4-g32-asym,layout=awq", "imatrix:int3-channel-asym",
+    "rtn:layerwise-int4-g32",
 )  # fmt: skip
 REFUSED = {
     "nf4": "cannot hold this mixture of experts: bitsandbytes", "nf4-dq": "bitsandbytes", "llm-int8": "bitsandbytes",
