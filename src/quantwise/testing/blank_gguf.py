@@ -116,9 +116,12 @@ class BlankModel:
             if name in _BIASED:
                 made[f"{part}.bias"] = (width,)
 
+        def stacked(part: str, *shape: int) -> None:
+            made[f"{part}.weight"] = shape
+
         if name not in ("olmo", "olmo2"):
             norm("attn_norm")
-        self._attention(matrix, norm)
+        self._attention(matrix, norm, stacked)
         if name in ("gemma2", "gemma3", "olmo2"):
             norm("post_attention_norm")
             norm("post_ffw_norm")
@@ -140,16 +143,18 @@ class BlankModel:
             matrix("ffn_down", h, ff)
         return made
 
-    def _attention(self, matrix: Any, norm: Any) -> None:
+    def _attention(self, matrix: Any, norm: Any, stacked: Any) -> None:
         name, h = self.architecture, self.hidden
         q, kv = self.heads * self.dim, self.kv_heads * self.dim
         if self.rank:
             plain = self.dim - self.turned
-            matrix("attn_q", q, h)
+            matrix("attn_q_a", self.rank, h)
+            norm("attn_q_a_norm", self.rank)
+            matrix("attn_q_b", q, self.rank)
             matrix("attn_kv_a_mqa", self.rank + self.turned, h)
             norm("attn_kv_a_norm", self.rank)
-            matrix("attn_k_b", plain * self.heads, self.rank)
-            matrix("attn_v_b", self.dim * self.heads, self.rank)
+            stacked("attn_k_b", self.heads, self.rank, plain)
+            stacked("attn_v_b", self.heads, self.dim, self.rank)
             matrix("attn_output", h, q)
             return
         if name in ("phi3", "gptneox"):
@@ -196,6 +201,19 @@ class BlankModel:
             "attention.layer_norm_epsilon": 1e-5,
             "rope.dimension_count": self.dim,
         }
+        if self.rank:
+            made |= {
+                "attention.q_lora_rank": self.rank,
+                "attention.kv_lora_rank": self.rank,
+                "attention.key_length": self.rank + self.turned,
+                "attention.value_length": self.rank,
+                "attention.key_length_mla": self.dim,
+                "attention.value_length_mla": self.dim,
+                "rope.dimension_count": self.turned,
+                "leading_dense_block_count": 0,
+                "expert_shared_count": 1,
+                "expert_gating_func": 1,
+            }
         if self.window:
             made["attention.sliding_window"] = self.window
         if self.architecture == "gptneox":
