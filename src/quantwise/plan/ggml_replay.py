@@ -21,7 +21,7 @@ _OVERWRITES = frozenset({"scale", "add", "add_id", "mul", "div", "unary", "rms_n
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A tensor of a graph: its ``shape``, fastest dimension first, ``width`` bytes of a number and ``strides`` in bytes.
+    """A tensor of a graph: its ``shape``, fastest dimension first, bytes of a number (``width``), ``strides`` in bytes.
 
     ``view_of`` is the tensor whose bytes a view reads. ``external`` tensors (weights, caches) lie in buffers of
     their own; ``given`` ones are inputs, filled before the graph runs.

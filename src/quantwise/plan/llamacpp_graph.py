@@ -8,6 +8,7 @@ their tensors suggest, which may differ from their own.
 from __future__ import annotations
 
 from quantwise.models.decoder import Attention, Decoder
+from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
 from quantwise.plan.ggml_replay import Graph, Node
 from quantwise.plan.llamacpp_experts import experts
 from quantwise.plan.llamacpp_latent import latent_attention
@@ -25,16 +26,16 @@ _LAYER_NORM = frozenset({"starcoder2", "gptneox", "phi2", "olmo", "falcon", "gpt
 _OUTPUTS_LAST = frozenset({"gpt-oss"})
 
 
-def graph_of(decoder: Decoder, settings: LlamacppSettings) -> Graph:
+def graph_of(decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild = XLLAMACPP_2026_10) -> Graph:
     """The graph of the longest prompt that is computed at once."""
-    return _Walk(decoder, settings).graph
+    return _Walk(decoder, settings, build).graph
 
 
 class _Walk:
-    def __init__(self, decoder: Decoder, settings: LlamacppSettings) -> None:
+    def __init__(self, decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild) -> None:
         self.decoder, self.settings = decoder, settings
         self.shapes, self.name = gguf_shapes(decoder), gguf_name(decoder)
-        self.sketch = Sketch(decoder, settings)
+        self.sketch = Sketch(decoder, settings, build)
         self.graph = self.sketch.graph
         hidden = self.sketch.embedding()
         layers = self._some_layers()
@@ -101,9 +102,7 @@ class _Walk:
 
     def _one_norm(self, block: Block) -> bool:
         """Attention and feed-forward read the same normalized state."""
-        return self.name == "phi2" or not any(p in block for p in ("ffn_norm", "post_attention_norm")) and (
-            self.name != "olmo"
-        )  # fmt: skip
+        return self.name != "olmo" and "ffn_norm" not in block and "post_attention_norm" not in block
 
     def _sum(self, one: Node, other: Node) -> Node:
         return self.sketch.over("add", one, other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder
+from quantwise.plan.constants import LlamacppBuild
 from quantwise.plan.ggml_replay import Graph, Node, Shape, contiguous
 from quantwise.plan.llamacpp_settings import LlamacppSettings
 
@@ -14,11 +15,11 @@ _HADAMARD = 64  # Heads of a multiple of this are turned before they are quantiz
 class Sketch:
     """A graph that grows, with the inputs that all layers share. Shapes are fastest dimension first."""
 
-    def __init__(self, decoder: Decoder, settings: LlamacppSettings) -> None:
-        self.decoder, self.settings, self.graph = decoder, settings, Graph()
+    def __init__(self, decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild) -> None:
+        self.decoder, self.settings, self.build, self.graph = decoder, settings, build, Graph()
         self.tokens = settings.reserved_tokens
         self._positions = self._given((self.tokens, 1, 1, 1))
-        self._chosen = self._given((settings.reserved_outputs, 1, 1, 1))
+        self._chosen = self._given((settings.reserved_outputs(build), 1, 1, 1))
         self._turns: dict[bool, tuple[Node | None, Node | None]] = {}
         self._inputs: dict[int | None, tuple[Node, Node, Node]] = {}
 
@@ -37,7 +38,7 @@ class Sketch:
         self.graph.expand(made)
         self.graph.expand(self._given(shape))
         # Since 2026 also a batch of both, whose place is kept to the end because nothing reads it.
-        if self.settings.mixed_inputs:
+        if self.build.mixed_inputs:
             given = self.fresh("dup", shape, self._given(shape))
             some = self._looked_up(shape)
             slots = self._given((self.tokens, 1, 1, 1), 8)
@@ -169,10 +170,7 @@ class Sketch:
             return
         wide = value.shape[0] * value.shape[1]
         flat = (wide, value.shape[2], 1, 1)
-        if value.strides[2] == 4 * wide:
-            value = self.view(value, flat)
-        else:
-            value = self.fresh("cont", flat, value)
+        value = self.view(value, flat) if value.strides[2] == 4 * wide else self.fresh("cont", flat, value)
         self._set_rows(self.reshape(value, (1, wide * flat[1], 1, 1)), value_rows)
 
     def _store(self, heads: Node, rows: Node) -> None:

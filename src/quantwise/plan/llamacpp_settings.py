@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from quantwise.core.cache_scheme import LLAMACPP_CACHES, keys_and_values
 from quantwise.core.errors import InputError
+from quantwise.plan.constants import LlamacppBuild
 
 PADDING = 256
 """Cells are counted in this many (src/llama-context.cpp, https://github.com/ggml-org/llama.cpp/pull/17046)."""
 BATCH = 2048
 """The default ``n_batch``."""
-
-Outputs = Literal["slots", "batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +20,8 @@ class LlamacppSettings:
 
     ``unified``: all slots share one cache (llama-server's own choice where the number of slots is left to it).
     ``cache`` is a type, or ``K/V``. ``ubatch`` tokens are computed at once. ``whole_window`` keeps all tokens of
-    sliding layers too (``--swa-full``). ``outputs``: rows of logits that are reserved, one for each slot (llama-server
-    since https://github.com/ggml-org/llama.cpp/pull/23861) or for each token at once (before, and programs that do
-    not say). ``gpu_layers`` counts from the last layer and includes the output (``-ngl``); ``experts_on_cpu`` layers,
-    from the first, keep their experts in main memory (``--n-cpu-moe``).
+    sliding layers too (``--swa-full``). ``gpu_layers`` counts from the last layer and includes the output (``-ngl``);
+    ``experts_on_cpu`` layers, from the first, keep their experts in main memory (``--n-cpu-moe``).
     """
 
     context: int
@@ -35,8 +31,6 @@ class LlamacppSettings:
     flash_attention: bool = True
     ubatch: int = 512
     whole_window: bool = False
-    outputs: Outputs = "slots"
-    mixed_inputs: bool = True
     gpu_layers: int = 0
     experts_on_cpu: int = 0
 
@@ -89,10 +83,13 @@ class LlamacppSettings:
         tokens = min(self.at_once, self.cells * self.streams)
         return -(-tokens // self.slots) * self.slots
 
-    @property
-    def reserved_outputs(self) -> int:
-        """Rows of logits of that graph."""
-        return min(self.at_once, self.slots) if self.outputs == "slots" else self.at_once
+    def reserved_outputs(self, build: LlamacppBuild) -> int:
+        """Rows of logits of that graph.
+
+        llama-server reserves one for each slot since https://github.com/ggml-org/llama.cpp/pull/23861; before, and
+        where a program does not say, it is one for each token.
+        """
+        return min(self.at_once, self.slots) if build.outputs == "slots" else self.at_once
 
 
 def padded(tokens: int) -> int:
