@@ -17,14 +17,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.plan.constants import XLLAMACPP_2026_10
-from quantwise.plan.llamacpp_cache import llamacpp_cache
-from quantwise.plan.llamacpp_compute import llamacpp_compute
-from quantwise.plan.llamacpp_file import file_bytes, mapped_bytes, repacked_bytes, tensors_of_mix
-from quantwise.plan.llamacpp_memory import llamacpp_memory
-from quantwise.plan.llamacpp_settings import LlamacppSettings as S
+from quantwise.plan.llamacpp.cache import llamacpp_cache
+from quantwise.plan.llamacpp.compute import llamacpp_compute
+from quantwise.plan.llamacpp.file import file_bytes, mapped_bytes, repacked_bytes, tensors_of_mix
+from quantwise.plan.llamacpp.memory import llamacpp_memory
+from quantwise.plan.llamacpp.settings import LlamacppSettings as S
 from quantwise.testing.blank_gguf import BlankModel as M
 from quantwise.testing.blank_gguf import write_blank
 
@@ -32,9 +33,9 @@ ARM = Path(__file__).parent / "arms" / "llamacpp_log_arm.py"
 PAGE = Path(__file__).parents[1] / "docs" / "plan-llamacpp.md"
 MIB = 1 << 20
 _BUFFER = re.compile(r"(CPU\w*)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
-_MOE = {"experts": 8, "feed_forward": 768}
-_GRANITE = {"embedding_scale": 12.0, "residual_scale": 0.22, "logit_scale": 8.0, "attention.scale": 0.1}
-_LATENT = {"kv_heads": 1, "dim": 96, "rank": 256, "turned": 32, "shared": 768, **_MOE}
+_MOE: dict[str, Any] = {"experts": 8, "feed_forward": 768}
+_GRANITE: dict[str, Any] = {"embedding_scale": 12.0, "residual_scale": 0.22, "logit_scale": 8.0, "attention.scale": 0.1}
+_LATENT: dict[str, Any] = {"kv_heads": 1, "dim": 96, "rank": 256, "turned": 32, "shared": 768, **_MOE}
 
 ARCHITECTURES = (
     M(),

@@ -103,7 +103,7 @@ class BlankModel:
         return Layer(attention, self.feed_forward, 0, self.experts, self.experts_used if self.experts else 0)
 
     def _block(self) -> dict[str, tuple[int, ...]]:
-        name, h, ff = self.architecture, self.hidden, self.feed_forward
+        name, h = self.architecture, self.hidden
         made: dict[str, tuple[int, ...]] = {}
 
         def matrix(part: str, rows: int, columns: int, *, biased: bool = False) -> None:
@@ -131,16 +131,8 @@ class BlankModel:
             norm("ffn_norm")
         if self.experts:
             self._experts(made)
-        elif name in _BIASED:
-            matrix("ffn_up", ff, h)
-            matrix("ffn_down", h, ff)
-        elif name == "phi3":
-            matrix("ffn_up", 2 * ff, h)
-            matrix("ffn_down", h, ff)
         else:
-            matrix("ffn_gate", ff, h)
-            matrix("ffn_up", ff, h)
-            matrix("ffn_down", h, ff)
+            self._feed_forward(matrix)
         return made
 
     def _attention(self, matrix: Any, norm: Any, stacked: Any) -> None:
@@ -169,6 +161,17 @@ class BlankModel:
         if name in _NORM_OF_ALL:
             norm("attn_q_norm", q)
             norm("attn_k_norm", kv)
+
+    def _feed_forward(self, matrix: Any) -> None:
+        h, ff = self.hidden, self.feed_forward
+        if self.architecture == "phi3":
+            matrix("ffn_up", 2 * ff, h)
+        elif self.architecture in _BIASED:
+            matrix("ffn_up", ff, h)
+        else:
+            matrix("ffn_gate", ff, h)
+            matrix("ffn_up", ff, h)
+        matrix("ffn_down", h, ff)
 
     def _experts(self, made: dict[str, tuple[int, ...]]) -> None:
         h, ff, n = self.hidden, self.feed_forward, self.experts

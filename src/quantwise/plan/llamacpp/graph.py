@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from quantwise.models.decoder import Attention, Decoder
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
-from quantwise.plan.ggml_replay import Graph, Node
-from quantwise.plan.llamacpp_experts import experts
-from quantwise.plan.llamacpp_latent import latent_attention
-from quantwise.plan.llamacpp_names import Block, gguf_name, gguf_shapes
-from quantwise.plan.llamacpp_nodes import Sketch
-from quantwise.plan.llamacpp_settings import LlamacppSettings
+from quantwise.plan.llamacpp.experts import experts
+from quantwise.plan.llamacpp.latent import latent_attention
+from quantwise.plan.llamacpp.names import Block, gguf_name, gguf_shapes
+from quantwise.plan.llamacpp.nodes import Sketch
+from quantwise.plan.llamacpp.replay import Graph, Node
+from quantwise.plan.llamacpp.settings import LlamacppSettings
 
 KNOWN = frozenset(
     {

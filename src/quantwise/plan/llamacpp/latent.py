@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quantwise.models.decoder import Attention
-from quantwise.plan.ggml_replay import Node
-from quantwise.plan.llamacpp_names import Block
-from quantwise.plan.llamacpp_nodes import Sketch, needs
+from quantwise.plan.llamacpp.names import Block
+from quantwise.plan.llamacpp.nodes import Sketch, needs
+from quantwise.plan.llamacpp.replay import Node
 
 Norm = Callable[[Node, bool], Node]
 

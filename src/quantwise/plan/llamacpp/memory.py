@@ -9,10 +9,10 @@ from typing import Literal
 from quantwise.formats.gguf.header import GgufTensor
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
-from quantwise.plan.llamacpp_cache import llamacpp_cache
-from quantwise.plan.llamacpp_compute import LlamacppCompute, llamacpp_compute
-from quantwise.plan.llamacpp_file import mapped_bytes, repacked_bytes
-from quantwise.plan.llamacpp_settings import LlamacppSettings
+from quantwise.plan.llamacpp.cache import llamacpp_cache
+from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
+from quantwise.plan.llamacpp.file import mapped_bytes, repacked_bytes
+from quantwise.plan.llamacpp.settings import LlamacppSettings
 
 Device = Literal["cpu", "gpu"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder
 from quantwise.plan.kv_cache import row_bytes
-from quantwise.plan.llamacpp_settings import LlamacppSettings
+from quantwise.plan.llamacpp.settings import LlamacppSettings
 
 
 @dataclass(frozen=True, slots=True)

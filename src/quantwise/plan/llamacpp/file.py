@@ -8,7 +8,7 @@ from quantwise.formats.gguf.header import GgufTensor
 from quantwise.formats.gguf.mixes import MixedModel, ggml_types, tensor_bytes
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import LlamacppBuild
-from quantwise.plan.llamacpp_names import gguf_name, gguf_shapes
+from quantwise.plan.llamacpp.names import gguf_name, gguf_shapes
 
 ALIGNMENT = 32
 """Of a tensor's data in the file, unless the file says otherwise (ggml/docs/gguf.md)."""

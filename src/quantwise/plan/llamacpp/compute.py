@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
-from quantwise.plan.ggml_replay import buffer_bytes
-from quantwise.plan.llamacpp_graph import KNOWN, graph_of
-from quantwise.plan.llamacpp_names import gguf_name
-from quantwise.plan.llamacpp_settings import LlamacppSettings
+from quantwise.plan.llamacpp.graph import KNOWN, graph_of
+from quantwise.plan.llamacpp.names import gguf_name
+from quantwise.plan.llamacpp.replay import buffer_bytes
+from quantwise.plan.llamacpp.settings import LlamacppSettings
 
 # How far a graph that was only guessed from tensors may be off, below and above.
 _GUESSED = (0.7, 1.5)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder
 from quantwise.plan.constants import LlamacppBuild
-from quantwise.plan.ggml_replay import Graph, Node, Shape, contiguous
-from quantwise.plan.llamacpp_settings import LlamacppSettings
+from quantwise.plan.llamacpp.replay import Graph, Node, Shape, contiguous
+from quantwise.plan.llamacpp.settings import LlamacppSettings
 
 _FLOATS = ("f32", "f16", "bf16")
 _HADAMARD = 64  # Heads of a multiple of this are turned before they are quantized (llama.cpp PR 21038).

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from quantwise.models.decoder import Layer
-from quantwise.plan.ggml_replay import Node
-from quantwise.plan.llamacpp_names import Block
-from quantwise.plan.llamacpp_nodes import Sketch
+from quantwise.plan.llamacpp.names import Block
+from quantwise.plan.llamacpp.nodes import Sketch
+from quantwise.plan.llamacpp.replay import Node
 
 # Shares of the chosen experts are not brought to a sum of one.
 _UNNORMED = frozenset({"qwen2moe", "olmoe", "gpt-oss", "deepseek2"})
