@@ -1,0 +1,67 @@
+"""Buffers that llama.cpp computes in: the graph's, the outputs', and what the processor works in beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantwise.models.decoder import Decoder
+from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
+from quantwise.plan.llamacpp.graph import KNOWN, graph_of
+from quantwise.plan.llamacpp.names import gguf_name
+from quantwise.plan.llamacpp.replay import buffer_bytes
+from quantwise.plan.llamacpp.settings import LlamacppSettings
+
+# How far a graph that was only guessed from tensors may be off, below and above.
+_GUESSED = (0.7, 1.5)
+
+
+@dataclass(frozen=True, slots=True)
+class LlamacppCompute:
+    """``graph`` bytes of the compute buffer, between ``low`` and ``high``; ``outputs`` of logits on the host; ``work``
+    that the processor's kernels share. ``known`` tells whether this architecture's graph was compared with logs.
+    """
+
+    graph: int
+    low: int
+    high: int
+    outputs: int
+    work: int
+    known: bool
+    source: str
+
+
+def llamacpp_compute(
+    decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild = XLLAMACPP_2026_10
+) -> LlamacppCompute:
+    """The buffers of one server. Recurrent layers are not in the graph that is replayed, so ``known`` is then False.
+
+    Raises InputError where tensors do not say how latent attention is computed.
+    """
+    graph = buffer_bytes(graph_of(decoder, settings, build))
+    recurrent = any(layer.state for layer in decoder.layers)
+    known = gguf_name(decoder) in KNOWN and not recurrent
+    below, above = (1 - build.compute_error, 1 + build.compute_error) if known else _GUESSED
+    return LlamacppCompute(
+        graph=graph,
+        low=int(graph * below),
+        high=int(graph * above),
+        outputs=4 * decoder.vocab * settings.slots,
+        work=_work(decoder, settings),
+        known=known,
+        source=build.name,
+    )
+
+
+def _work(decoder: Decoder, settings: LlamacppSettings) -> int:
+    """Inputs of the widest product in the type that its kernel multiplies (ggml/src/ggml-cpu/ggml-cpu.c).
+
+    That is about a byte a number for blocks, and two for the scores of attention without flash attention.
+    """
+    tokens = settings.reserved_tokens
+    widest = max(
+        (9 * tokens * layer.feed_forward * max(layer.experts_used, 1) // 8 for layer in decoder.layers), default=0
+    )
+    if settings.flash_attention:
+        return widest
+    scores = [2 * tokens * settings.cells * layer.attention.heads for layer in decoder.layers if layer.attention]
+    return max([widest, *scores])

@@ -1,0 +1,85 @@
+"""All that a llama.cpp server keeps in memory, term by term and by device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from quantwise.formats.gguf.header import GgufTensor
+from quantwise.models.decoder import Decoder
+from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
+from quantwise.plan.llamacpp.cache import llamacpp_cache
+from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
+from quantwise.plan.llamacpp.file import mapped_bytes, repacked_bytes
+from quantwise.plan.llamacpp.settings import LlamacppSettings
+
+Device = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Bytes between ``low`` and ``high`` on one device, what they are for, and where the figure comes from."""
+
+    name: str
+    device: Device
+    low: int
+    high: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class LlamacppMemory:
+    """Every term of a server."""
+
+    terms: tuple[Term, ...]
+
+    def on(self, device: Device) -> tuple[int, int]:
+        """Bytes of one device, (low, high)."""
+        here = [term for term in self.terms if term.device == device]
+        return sum(term.low for term in here), sum(term.high for term in here)
+
+    def of(self, name: str) -> tuple[int, int]:
+        """Bytes of one term on all devices, (low, high)."""
+        here = [term for term in self.terms if term.name == name]
+        return sum(term.low for term in here), sum(term.high for term in here)
+
+
+def llamacpp_memory(
+    decoder: Decoder,
+    tensors: Sequence[GgufTensor],
+    settings: LlamacppSettings,
+    build: LlamacppBuild = XLLAMACPP_2026_10,
+) -> LlamacppMemory:
+    """Memory of a server on the processor alone (``plan.offload`` splits it), at full context in every slot.
+
+    ``tensors`` in the order of the file. What the log calls CPU_Mapped and CPU_REPACK are ``weights`` and
+    ``repacked``; the sum of all terms is the process's resident set.
+    """
+    compute = llamacpp_compute(decoder, settings, build)
+    cache = llamacpp_cache(decoder, settings)
+    mapped, copies = mapped_bytes(tensors, build), repacked_bytes(tensors, build)
+    return LlamacppMemory(
+        (
+            Term("weights", "cpu", mapped, mapped, "the file's tensors, mapped"),
+            Term("repacked", "cpu", copies, copies, "ggml/src/ggml-cpu/repack.cpp, AVX2"),
+            Term("cache", "cpu", cache.total, cache.total, cache.source),
+            *compute_terms(compute, "cpu"),
+            process_term(decoder, build),
+        )
+    )
+
+
+def compute_terms(compute: LlamacppCompute, device: Device) -> tuple[Term, ...]:
+    """The compute buffer on a device; outputs and working space stay on the processor."""
+    return (
+        Term("compute", device, compute.low, compute.high, compute.source),
+        Term("outputs", "cpu", compute.outputs, compute.outputs, "4 bytes a logit, one row a slot"),
+        Term("work", "cpu", 0 if device == "gpu" else compute.work, compute.work, "ggml_graph_plan"),
+    )
+
+
+def process_term(decoder: Decoder, build: LlamacppBuild) -> Term:
+    """The program itself, with the vocabulary as it keeps it."""
+    words = build.by_token * decoder.vocab
+    return Term("process", "cpu", build.process.low + words, build.process.high + words, build.process.source)
