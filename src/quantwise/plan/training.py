@@ -1,9 +1,10 @@
 """Memory of training: weights, gradients, optimizer states, activations, logits, and the moment that is the peak.
 
-A step has three moments worth counting: the loss is taken (all activations and the logits are there, gradients are not
-yet), the first blocks are reached on the way back (all gradients are there), and the optimizer moves the weights. The
-largest is the peak. Measured against steps on a CPU by benchmarks/plan_training.py (docs/plan-training.md); the same
-tensors are there on a GPU, whose allocator and libraries take more (``ALLOCATOR``, and the runtime's own overhead).
+A step has a few moments worth counting: the logits are there (under autocast all 16-bit copies of weights too), the
+loss goes back (all activations are there, gradients are not yet), the last and the first block are reached on the way
+back, and the optimizer moves the weights. The largest is the peak. Measured against steps on a CPU by
+benchmarks/plan_training.py (docs/plan-training.md); the same tensors are there on a GPU, whose allocator and libraries
+take more (``ALLOCATOR``, and the runtime's own overhead).
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ _NF4_BLOCK, _NF4_SCALES = 64, 256
 class TrainingMemory:
     """Bytes of one training step, term by term.
 
-    ``weights`` are the model's as held while training, ``adapters`` what is trained beside them, ``copies`` the 16-bit
-    copies that autocast keeps for the way back. ``gradients`` and ``optimizer`` belong to the trained numbers; with a
-    paged optimizer ``paged`` of those bytes may lie in host memory. ``activations`` are what all blocks keep, or their
-    inputs alone with checkpointing; ``recomputed`` the one block that is computed again then; ``logits`` the loss;
-    ``working`` what one block needs on its way back; ``update`` what the optimizer computes in.
+    ``weights`` are the model's as held while training, ``adapters`` what is trained beside them; ``copies`` the 16-bit
+    copies that autocast keeps for the way back, ``forward_copies`` those that it has when the logits are there.
+    ``gradients`` and ``optimizer`` belong to the trained numbers; with a paged optimizer ``paged`` of those bytes may
+    lie in host memory. ``activations`` are what all blocks keep, or their inputs alone with checkpointing;
+    ``recomputed`` the one block that is computed again then; ``forward_logits`` the loss as it is taken, ``logits`` as
+    it goes back; ``working`` what one block needs on its way back; ``update`` what the optimizer computes in.
     """
 
     trained: int
@@ -53,12 +55,14 @@ class TrainingMemory:
     weights: int
     adapters: int
     copies: int
+    forward_copies: int
     gradients: int
     optimizer: int
     paged: int
     activations: int
     recomputed: int
     logits: int
+    forward_logits: int
     working: int
     update: int
     head_gradient: int
@@ -69,9 +73,11 @@ class TrainingMemory:
     def moments(self) -> dict[str, int]:
         """Bytes at each moment, all states of a paged optimizer included."""
         always = self.weights + self.adapters + self.optimizer
-        kept = self.activations + self.copies + (self.gradients if self.accumulates else 0)
+        passed = self.activations + (self.gradients if self.accumulates else 0)
+        kept = passed + self.copies
         head = 0 if self.accumulates else self.head_gradient
         return {
+            "logits": always + passed + self.forward_copies + self.forward_logits,
             "loss": always + kept + self.logits,
             "last block": always + kept + head + self.recomputed + self.working,
             "first block": always + self.gradients + max(self.recomputed, self.working) + self.head_gradient,
@@ -104,22 +110,25 @@ def training_memory(decoder: Decoder, job: TrainingJob) -> TrainingMemory:
     stream = tokens * decoder.hidden * widths.stream
     outside = tokens * decoder.hidden * (4 + ((widths.stream + widths.product) if full else 0))
     optimizer = _states(decoder, job, trained, width)
-    copies = 0
+    copies, matrices = 0, sum(math.prod(s) for block in shapes.values() for s in block.values() if len(s) > 1)
     if job.precision == "mixed":
-        matrices = sum(math.prod(s) for block in shapes.values() for s in block.values() if len(s) > 1)
         copies = 2 * ((0 if job.checkpointing else matrices) + head)
+    # What is trained is copied once and kept until autocast ends; a frozen weight is copied wherever it is used.
+    cached = job.precision == "mixed" and full
     return TrainingMemory(
         trained=trained,
         parameters=parameters,
         weights=_weights(decoder, job, widths.weight),
         adapters=0 if full else trained * width,
         copies=copies,
+        forward_copies=2 * (matrices + head) if cached else copies,
         gradients=trained * width,
         optimizer=optimizer,
         paged=optimizer if job.optimizer.startswith("paged") else 0,
         activations=(len(blocks) * stream if job.checkpointing else sum(blocks)) + outside,
         recomputed=max(blocks, default=0) if job.checkpointing else 0,
         logits=LOGIT_BYTES * tokens * decoder.vocab,
+        forward_logits=(8 + (2 if widths.product == 2 else 0)) * tokens * decoder.vocab,
         working=_working(decoder, job, widths.product),
         update=_update(job, trained, largest if full else _largest_adapter(decoder, job), width),
         head_gradient=head * width if full else 0,
