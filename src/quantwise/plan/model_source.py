@@ -21,9 +21,7 @@ from quantwise.models.decoder import Decoder
 from quantwise.models.families import FAMILIES
 from quantwise.models.from_config import decoder_by_usual_keys, decoder_of, language_model
 from quantwise.models.from_gguf import GgufFacts, gguf_decoder
-from quantwise.models.hub import hub_name, select
 from quantwise.models.presets import PRESETS, preset_decoder
-from quantwise.plan.hub_headers import stand_in
 from quantwise.plan.stored_tensors import logical_tensors
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
@@ -33,21 +31,29 @@ _LONGEST_CONFIG = 1 << 24
 def read_decoder(text: str) -> Decoder:
     """The decoder that ``text`` names. Raises InputError, one line, where it names none or a file is damaged."""
     path = Path(text)
-    if path.suffix.lower() == ".gguf" and (path.is_file() or hub_name(text) is None):
-        return read_gguf_decoder(path)
     if path.is_dir():
         return read_folder_decoder(path)
+    if path.suffix.lower() == ".gguf" and ":" not in text:
+        return read_gguf_decoder(path)
     if path.is_file():
         return decoder_of(read_config_file(path), path.parent.name or path.stem, str(path))
     if text.strip().lower() in PRESETS:
         return preset_decoder(text)
+    return _hub_decoder(text)
+
+
+def _hub_decoder(text: str) -> Decoder:
+    # The client of the hub takes longer to load than all else here.
+    from quantwise.models.hub import hub_name, select
+    from quantwise.plan.hub_headers import stand_in
+
     name = hub_name(text)
     if name is None:
         raise InputError(
             f"{text} is no folder, config.json, .gguf file or hub id, nor a preset; "
             f"presets: {', '.join(sorted(PRESETS))}"
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="quantwise-headers-") as folder:
         place = stand_in(select(name), Path(folder))
         return replace(read_decoder(str(place)), name=name.text)
 

@@ -17,7 +17,7 @@ _STRING, _ARRAY, _BOOL = 8, 9, 7
 # Formats of values by their type: integers and floats of 8 to 64 bits, and bool.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
 # The largest vocabularies have 262,144 tokens and half a million merges, the largest models some thousand tensors.
-_MOST_KEYS, _MOST_TENSORS, _MOST_STRINGS = 1 << 14, 1 << 16, 1 << 22
+_MOST_KEYS, _MOST_TENSORS, _MOST_STRINGS = 1 << 14, 1 << 16, 1 << 21
 _LONGEST_NAME, _LONGEST_STRING, _LONGEST_ARRAY = 1 << 16, 1 << 24, 1 << 28
 # Arrays with a value for each layer are kept; vocabularies are not, unless they are asked for.
 _MOST_KEPT = 4096
