@@ -30,7 +30,8 @@ class LlamacppBuild:
     ``mixed_inputs``: a place for batches of tokens and embeddings together. ``repacked``: types whose matrices the
     processor reads in an order of its own, so that a second copy is made. ``process`` bytes are resident before a
     model is loaded and ``by_token`` for each token of the vocabulary. ``device``: what a GPU's context and libraries
-    take beside all buffers. ``compute_error``: the share by which the compute buffer has been off.
+    take beside all buffers. ``compute_factor``: logged over replayed bytes of the compute buffer, and
+    ``compute_error`` the share by which it may still be off.
     """
 
     name: str
@@ -43,9 +44,10 @@ class LlamacppBuild:
     device: Interval = Interval(
         150 * MIB,
         512 * MIB,
-        "153 MiB on an 8 GB laptop GPU, 254 MiB in llama.cpp's tools/fit-params README, about 330 MiB with cuBLAS "
-        "(Unsloth Studio); untested here",
+        "153 MiB on an 8 GB laptop GPU, 254 in llama.cpp's tools/fit-params README, 451 on an RTX 4090 (llama.cpp "
+        "PR 15860), with the driver's own; untested here",
     )
+    compute_factor: float = 1.0
     compute_error: float = 0.05
 
 

@@ -37,7 +37,7 @@ def llamacpp_compute(
 
     Raises InputError where tensors do not say how latent attention is computed.
     """
-    graph = buffer_bytes(graph_of(decoder, settings, build))
+    graph = int(buffer_bytes(graph_of(decoder, settings, build)) * build.compute_factor)
     recurrent = any(layer.state for layer in decoder.layers)
     known = gguf_name(decoder) in KNOWN and not recurrent
     below, above = (1 - build.compute_error, 1 + build.compute_error) if known else _GUESSED
