@@ -1,6 +1,6 @@
 """Predicted and measured peak memory of training steps, each in a fresh process, on the CPU.
 
-    python benchmarks/plan_training.py [--write docs/plan-training.md] [--only lora]
+    python benchmarks/plan_training.py [--write docs/plan-training.md] [--only lora] [--keep FILE]
 
 Models of 30 to 150 million random weights, so that the digits mean something and nobody downloads anything. Predicted
 is ``plan.training`` (``peak_bytes``, tensors alive at once). Measured is the highest resident set of the process above
@@ -160,6 +160,18 @@ def measure(case: Case) -> Measured:
     return Measured(**told, shapes=shapes)
 
 
+def remembered(case: Case, file: Path | None) -> Measured:
+    """Measure, or take what ``file`` says of the same step from a run before; what is new is added to it."""
+    kept = json.loads(file.read_text()) if file is not None and file.is_file() else {}
+    key = json.dumps({"model": case.model, **asdict(case.job)})
+    if key not in kept:
+        kept[key] = asdict(measure(case))
+        if file is not None:
+            file.write_text(json.dumps(kept))
+    found = kept[key]
+    return Measured(**{**found, "shapes": {name: tuple(shape) for name, shape in found["shapes"].items()}})
+
+
 def described(job: TrainingJob) -> str:
     """The options that are not the usual ones."""
     words = [f"{job.batch} x {job.sequence}", job.precision]
@@ -192,13 +204,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Predicted and measured memory of training steps.")
     parser.add_argument("--write", type=Path, help="also write the table to this Markdown file")
     parser.add_argument("--only", help="only cases whose method is this")
+    parser.add_argument("--keep", type=Path, help="keep measured figures in this file, and do not measure them again")
     chosen = parser.parse_args()
     lines, worst = [HEAD], [0.0, 0.0]
     print(HEAD)
     for case in CASES:
         if chosen.only and case.job.method != chosen.only:
             continue
-        found = measure(case)
+        found = remembered(case, chosen.keep)
         planned = training_memory(decoder_of(case.model, found.shapes), case.job)
         if planned.trained != found.trained:
             raise SystemExit(f"{case}: {planned.trained} trained numbers predicted, {found.trained} counted")

@@ -114,7 +114,7 @@ def adapt(model: PreTrainedModel, job: dict[str, Any]) -> None:
     for layer in model.model.layers:
         for owner, names in ((layer.self_attn, ATTENTION), (layer.mlp, FEED_FORWARD)):
             for name in names:
-                if method in ("lora", "qlora", "dora") and name in job["targets"]:
+                if method in ("lora", "qlora", "dora") and (name in job["targets"] or job["targets"] == ["all"]):
                     setattr(owner, name, Lora(getattr(owner, name), rank, method == "dora"))
                 if method == "ia3" and name in ("k_proj", "v_proj", "down_proj"):
                     setattr(owner, name, Scaled(getattr(owner, name), name == "down_proj"))

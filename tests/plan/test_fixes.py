@@ -101,7 +101,7 @@ def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
     assert classes == set(CLASSES)
 
 
-CASE = Case("8b", "q4_k_m", "f16", 16384, 1, 512, "laptop")
+CASE = Case("8b", "q4_k_m", "f16", 16384, 1, 512, site="laptop")
 
 
 def usual(case: Case = CASE) -> list[Change]:

@@ -10,7 +10,7 @@ import pytest
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder, Layer
 from quantwise.plan.training import nf4_bytes, training_memory
-from quantwise.plan.training_job import TrainingJob, low_rank_parameters, trained_parameters
+from quantwise.plan.training_job import TrainingJob, low_rank_parameters, parts_of, trained_parameters
 
 ATTENTION = {"q_proj": (4096, 4096), "k_proj": (1024, 4096), "v_proj": (1024, 4096), "o_proj": (4096, 4096)}
 FEED_FORWARD = {"gate_proj": (14336, 4096), "up_proj": (14336, 4096), "down_proj": (4096, 14336)}
@@ -53,7 +53,7 @@ def test_a_square_matrix_of_4096_at_rank_16() -> None:
     ],
 )
 def test_trained_numbers_of_each_method(options: dict[str, Any], expected: int) -> None:
-    assert trained_parameters(llama_8b(), TrainingJob(sequence=128, **options)) == expected
+    assert trained_parameters(parts_of(llama_8b()), TrainingJob(sequence=128, **options)) == expected
 
 
 def test_names_of_gguf_are_the_same_matrices() -> None:
@@ -63,7 +63,7 @@ def test_names_of_gguf_are_the_same_matrices() -> None:
         "blk.0.attn_norm.weight": (4096,),
     }
     decoder = replace(llama_8b(1), tensors=of_gguf)
-    assert trained_parameters(decoder, TrainingJob("lora", 128)) == 16 * (8192 + 5120)
+    assert trained_parameters(parts_of(decoder), TrainingJob("lora", 128)) == 16 * (8192 + 5120)
 
 
 def test_bytes_for_each_trained_number_are_those_of_the_literature() -> None:

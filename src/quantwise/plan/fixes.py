@@ -13,22 +13,31 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from quantwise.plan.fit import MARGINAL, size
 
 CostClass = Literal["setting", "scheme", "model", "site"]
 CLASSES: tuple[CostClass, ...] = ("setting", "scheme", "model", "site")
-Knob = Literal["cache", "context", "concurrency", "ubatch", "gpu_layers", "scheme", "model", "site", "memory_bytes"]
 # Where a term moves with the limit (half of memory for a runtime, say) one raise is not enough.
 _RAISES = 16
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """Where something runs. ``memory_bytes`` stands for the memory of the ``site`` where it is given."""
+
+    site: str
+    memory_bytes: int | None = None
+
+
+C = TypeVar("C", bound=Planned)
+
+
 @dataclass(frozen=True, slots=True)
-class Case:
-    """What is planned. ``context`` is tokens a request, ``concurrency`` requests at a time, ``ubatch`` tokens computed
-    at once, ``gpu_layers`` how many layers the accelerator holds (None: all, or there is none). ``memory_bytes`` stands
-    for the memory of the ``site`` where it is given.
+class Case(Planned):
+    """A model that is served. ``context`` is tokens a request, ``concurrency`` requests at a time, ``ubatch`` tokens
+    computed at once, ``gpu_layers`` how many layers the accelerator holds (None: all, or there is none).
     """
 
     model: str
@@ -37,9 +46,7 @@ class Case:
     context: int
     concurrency: int
     ubatch: int
-    site: str
     gpu_layers: int | None = None
-    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +63,31 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One knob of a case, turned to ``value``. ``cost`` orders changes of one class; ``loses`` says what it costs."""
+    """One knob (a field) of a case, turned to ``value``. ``cost`` orders changes of one class; ``loses`` says what that
+    costs the user.
+    """
 
-    knob: Knob
+    knob: str
     value: str | int
     kind: CostClass
     cost: int
     loses: str
 
-    def applied(self, case: Case) -> Case:
+    def applied(self, case: C) -> C:
         """The case with this knob turned. A new site has its own memory."""
-        if self.knob == "site":
-            return replace(case, site=str(self.value), memory_bytes=None)
         turned: dict[str, Any] = {self.knob: self.value}
+        if self.knob == "site":
+            turned["memory_bytes"] = None
         return replace(case, **turned)
 
 
 @dataclass(frozen=True, slots=True)
-class Fix:
+class Fix(Generic[C]):
     """Changes that make a case fit, the ``case`` they lead to, what they save, and what is then taken of what."""
 
     changes: tuple[Change, ...]
     kind: CostClass
-    case: Case
+    case: C
     saves_bytes: int
     total_bytes: int
     limit_bytes: int
@@ -90,21 +99,21 @@ class Fix:
 
 
 def fixes(
-    case: Case,
+    case: C,
     changes: Sequence[Change],
-    need: Callable[[Case], Need | None],
+    need: Callable[[C], Need | None],
     share: float = MARGINAL,
     each: int = 2,
-) -> list[Fix]:
+) -> list[Fix[C]]:
     """At most ``each`` fixes of each class of cost, the cheapest first; none where the case fits or nobody knows.
 
     A fix fits within ``share`` of the limit. ``need`` returns None where a case cannot be (a cache type that does not
     suit the heads), and is asked once for each case. Of several ways to turn the same knobs the mildest is told, and no
     pair of which one change would do.
     """
-    asked: dict[Case, Need | None] = {}
+    asked: dict[C, Need | None] = {}
 
-    def known(tried: Case) -> Need | None:
+    def known(tried: C) -> Need | None:
         if tried not in asked:
             asked[tried] = need(tried)
         return asked[tried]
@@ -112,9 +121,9 @@ def fixes(
     before = known(case)
     if before is None or before.fits(share):
         return []
-    found: list[Fix] = []
+    found: list[Fix[C]] = []
     for kind in CLASSES:
-        of_kind: list[Fix] = []
+        of_kind: list[Fix[C]] = []
         for combination in _combinations(case, changes, kind):
             if len(of_kind) == each:
                 break
@@ -185,7 +194,7 @@ def _eight_bit(cache: str) -> bool:
     return "8" in cache.split("/")[0]
 
 
-def _combinations(case: Case, changes: Sequence[Change], kind: CostClass) -> Iterator[tuple[Change, ...]]:
+def _combinations(case: C, changes: Sequence[Change], kind: CostClass) -> Iterator[tuple[Change, ...]]:
     """Single changes and pairs of different knobs whose dearest is of ``kind``, the cheapest first.
 
     A site is changed alone, or with one more. A cheaper class may help a dearer one: a smaller scheme and a setting.
@@ -202,7 +211,7 @@ def _price(combination: tuple[Change, ...]) -> tuple[int, int]:
     return sum(change.cost for change in combination), len(combination)
 
 
-def _covers(fix: Fix, combination: tuple[Change, ...]) -> bool:
+def _covers(fix: Fix[C], combination: tuple[Change, ...]) -> bool:
     """Whether a fix turns the same knobs, or fewer of them, no further: then the combination adds nothing."""
     further = {change.knob: change for change in combination}
     return all(c.knob in further and c.cost <= further[c.knob].cost for c in fix.changes) or (
@@ -210,7 +219,7 @@ def _covers(fix: Fix, combination: tuple[Change, ...]) -> bool:
     )
 
 
-def _memory_enough(case: Case, before: Need, need: Callable[[Case], Need | None], share: float) -> list[Fix]:
+def _memory_enough(case: C, before: Need, need: Callable[[C], Need | None], share: float) -> list[Fix[C]]:
     """The last resort: any site with memory enough."""
     bytes_needed = before.limit_bytes
     for raised in range(_RAISES):
@@ -231,4 +240,6 @@ def _words(change: Change) -> str:
     if change.knob == "memory_bytes":
         return f"a machine with {size(int(change.value))} free"
     names = {"cache": "kv", "concurrency": "requests at a time", "gpu_layers": "layers on the GPU"}
+    if isinstance(change.value, bool):
+        return change.knob if change.value else f"no {change.knob}"
     return f"{names.get(change.knob, change.knob)} {change.value}"

@@ -10,18 +10,17 @@ take more (``ALLOCATOR``, and the runtime's own overhead).
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quantwise.models.decoder import Decoder
 from quantwise.plan.training_activations import WIDTHS, block_bytes, scores_bytes
 from quantwise.plan.training_job import (
     LOW_RANK,
-    ROUTERS,
+    Parts,
     TrainingJob,
-    all_parameters,
-    block_tensors,
-    low_rank_targets,
-    modules,
+    parts_of,
     trained_parameters,
 )
 
@@ -99,38 +98,47 @@ def training_memory(decoder: Decoder, job: TrainingJob) -> TrainingMemory:
     """Memory of training ``decoder`` as ``job`` says. Raises InputError for a target that it lacks, or a layer whose
     activations are not known.
     """
+    return memory_of_parts(parts_of(decoder), job)
+
+
+def memory_of_parts(parts: Parts, job: TrainingJob) -> TrainingMemory:
+    """As ``training_memory``, of a decoder that was sorted out before: for those who ask many times."""
+    decoder = parts.decoder
     widths, full = WIDTHS[job.precision], job.method == "full"
-    shapes = block_tensors(decoder)
-    trained, parameters = trained_parameters(decoder, job), all_parameters(decoder)
+    trained, matrices = trained_parameters(parts, job), sum(n * count for n, count in parts.matrices.items())
+    tensors = _trained_tensors(parts, job, trained)
     width = widths.weight if full else _adapter_width(job)
-    blocks = [block_bytes(decoder, layer, modules(shapes.get(i, {})), job) for i, layer in enumerate(decoder.layers)]
-    largest = max((math.prod(shape) for shape in decoder.tensors.values()), default=0)
+    blocks = [
+        block_bytes(decoder, kind, frozenset(targets), job)
+        for kind, targets in zip(parts.kinds, parts.targets(job), strict=True)
+    ]
+    kept = sum(each * kind.count for each, kind in zip(blocks, parts.kinds, strict=True))
     head = decoder.vocab * decoder.hidden
     tokens = job.tokens
     stream = tokens * decoder.hidden * widths.stream
     outside = tokens * decoder.hidden * (4 + ((widths.stream + widths.product) if full else 0))
-    optimizer = _states(decoder, job, trained, width)
-    copies, matrices = 0, sum(math.prod(s) for block in shapes.values() for s in block.values() if len(s) > 1)
+    optimizer = _states(job, tensors, width)
+    copies = 0
     if job.precision == "mixed":
         copies = 2 * ((0 if job.checkpointing else matrices) + head)
     # What is trained is copied once and kept until autocast ends; a frozen weight is copied wherever it is used.
     cached = job.precision == "mixed" and full
     return TrainingMemory(
         trained=trained,
-        parameters=parameters,
-        weights=_weights(decoder, job, widths.weight),
+        parameters=parts.parameters,
+        weights=_weights(parts, job, widths.weight),
         adapters=0 if full else trained * width,
         copies=copies,
         forward_copies=2 * (matrices + head) if cached else copies,
         gradients=trained * width,
         optimizer=optimizer,
         paged=optimizer if job.optimizer.startswith("paged") else 0,
-        activations=(len(blocks) * stream if job.checkpointing else sum(blocks)) + outside,
+        activations=(len(decoder.layers) * stream if job.checkpointing else kept) + outside,
         recomputed=max(blocks, default=0) if job.checkpointing else 0,
         logits=LOGIT_BYTES * tokens * decoder.vocab,
         forward_logits=(8 + (2 if widths.product == 2 else 0)) * tokens * decoder.vocab,
-        working=_working(decoder, job, widths.product),
-        update=_update(job, trained, largest if full else _largest_adapter(decoder, job), width),
+        working=_working(parts, job, widths.product),
+        update=_update(job, tensors, width),
         head_gradient=head * width if full else 0,
         accumulates=job.accumulates,
     )
@@ -150,66 +158,60 @@ def _adapter_width(job: TrainingJob) -> int:
     return WIDTHS[job.precision].weight if job.method in ("adapter", "ia3") else 4
 
 
-def _weights(decoder: Decoder, job: TrainingJob, width: int) -> int:
+def _weights(parts: Parts, job: TrainingJob, width: int) -> int:
     """QLoRA quantizes every matrix of the blocks, experts included, and leaves the rest in the model's type."""
     if job.method != "qlora":
-        return width * all_parameters(decoder)
-    quantized = [
-        math.prod(shape)
-        for block in block_tensors(decoder).values()
-        for name, shape in block.items()
-        if len(shape) > 1 and name.rsplit(".", 1)[-1] not in ROUTERS
-    ]
-    return width * (all_parameters(decoder) - sum(quantized)) + sum(nf4_bytes(n, job.double_quant) for n in quantized)
+        return width * parts.parameters
+    rest = parts.parameters - sum(numbers * count for numbers, count in parts.matrices.items())
+    return width * rest + sum(count * nf4_bytes(numbers, job.double_quant) for numbers, count in parts.matrices.items())
 
 
-def _states(decoder: Decoder, job: TrainingJob, trained: int, width: int) -> int:
+def _trained_tensors(parts: Parts, job: TrainingJob, trained: int) -> Mapping[int, int]:
+    """How many trained tensors have how many numbers; of small methods, all as one."""
+    if job.method == "full":
+        return parts.tensors
+    if job.method not in LOW_RANK:
+        return {trained: 1}
+    found: Counter[int] = Counter()
+    for (rows, columns), count in parts.adapted(job):
+        found[job.rank * rows] += count
+        found[job.rank * columns] += count
+        found[rows] += count if job.method == "dora" else 0
+    return +found
+
+
+def _states(job: TrainingJob, tensors: Mapping[int, int], width: int) -> int:
     """Two moments of each trained number (Loshchilov and Hutter, arXiv 1711.05101), in the type of the weights; in
     8 bit with scales by block (Dettmers et al., arXiv 2110.02861).
     """
     if not job.optimizer.endswith("8bit"):
-        return 2 * width * trained
-    return sum(
-        2 * (numbers + 4 * -(-numbers // _EIGHT_BIT_BLOCK)) + _EIGHT_BIT_TABLES
-        if numbers >= _EIGHT_BIT_LEAST
-        else 2 * 4 * numbers
-        for numbers in _trained_tensors(decoder, job, trained)
-    )
+        return 2 * width * sum(numbers * count for numbers, count in tensors.items())
+    return sum(count * _eight_bit_states(numbers) for numbers, count in tensors.items())
 
 
-def _trained_tensors(decoder: Decoder, job: TrainingJob, trained: int) -> list[int]:
-    """Numbers of each trained tensor; of small methods, all as one."""
-    if job.method == "full":
-        return [math.prod(shape) for shape in decoder.tensors.values()]
-    if job.method in LOW_RANK:
-        shapes = [s for block in low_rank_targets(decoder, job.targets).values() for s in block.values()]
-        sizes = [job.rank * side for shape in shapes for side in shape]
-        return sizes + ([rows for rows, _ in shapes] if job.method == "dora" else [])
-    return [trained]
+def _eight_bit_states(numbers: int) -> int:
+    if numbers < _EIGHT_BIT_LEAST:
+        return 2 * 4 * numbers
+    return 2 * (numbers + 4 * -(-numbers // _EIGHT_BIT_BLOCK)) + _EIGHT_BIT_TABLES
 
 
-def _largest_adapter(decoder: Decoder, job: TrainingJob) -> int:
-    return max(_trained_tensors(decoder, job, trained_parameters(decoder, job)), default=0)
-
-
-def _working(decoder: Decoder, job: TrainingJob, product: int) -> int:
+def _working(parts: Parts, job: TrainingJob, product: int) -> int:
     """Gradients inside one block on its way back: three of the inner feed-forward layer or of the scores; with QLoRA
     also its largest matrix as it was, with DoRA the largest target and two of its size.
     """
-    inner = max((layer.feed_forward * max(1, layer.experts_used) for layer in decoder.layers), default=0)
-    scores = max((scores_bytes(layer, job) for layer in decoder.layers), default=0)
-    matrices = [math.prod(s) for block in block_tensors(decoder).values() for s in block.values() if len(s) == 2]
-    unpacked = max(matrices, default=0) * product if job.method == "qlora" else 0
+    layers = parts.decoder.layers
+    inner = max((layer.feed_forward * max(1, layer.experts_used) for layer in layers), default=0)
+    scores = max((scores_bytes(layer, job) for layer in layers), default=0)
+    unpacked = max(parts.matrices, default=0) * product if job.method == "qlora" else 0
     if job.method == "dora":
-        chosen = low_rank_targets(decoder, job.targets)
-        unpacked = 12 * max((math.prod(s) for block in chosen.values() for s in block.values()), default=0)
+        unpacked = 12 * max((rows * columns for (rows, columns), _ in parts.adapted(job)), default=0)
     return max(3 * job.tokens * inner * product, 3 * scores) + unpacked
 
 
-def _update(job: TrainingJob, trained: int, largest: int, width: int) -> int:
+def _update(job: TrainingJob, tensors: Mapping[int, int], width: int) -> int:
     """What an optimizer computes in: tensor by tensor two of the largest, all at once one of everything
     (torch.optim.adamw), nothing where one kernel does it.
     """
     if job.optimizer == "adamw-foreach":
-        return trained * width
-    return 2 * largest * width if job.optimizer in ("adamw", "paged-adamw") else 0
+        return sum(numbers * count for numbers, count in tensors.items()) * width
+    return 2 * max(tensors, default=0) * width if job.optimizer in ("adamw", "paged-adamw") else 0

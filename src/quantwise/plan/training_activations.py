@@ -16,12 +16,13 @@ modules of Transformers 5 and PyTorch 2.13 save them:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder, Layer
-from quantwise.plan.training_job import ATTENTION_INPUT, FEED_FORWARD_INPUT, LOW_RANK, ROUTERS, TrainingJob
+from quantwise.plan.training_job import ATTENTION_INPUT, FEED_FORWARD_INPUT, ROUTERS, Kind, TrainingJob
 
 _Shapes = Mapping[str, tuple[int, ...]]
 
@@ -38,17 +39,19 @@ class Widths:
 WIDTHS = {"fp32": Widths(4, 4, 4), "mixed": Widths(4, 4, 2), "bf16": Widths(2, 2, 2)}
 
 
-def block_bytes(decoder: Decoder, layer: Layer, shapes: _Shapes, job: TrainingJob) -> int:
-    """Bytes that one block keeps of all tokens of a pass. ``shapes`` are its tensors by module
-    (``training_job.modules``).
+def block_bytes(decoder: Decoder, kind: Kind, targets: AbstractSet[str], job: TrainingJob) -> int:
+    """Bytes that one block keeps of all tokens of a pass. ``targets`` are the modules that have a low-rank adapter.
 
     Raises InputError for a recurrent layer: nobody has counted those here.
     """
+    layer, shapes = kind.layer, kind.modules
     if layer.state:
         raise InputError(f"training memory of the recurrent layers of {decoder.name} is not known here; measure a step")
-    each = _norms(decoder, layer, shapes, job) + _feed_forward(decoder, layer, shapes, job)
+    inputs = _Inputs(shapes, targets, job)
+    each = _norms(decoder, layer, shapes, job) + _feed_forward(decoder, layer, inputs, job)
     if layer.attention is not None:
-        each += _attention(decoder, layer.attention, shapes, job)
+        each += _attention(decoder, layer.attention, inputs, job)
+    each += inputs.rest()
     if job.method == "adapter":
         each += 2 * (decoder.hidden + job.rank) * WIDTHS[job.precision].product
     return job.tokens * each
@@ -78,7 +81,7 @@ def _norms(decoder: Decoder, layer: Layer, shapes: _Shapes, job: TrainingJob) ->
     return total
 
 
-def _attention(decoder: Decoder, attention: Attention, shapes: _Shapes, job: TrainingJob) -> int:
+def _attention(decoder: Decoder, attention: Attention, inputs: _Inputs, job: TrainingJob) -> int:
     product = WIDTHS[job.precision].product
     queries, result = attention.heads * attention.key_dim, attention.heads * attention.value_dim
     # Latent attention is trained with keys and values of all heads; masks repeat heads.
@@ -86,63 +89,74 @@ def _attention(decoder: Decoder, attention: Attention, shapes: _Shapes, job: Tra
     repeated = job.attention == "math" or attention.latent > 0 or masked
     heads = attention.heads if repeated else attention.kv_heads
     keys, values = heads * attention.key_dim, heads * attention.value_dim
-    total = product * (queries + result + attention.latent) + product * (keys + values) * _reach(job) // job.sequence
+    total = product * (queries + result) + product * (keys + values) * _reach(job) // job.sequence
     if job.attention == "math":
         total += attention.heads * _reach(job) * (4 + (2 if product == 2 else 0))
         # The result is copied into order for the next layer, which keeps it only where it is trained.
-        total -= 0 if job.method == "full" or "o_proj" in _targets(shapes, job) else product * result
+        total -= 0 if job.method == "full" or "o_proj" in inputs.targets else product * result
     else:
         total += 4 * attention.heads + (product * _reach(job) if masked else 0)
     if job.method == "ia3":
         total += product * attention.kv_heads * (attention.key_dim + attention.value_dim)
-    inputs = [name for name in ATTENTION_INPUT if name in shapes] or ["q_proj", "k_proj", "v_proj"]
-    total += _input(decoder.hidden, inputs, shapes, job, cast=True)
-    return total + _input(result, ["o_proj"], shapes, job, cast=False, kept=True)
+    total += inputs.read(decoder.hidden, ATTENTION_INPUT, 3, cast=True)
+    return total + inputs.read(result, ("o_proj",), 1, cast=False, kept=True)
 
 
-def _feed_forward(decoder: Decoder, layer: Layer, shapes: _Shapes, job: TrainingJob) -> int:
+def _feed_forward(decoder: Decoder, layer: Layer, inputs: _Inputs, job: TrainingJob) -> int:
     product = WIDTHS[job.precision].product
     copies = max(1, layer.experts_used) if layer.experts else 1
     inner = layer.feed_forward * copies
-    gated = layer.experts > 0 or any(name in shapes for name in ("gate_proj", "gate_up_proj"))
-    total = product * inner * (3 if gated else 1)
-    inputs = [name for name in FEED_FORWARD_INPUT if name in shapes] or ["gate_proj", "up_proj"]
+    gated = layer.experts > 0 or any(name in inputs.shapes for name in ("gate_proj", "gate_up_proj"))
+    total = 0
     if layer.experts:
-        # Tokens are gathered for each expert, and what it gives is weighted.
+        # Tokens are gathered for each expert, and what it gives is weighted. A shared expert has matrices of its own.
         total += 2 * product * copies * decoder.hidden + 4 * layer.experts
-    total += _input(decoder.hidden, inputs, shapes, job, cast=True)
+        total += product * inner if job.method == "full" else 0
+        inner += inputs.shapes.get("up_proj", (0,))[0]
+    total += product * inner * (3 if gated else 1)
+    total += inputs.read(decoder.hidden, FEED_FORWARD_INPUT, 2, cast=True)
     if job.method == "ia3":
         return total + product * inner
-    return total + _input(inner, ["down_proj"], shapes, job, cast=False)
+    down = inputs.shapes.get("down_proj", (0, inner))[1] if layer.experts else inner
+    return total + inputs.read(down, ("down_proj",), 0 if layer.experts else 1, cast=False)
 
 
-def _input(width: int, names: list[str], shapes: _Shapes, job: TrainingJob, *, cast: bool, kept: bool = False) -> int:
-    """Bytes a token of an input that the layers ``names`` read, and what low-rank adapters keep beside it.
+class _Inputs:
+    """What linear layers keep of their inputs, and low-rank adapters beside them; each module is counted once."""
 
-    ``cast`` says that under autocast it comes in float32; ``kept`` that attention keeps it anyway.
-    """
-    widths = WIDTHS[job.precision]
-    if job.method == "full":
-        return 0 if kept else width * widths.product * (len(names) if cast and job.precision == "mixed" else 1)
-    if not (reading := [name for name in names if name in _targets(shapes, job)]):
-        return 0
-    low = len(reading) * job.rank * (2 if job.precision == "mixed" else 4)
-    if job.method == "dora":
-        # The layer's output and the adapter's, each multiplied by a trained magnitude.
-        outputs = sum(shapes[name][0] for name in reading)
-        low += outputs * (widths.product + (2 if job.precision == "mixed" else 4))
-    if job.precision == "bf16":
-        return low + 4 * width * len(reading)
-    if job.precision == "mixed" and cast:
-        return low + 2 * width * len(reading)
-    return low + (0 if kept else widths.product * width)
+    def __init__(self, shapes: _Shapes, targets: AbstractSet[str], job: TrainingJob) -> None:
+        self.shapes, self.targets, self.job = shapes, targets, job
+        self.counted = set(ROUTERS)
 
+    def read(self, width: int, names: Sequence[str], usual: int, *, cast: bool, kept: bool = False) -> int:
+        """Bytes a token of one input of ``width`` that the layers ``names`` read; ``usual`` of them where no tensor is
+        known. ``cast`` says that under autocast it comes in float32; ``kept`` that attention keeps it anyway.
+        """
+        job, widths = self.job, WIDTHS[self.job.precision]
+        there = [name for name in names if name in self.shapes]
+        self.counted |= set(there)
+        if job.method == "full":
+            count = len(there) if self.shapes else usual
+            if kept or not count:
+                return 0
+            return width * widths.product * (count if cast and job.precision == "mixed" else 1)
+        if not (reading := [name for name in there if name in self.targets]):
+            return 0
+        low = len(reading) * job.rank * (2 if job.precision == "mixed" else 4)
+        if job.method == "dora":
+            # The layer's output and the adapter's, each multiplied by a trained magnitude.
+            outputs = sum(self.shapes[name][0] for name in reading)
+            low += outputs * (widths.product + (2 if job.precision == "mixed" else 4))
+        if job.precision == "bf16":
+            return low + 4 * width * len(reading)
+        if job.precision == "mixed" and cast:
+            return low + 2 * width * len(reading)
+        return low + (0 if kept else widths.product * width)
 
-def _targets(shapes: _Shapes, job: TrainingJob) -> set[str]:
-    if job.method not in LOW_RANK:
-        return set()
-    matrices = {name for name, shape in shapes.items() if len(shape) == 2 and name not in ROUTERS}
-    return matrices if job.targets == ("all",) else matrices & set(job.targets)
+    def rest(self) -> int:
+        """Bytes a token of the inputs of all other matrices of the block, each of its own."""
+        others = [name for name, shape in self.shapes.items() if len(shape) == 2 and name not in self.counted]
+        return sum(self.read(self.shapes[name][1], (name,), 1, cast=False) for name in others)
 
 
 def _reach(job: TrainingJob) -> int:

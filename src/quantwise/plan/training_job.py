@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from quantwise.core.errors import InputError
-from quantwise.models.decoder import Decoder
+from quantwise.models.decoder import Decoder, Layer
 
 Method = Literal["full", "lora", "qlora", "dora", "ia3", "prefix", "prompt", "adapter"]
 Precision = Literal["fp32", "mixed", "bf16"]
@@ -25,6 +26,8 @@ _ALIASES: Mapping[str, str] = {
     "attn_qkv": "qkv_proj",
     "query_key_value": "qkv_proj",
     "attn_output": "o_proj",
+    "dense": "o_proj",
+    "out_proj": "o_proj",
     "ffn_gate": "gate_proj",
     "ffn_up": "up_proj",
     "ffn_down": "down_proj",
@@ -35,6 +38,12 @@ _ALIASES: Mapping[str, str] = {
     "w1": "gate_proj",
     "w3": "up_proj",
     "w2": "down_proj",
+}
+# What peft adapts where a family has fused or compressed the usual targets.
+_STANDS_FOR: Mapping[str, tuple[str, ...]] = {
+    "q_proj": ("qkv_proj", "q_b_proj"),
+    "k_proj": ("qkv_proj", "kv_b_proj"),
+    "v_proj": ("qkv_proj", "kv_b_proj"),
 }
 ATTENTION_INPUT = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 FEED_FORWARD_INPUT = ("gate_proj", "up_proj", "gate_up_proj")
@@ -91,43 +100,87 @@ class TrainingJob:
         return self.batch * (self.sequence + (self.virtual if self.method == "prompt" else 0))
 
 
-def block_tensors(decoder: Decoder) -> dict[int, dict[str, tuple[int, ...]]]:
-    """Shapes of each block's tensors by their name in the block, without ``.weight``."""
-    blocks: dict[int, dict[str, tuple[int, ...]]] = {}
-    for name, shape in decoder.tensors.items():
-        if match := _BLOCK.search(name):
-            blocks.setdefault(int(match[1]), {})[match[2].removesuffix(".weight")] = shape
-    return blocks
-
-
-def modules(block: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Shapes of a block's tensors by module, as adapters call it (``q_proj``, ``input_layernorm``), without experts."""
-    found = {}
-    for name, shape in block.items():
-        if ".experts." not in f".{name}." and not name.endswith(("_exps", ".bias")):
-            module = name.rsplit(".", 1)[-1]
-            found[_ALIASES.get(module, module)] = shape
-    return found
-
-
-def low_rank_targets(decoder: Decoder, targets: tuple[str, ...]) -> dict[int, dict[str, tuple[int, int]]]:
-    """Shapes (out, in) of the matrices of each block that get an adapter.
-
-    Raises InputError where a target is in no block.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``count`` blocks that are alike: their layer, and the shapes of their tensors outside experts by module, as
+    adapters call it (``q_proj``, ``input_layernorm``).
     """
-    chosen: dict[int, dict[str, tuple[int, int]]] = {}
-    there: set[str] = set()
-    for number, tensors in block_tensors(decoder).items():
-        matrices = {
-            name: (shape[0], shape[1])
-            for name, shape in modules(tensors).items()
-            if len(shape) == 2 and name not in ROUTERS
+
+    layer: Layer
+    modules: Mapping[str, tuple[int, ...]]
+    count: int
+
+    @property
+    def able(self) -> dict[str, tuple[int, int]]:
+        """Shapes (out, in) of the matrices that a low-rank adapter can stand beside."""
+        return {n: (s[0], s[1]) for n, s in self.modules.items() if len(s) == 2 and n not in ROUTERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A decoder sorted out once. ``tensors`` counts all tensors by how many numbers they have, ``matrices`` those of
+    blocks with more than one dimension, experts included and what chooses them left out.
+    """
+
+    decoder: Decoder
+    kinds: tuple[Kind, ...]
+    tensors: Mapping[int, int]
+    matrices: Mapping[int, int]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers of all tensors."""
+        return sum(numbers * count for numbers, count in self.tensors.items())
+
+    def targets(self, job: TrainingJob) -> list[dict[str, tuple[int, int]]]:
+        """Shapes (out, in) of the matrices that get a low-rank adapter, for each kind of block; none for other methods.
+
+        Raises InputError where a target is in no block.
+        """
+        if job.method not in LOW_RANK:
+            return [{} for _ in self.kinds]
+        able = [kind.able for kind in self.kinds]
+        if job.targets == ("all",):
+            return able
+        there = {name for block in able for name in block}
+        wanted = {
+            next((other for other in (name, *_STANDS_FOR.get(name, ())) if other in there), name)
+            for name in job.targets
         }
-        there |= set(matrices)
-        chosen[number] = {n: s for n, s in matrices.items() if targets == ("all",) or n in targets}
-    if missing := [name for name in targets if name not in there and name != "all"]:
-        raise InputError(f"{decoder.name} has no matrix {', '.join(missing)}; it has {', '.join(sorted(there))}")
-    return chosen
+        if missing := sorted(wanted - there):
+            raise InputError(
+                f"{self.decoder.name} has no matrix {', '.join(missing)}; it has {', '.join(sorted(there)) or 'none'}"
+            )
+        return [{n: s for n, s in block.items() if n in wanted} for block in able]
+
+    def adapted(self, job: TrainingJob) -> list[tuple[tuple[int, int], int]]:
+        """Every shape that gets a low-rank adapter, with its count."""
+        chosen = zip(self.targets(job), self.kinds, strict=True)
+        return [(shape, kind.count) for block, kind in chosen for shape in block.values()]
+
+
+def parts_of(decoder: Decoder) -> Parts:
+    """Sort the tensors of a decoder into its blocks, and the blocks into kinds."""
+    modules: list[dict[str, tuple[int, ...]]] = [{} for _ in decoder.layers]
+    tensors: Counter[int] = Counter()
+    matrices: Counter[int] = Counter()
+    for name, shape in decoder.tensors.items():
+        numbers = math.prod(shape)
+        tensors[numbers] += 1
+        match = _BLOCK.search(name)
+        if match is None or int(match[1]) >= len(modules):
+            continue
+        path = match[2].removesuffix(".weight")
+        leaf = path.rsplit(".", 1)[-1]
+        matrices[numbers] += len(shape) > 1 and leaf not in ROUTERS
+        if ".experts." not in path and not path.startswith("experts.") and not leaf.endswith("_exps"):
+            modules[int(match[1])][path if leaf == "bias" else _ALIASES.get(leaf, leaf)] = shape
+    alike: dict[tuple[Layer, tuple[tuple[str, tuple[int, ...]], ...]], int] = {}
+    for layer, block in zip(decoder.layers, modules, strict=True):
+        key = layer, tuple(sorted(block.items()))
+        alike[key] = alike.get(key, 0) + 1
+    kinds = tuple(Kind(layer, dict(block), count) for (layer, block), count in alike.items())
+    return Parts(decoder, kinds, tensors, +matrices)
 
 
 def low_rank_parameters(rows: int, columns: int, rank: int) -> int:
@@ -135,7 +188,7 @@ def low_rank_parameters(rows: int, columns: int, rank: int) -> int:
     return rank * (rows + columns)
 
 
-def trained_parameters(decoder: Decoder, job: TrainingJob) -> int:
+def trained_parameters(parts: Parts, job: TrainingJob) -> int:
     """How many numbers a job trains. Raises InputError for a target that the model lacks.
 
     - ``dora`` adds a magnitude for each row (Liu et al., arXiv 2402.09353);
@@ -145,13 +198,14 @@ def trained_parameters(decoder: Decoder, job: TrainingJob) -> int:
     - ``prompt`` has ``virtual`` embeddings (Lester et al., arXiv 2104.08691);
     - ``adapter`` has a bottleneck with biases behind attention and feed-forward (Houlsby et al., arXiv 1902.00751).
     """
+    decoder = parts.decoder
     if job.method == "full":
-        return all_parameters(decoder)
+        return parts.parameters
     if job.method in LOW_RANK:
-        chosen = low_rank_targets(decoder, job.targets)
-        shapes = [shape for block in chosen.values() for shape in block.values()]
-        magnitudes = sum(rows for rows, _ in shapes) if job.method == "dora" else 0
-        return sum(low_rank_parameters(*shape, job.rank) for shape in shapes) + magnitudes
+        return sum(
+            count * (low_rank_parameters(*shape, job.rank) + (shape[0] if job.method == "dora" else 0))
+            for shape, count in parts.adapted(job)
+        )
     if job.method == "prompt":
         return job.virtual * decoder.hidden
     cached = [(a.kv_heads * a.key_dim, a.kv_heads * a.value_dim) for layer in decoder.layers if (a := layer.attention)]
@@ -160,8 +214,3 @@ def trained_parameters(decoder: Decoder, job: TrainingJob) -> int:
     if job.method == "ia3":
         return sum(map(sum, cached)) + sum(layer.feed_forward for layer in decoder.layers)
     return len(decoder.layers) * 2 * (2 * decoder.hidden * job.rank + job.rank + decoder.hidden)
-
-
-def all_parameters(decoder: Decoder) -> int:
-    """Numbers of all tensors."""
-    return sum(math.prod(shape) for shape in decoder.tensors.values())
