@@ -29,7 +29,7 @@ _VLLM = {
     ),
 }  # fmt: skip
 _VLLM_COUNTS = {
-    "blocks": re.compile(r"# (?:GPU|CPU|cuda|cpu) blocks: ([\d,]+)"),
+    "blocks": re.compile(r"# (?:GPU|cuda|cpu) blocks: ([\d,]+)"),
     "tokens": re.compile(r"(?:GPU|CPU) KV cache size: ([\d,]+) tokens"),
     "batched_tokens": re.compile(r"max_num_batched_tokens[=:]\s?([\d,]+)"),
 }
@@ -103,7 +103,7 @@ def _settings(text: str, numbers: Mapping[str, int]) -> LlamacppSettings:
         context=max(1, numbers["n_ctx"] // slots),
         slots=slots,
         unified=unified,
-        cache=f"{types[1]}/{types[2]}" if types else "f16",
+        cache="/".join(dict.fromkeys(types.groups())) if types else "f16",
         flash_attention=flash,
         ubatch=numbers.get("n_ubatch", 512),
         whole_window="full-size SWA cache" in text,

@@ -87,7 +87,7 @@ def bytewise(nodes: list[Node], leaves: list[Node]) -> int:
         fits = [gap for gap in gaps if gap[0] >= size]
         smallest = min((length for length, _ in fits), default=0)
         at = max(begin for length, begin in fits if length == smallest) if fits else end
-        used.update({unit: node for unit in range(at, at + size)})
+        used.update(dict.fromkeys(range(at, at + size), node))
         most = max(most, at + size)
 
     for leaf in leaves:

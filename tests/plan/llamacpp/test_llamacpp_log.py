@@ -16,7 +16,8 @@ PROGRAM = Path(__file__).resolve().parents[3] / "benchmarks" / "plan_llamacpp.py
 
 def program() -> ModuleType:
     spec = importlib.util.spec_from_file_location("plan_llamacpp", PROGRAM)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["plan_llamacpp"] = module
     spec.loader.exec_module(module)
