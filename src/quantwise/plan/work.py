@@ -98,14 +98,22 @@ def _seen(kind: Attention, context: int) -> int:
     return context if kind.window is None else min(context, kind.window)
 
 
+def share_read(decoder: Decoder, name: str) -> float:
+    """The share of a tensor that one token reads: 0 where it is looked up, less than 1 where experts share it."""
+    if _POSITIONS.search(name) or (_EMBEDDING.search(name) and (_has_output(decoder) or not decoder.tied)):
+        return 0.0
+    share = _expert_share(decoder, name) if _EXPERT.search(name) else None
+    return 1.0 if share is None else share
+
+
 def _sorted(decoder: Decoder, amounts: Mapping[str, int]) -> Work:
     dense = expert = looked_up = 0
     used_amount = 0.0
-    output = any(name in ("lm_head.weight", "output.weight", "embed_out.weight") for name in decoder.tensors)
     for name, amount in amounts.items():
-        if _POSITIONS.search(name) or (_EMBEDDING.search(name) and (output or not decoder.tied)):
+        share = share_read(decoder, name)
+        if share == 0:
             looked_up += amount
-        elif _EXPERT.search(name) and (share := _share(decoder, name)) is not None:
+        elif share < 1:
             expert += amount
             used_amount += share * amount
         else:
@@ -113,7 +121,11 @@ def _sorted(decoder: Decoder, amounts: Mapping[str, int]) -> Work:
     return Work(dense, expert, used_amount / expert if expert else 0.0, looked_up)
 
 
-def _share(decoder: Decoder, name: str) -> float | None:
+def _has_output(decoder: Decoder) -> bool:
+    return any(name in decoder.tensors for name in ("lm_head.weight", "output.weight", "embed_out.weight"))
+
+
+def _expert_share(decoder: Decoder, name: str) -> float | None:
     """The share of its layer's experts that a token passes through; None where the layer has none."""
     found = _LAYER.search(name)
     if found is None or int(found.group(1)) >= len(decoder.layers):

@@ -1,0 +1,187 @@
+"""Matrix products as llama.cpp computes them, timed: ggml's own kernels in the library of an installed llama.cpp.
+
+Called by C names (ggml/include/ggml.h, ggml-backend.h, ggml-cpu.h, 2026). Weights go into ggml's repacked layout where
+llama.cpp would put them there (``CPU_REPACK`` in its log). Structures of other versions may differ and then crash, so
+this is only run in a process of its own (``probe.py``).
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantwise.core.errors import EnvironmentFailure
+from quantwise.grids.ggml_blocks import GgmlBlocks
+from quantwise.grids.ggml_library import library
+
+_P = c.c_void_p
+_F32 = 0
+_HEADERS = 1 << 24  # bytes for the descriptions of tensors and graphs, not for their data
+_DRAWN = 32  # rows that are drawn and encoded; all others repeat them
+
+
+class _Init(c.Structure):
+    _fields_ = (("mem_size", c.c_size_t), ("mem_buffer", _P), ("no_alloc", c.c_bool))
+
+
+_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "ggml_init": (_P, (_Init,)),
+    "ggml_free": (None, (_P,)),
+    "ggml_new_tensor_2d": (_P, (_P, c.c_int, c.c_int64, c.c_int64)),
+    "ggml_mul_mat": (_P, (_P, _P, _P)),
+    "ggml_new_graph_custom": (_P, (_P, c.c_size_t, c.c_bool)),
+    "ggml_build_forward_expand": (None, (_P, _P)),
+    "ggml_backend_cpu_init": (_P, ()),
+    "ggml_backend_cpu_set_n_threads": (None, (_P, c.c_int)),
+    "ggml_backend_cpu_buffer_type": (_P, ()),
+    "ggml_backend_get_device": (_P, (_P,)),
+    "ggml_backend_dev_supports_op": (c.c_bool, (_P, _P)),
+    "ggml_backend_alloc_ctx_tensors_from_buft": (_P, (_P, _P)),
+    "ggml_backend_buffer_free": (None, (_P,)),
+    "ggml_backend_tensor_set": (None, (_P, _P, c.c_size_t, c.c_size_t)),
+    "ggml_backend_graph_compute": (c.c_int, (_P, _P)),
+    "ggml_backend_free": (None, (_P,)),
+}
+# The one name that C++ has changed.
+_REPACK = "_Z35ggml_backend_cpu_repack_buffer_typev"
+
+
+class Ggml:
+    """The functions above, and one CPU backend of ``threads`` threads."""
+
+    def __init__(self, threads: int) -> None:
+        found = library()
+        if found is None:
+            raise EnvironmentFailure("no llama.cpp is installed here; install quantwise[llamacpp]")
+        self._call: dict[str, Any] = {}
+        for name, (result, arguments) in _SIGNATURES.items():
+            try:
+                function = getattr(found, name)
+            except AttributeError as error:
+                raise EnvironmentFailure(f"the installed llama.cpp has no {name}; its kernels are not timed") from error
+            function.restype, function.argtypes = result, list(arguments)
+            self._call[name] = function
+        repack = getattr(found, _REPACK, None)
+        if repack is not None:
+            repack.restype, repack.argtypes = _P, []
+        self._repack = repack
+        self.backend = self("backend_cpu_init")
+        self("backend_cpu_set_n_threads", self.backend, threads)
+
+    def __call__(self, name: str, *arguments: Any) -> Any:
+        return self._call[f"ggml_{name}"](*arguments)
+
+    @contextmanager
+    def products(self, kind: str, rows: int, columns: int, count: int, batch: int = 1) -> Iterator[Products]:
+        """``count`` matrices (rows, columns) of ggml type ``kind``, each to be multiplied by ``batch`` vectors."""
+        weights, rest = (self("init", _Init(_HEADERS, None, True)) for _ in range(2))
+        buffers = []
+        try:
+            number = int(GgmlBlocks(kind).type)
+            matrices = [self("new_tensor_2d", weights, number, columns, rows) for _ in range(count)]
+            x = self("new_tensor_2d", rest, _F32, columns, batch)
+            outputs = [self("mul_mat", rest, matrix, x) for matrix in matrices]
+            buffers.append(self._place(weights, outputs[0], self._device()))
+            buffers.append(self("backend_alloc_ctx_tensors_from_buft", rest, self("backend_cpu_buffer_type")))
+            if None in buffers:
+                raise EnvironmentFailure("not enough memory to time matrix products")
+            data = _encoded(kind, rows, columns)
+            for matrix in matrices:
+                self("backend_tensor_set", matrix, data.ctypes.data, 0, data.nbytes)
+            values = np.random.default_rng(1).normal(size=(batch, columns)).astype(np.float32)
+            self("backend_tensor_set", x, values.ctypes.data, 0, values.nbytes)
+            yield Products(self, rest, outputs, data.nbytes)
+        finally:
+            for buffer in filter(None, buffers):
+                self("backend_buffer_free", buffer)
+            for context in (weights, rest):
+                self("free", context)
+
+    def _device(self) -> Any:
+        return self("backend_get_device", self.backend)
+
+    def _place(self, weights: Any, output: Any, device: Any) -> Any:
+        """A buffer for the weights: repacked where ggml multiplies the type so, else as it is stored."""
+        if self._repack is not None:
+            buffer = self("backend_alloc_ctx_tensors_from_buft", weights, self._repack())
+            if buffer is not None and self("backend_dev_supports_op", device, output):
+                return buffer
+            if buffer is not None:
+                self("backend_buffer_free", buffer)
+                raise _NotRepacked
+        return self("backend_alloc_ctx_tensors_from_buft", weights, self("backend_cpu_buffer_type"))
+
+    def without_repacking(self) -> None:
+        """From now on weights stay as they are stored."""
+        self._repack = None
+
+
+class _NotRepacked(Exception):
+    """No error: the type has no repacked layout here, and tensors that were placed cannot be placed again."""
+
+
+@dataclass(slots=True)
+class Products:
+    """Matrices in place. ``bytes`` are those of one matrix."""
+
+    ggml: Ggml
+    context: Any
+    outputs: Sequence[Any]
+    bytes: int
+
+    def graphs(self, count: int, each: int) -> list[Any]:
+        """The first ``count`` products, ``each`` of them a graph."""
+        made = []
+        for first in range(0, count - each + 1, each):
+            graph = self.ggml("new_graph_custom", self.context, max(64, 2 * each), False)
+            for output in self.outputs[first : first + each]:
+                self.ggml("build_forward_expand", graph, output)
+            made.append(graph)
+        return made
+
+    def times(self, graphs: Sequence[Any], seconds: float, least: int = 12) -> npt.NDArray[np.float64]:
+        """Seconds of each run, graphs in turn; the first turn warms up and is left out."""
+        for graph in graphs:
+            self.ggml("backend_graph_compute", self.ggml.backend, graph)
+        taken: list[float] = []
+        end = time.perf_counter() + seconds
+        while len(taken) < least or time.perf_counter() < end:
+            for graph in graphs:
+                start = time.perf_counter()
+                self.ggml("backend_graph_compute", self.ggml.backend, graph)
+                taken.append(time.perf_counter() - start)
+        return np.array(taken)
+
+
+@contextmanager
+def placed(threads: int, kind: str, shape: tuple[int, int], count: int, batch: int = 1) -> Iterator[Products]:
+    """As ``Ggml.products``, repacked where that is what llama.cpp would do. Shape is (rows, columns)."""
+    ggml = Ggml(threads)
+    try:
+        held = ggml.products(kind, *shape, count, batch)
+        try:
+            products = held.__enter__()
+        except _NotRepacked:
+            ggml.without_repacking()
+            held = ggml.products(kind, *shape, count, batch)
+            products = held.__enter__()
+        try:
+            yield products
+        finally:
+            held.__exit__(None, None, None)
+    finally:
+        ggml("backend_free", ggml.backend)
+
+
+def _encoded(kind: str, rows: int, columns: int) -> npt.NDArray[np.generic]:
+    """Real numbers in a type, so that no scale is a denormal or an infinity."""
+    values = np.random.default_rng(0).normal(0, columns**-0.5, (_DRAWN, columns)).astype(np.float32)
+    drawn = GgmlBlocks(kind).encode(values)
+    return np.ascontiguousarray(np.tile(drawn, (-(-rows // _DRAWN), 1))[:rows])

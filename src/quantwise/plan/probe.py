@@ -1,0 +1,207 @@
+"""Times of this machine, in a process of its own: ``python -m quantwise.plan.probe PART SECONDS THREADS``.
+
+Parts: ``memory`` (numpy), ``matrix`` (numpy, and torch where it is installed), ``kernels`` (ggml, where llama.cpp is).
+Prints one JSON object. On a shared machine most tries are disturbed, so steps are short, many, and the time of a step
+is its 5th percentile: what the machine does when nobody is in the way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantwise.core.errors import EnvironmentFailure
+
+UNDISTURBED = 5.0  # percentile
+_MIB = 1 << 20
+# Types that files are full of; what is not here is taken from its neighbour in bits.
+TYPES = ("f16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "q3_k")
+_ROWS = _COLUMNS = 1024
+# Working sets that the size of the cache is looked for in, and the one that surely exceeds it.
+_SETS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+_LARGEST = 192
+_ROUNDS = 3
+_PROMPT = 64  # vectors at once that stand for a prompt
+
+
+def undisturbed(times: npt.NDArray[np.float64] | list[float]) -> float:
+    """Seconds of a step without anybody in the way."""
+    return float(np.percentile(np.asarray(times), UNDISTURBED))
+
+
+def memory(seconds: float, threads: int) -> dict[str, Any]:
+    """``bandwidth``: bytes per second that all threads together read from 256 MiB, a few MiB at a time."""
+    whole = np.ones(64 * _MIB, np.float32)
+    piece = _MIB  # of 4 bytes, for each thread
+    turns = len(whole) // (piece * threads)
+    barrier = threading.Barrier(threads + 1)
+    at: list[int | None] = [0]
+
+    def read(index: int) -> None:
+        while True:
+            barrier.wait()
+            if (turn := at[0]) is None:
+                return
+            first = (turn * threads + index) * piece
+            part = whole[first : first + piece]
+            np.dot(part, part)
+            barrier.wait()
+
+    workers = [threading.Thread(target=read, args=(i,), daemon=True) for i in range(threads)]
+    for worker in workers:
+        worker.start()
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    turn = 0
+    while len(taken) < 2 * turns or time.perf_counter() < end:
+        at[0] = turn % turns
+        start = time.perf_counter()
+        barrier.wait()
+        barrier.wait()
+        taken.append(time.perf_counter() - start)
+        turn += 1
+    at[0] = None
+    barrier.wait()
+    return {"bandwidth": 4 * piece * threads / undisturbed(taken[turns:])}
+
+
+def matrix(seconds: float, threads: int) -> dict[str, Any]:
+    """``rates``: operations per second of a square product, by number type, as numpy and torch compute it."""
+    size = 512
+    a = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    out = np.empty_like(a)
+    rates = {"fp32": 2 * size**3 / _repeat(lambda: np.matmul(a, a, out), seconds / 4)}
+    if importlib.util.find_spec("torch") is not None:
+        torch = importlib.import_module("torch")
+        torch.set_num_threads(threads)
+        wide = torch.from_numpy(a)
+        codes = torch.randint(-127, 127, (size, size), dtype=torch.int8)
+        half = wide.to(torch.bfloat16)
+        for name, step in (
+            ("fp32", lambda: wide @ wide),
+            ("bf16", lambda: half @ half),
+            ("int8", lambda: torch._int_mm(codes, codes)),
+        ):
+            with suppress(RuntimeError):
+                rates[name] = max(rates.get(name, 0.0), 2 * size**3 / _repeat(step, seconds / 4))
+    return {"rates": rates}
+
+
+def _repeat(step: Callable[[], object], seconds: float) -> float:
+    step()
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(taken) < 10 or time.perf_counter() < end:
+        start = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - start)
+    return undisturbed(taken)
+
+
+def kernels(seconds: float, threads: int) -> dict[str, Any]:
+    """``kernels`` by ggml type, ``node_seconds`` and ``cached`` (see ``machine_rates``).
+
+    All in several rounds, of which the best counts for each: neighbours come and go within seconds, and take bandwidth
+    and cache as well as time.
+    """
+    from quantwise.plan.ggml_products import placed
+
+    slot = seconds / _ROUNDS / (len(TYPES) + 2)
+    rounds = []
+    for _ in range(_ROUNDS):
+        with placed(threads, "f32", (32, 32), 200) as tiny:
+            node = undisturbed(tiny.times(tiny.graphs(200, 200), slot / 2)) / 200
+        curve = _curve(threads, node, slot)
+        # Three times what is found in the cache for the most part.
+        past = 3 * max(size for size, seconds in curve.items() if seconds <= (curve[_SETS[0]] + curve[_LARGEST]) / 2)
+        streamed = min(_LARGEST, max(64, past))
+        rounds.append((node, curve, {kind: _rates(threads, kind, streamed, node, slot) for kind in TYPES}))
+    return {
+        "node_seconds": min(node for node, _, _ in rounds),
+        "cached": _found({size: min(curve[size] for _, curve, _ in rounds) for size in (*_SETS, _LARGEST)}),
+        "kernels": {
+            kind: {part: max(found[kind][part] for _, _, found in rounds) for part in rounds[0][2][kind]}
+            for kind in TYPES
+        },
+    }
+
+
+def _rates(threads: int, kind: str, streamed: int, node: float, slot: float) -> dict[str, float]:
+    """Bytes of weights per second with one vector, in a small working set and one of ``streamed`` MiB; operations per
+    second with many vectors."""
+    from quantwise.plan.ggml_products import placed
+
+    each = 2
+    size = _bytes(kind)
+    few, many = (max(each, mebibytes * _MIB // size // each * each) for mebibytes in (_SETS[0], streamed))
+    with placed(threads, kind, (_ROWS, _COLUMNS), many) as products:
+        small = undisturbed(products.times(products.graphs(few, each), slot / 4))
+        large = undisturbed(products.times(products.graphs(many, each), slot / 2))
+        weights = each * products.bytes
+    with placed(threads, kind, (_ROWS, _COLUMNS), 2, _PROMPT) as products:
+        prompt = undisturbed(products.times(products.graphs(2, 1), slot / 4))
+    return {
+        "cached": weights / max(small - each * node, 1e-9),
+        "streamed": weights / max(large - each * node, 1e-9),
+        "prompt": 2.0 * _ROWS * _COLUMNS * _PROMPT / prompt,
+    }
+
+
+def _curve(threads: int, node: float, slot: float) -> dict[int, float]:
+    """Seconds a byte of f16 weights, by the MiB of the working set that they come round in."""
+    from quantwise.plan.ggml_products import placed
+
+    size = _bytes("f16")
+    found = {}
+    with placed(threads, "f16", (_ROWS, _COLUMNS), _LARGEST * _MIB // size) as products:
+        for mebibytes in (*_SETS, _LARGEST):
+            graphs = products.graphs(mebibytes * _MIB // size, 2)
+            taken = undisturbed(products.times(graphs, slot / len(_SETS)))
+            found[mebibytes] = max(taken - 2 * node, 1e-9) / (2 * size)
+    return found
+
+
+def _found(curve: dict[int, float]) -> list[list[float]]:
+    """By bytes of the working set, the share of reads that the cache serves: by time, between the extremes."""
+    small, large = curve[_SETS[0]], curve[_LARGEST]
+    if large < 1.1 * small:
+        return [[_LARGEST * _MIB, 1.0]]
+    shares = []
+    least = 1.0
+    for size, seconds in curve.items():
+        least = min(least, max(0.0, min(1.0, (large - seconds) / (large - small))))
+        shares.append([float(size * _MIB), least])
+    return shares
+
+
+def _bytes(kind: str) -> int:
+    from quantwise.grids.ggml_blocks import GgmlBlocks
+
+    return int(_ROWS * _COLUMNS * GgmlBlocks(kind).bits_per_weight / 8)
+
+
+PARTS: dict[str, Callable[[float, int], dict[str, Any]]] = {"memory": memory, "matrix": matrix, "kernels": kernels}
+
+
+def main() -> int:
+    """Time one part."""
+    part, seconds, threads = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+    try:
+        print(json.dumps(PARTS[part](seconds, threads)))
+    except EnvironmentFailure as error:
+        print(json.dumps({"why": str(error)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
