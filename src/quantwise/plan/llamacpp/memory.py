@@ -50,13 +50,16 @@ def llamacpp_memory(
     tensors: Sequence[GgufTensor],
     settings: LlamacppSettings,
     build: LlamacppBuild = XLLAMACPP_2026_10,
+    *,
+    compute: LlamacppCompute | None = None,
 ) -> LlamacppMemory:
     """Memory of a server on the processor alone (``plan.offload`` splits it), at full context in every slot.
 
     ``tensors`` in the order of the file. What the log calls CPU_Mapped and CPU_REPACK are ``weights`` and
-    ``repacked``; the sum of all terms is the process's resident set.
+    ``repacked``; the sum of all terms is the process's resident set. ``compute`` spares the replay of the graph where
+    it is known.
     """
-    compute = llamacpp_compute(decoder, settings, build)
+    compute = compute or llamacpp_compute(decoder, settings, build)
     cache = llamacpp_cache(decoder, settings)
     mapped, copies = mapped_bytes(tensors, build), repacked_bytes(tensors, build)
     return LlamacppMemory(

@@ -1,0 +1,84 @@
+"""A model that many questions are asked about: what they share is counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from quantwise.core.errors import InputError
+from quantwise.formats.gguf.header import GgufTensor, read_gguf_header
+from quantwise.models.decoder import Decoder
+from quantwise.plan.constants import LlamacppBuild
+from quantwise.plan.decoder_weights import Weights, decoder_weights
+from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
+from quantwise.plan.llamacpp.names import gguf_shapes
+from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.model_source import read_decoder
+from quantwise.plan.weight_scheme import parse_weight_scheme
+from quantwise.plan.weight_table import weight_table
+
+
+class Model:
+    """A decoder, and the tensors of its file, in the file's order, where it is a .gguf that is there."""
+
+    def __init__(self, decoder: Decoder, file: Sequence[GgufTensor] = ()) -> None:
+        self.decoder, self.file = decoder, tuple(file)
+        self._weights: dict[tuple[str, bool], Weights] = {}
+        self._tensors: dict[str, Sequence[GgufTensor]] = {}
+        self._compute: dict[tuple[LlamacppSettings, LlamacppBuild], LlamacppCompute] = {}
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it can only be taken as it is: a GGUF file is not quantized again."""
+        return "token_embd.weight" in self.decoder.tensors
+
+    @cached_property
+    def in_gguf(self) -> Decoder:
+        """The decoder with its tensors named as in a GGUF file."""
+        return replace(self.decoder, tensors=gguf_shapes(self.decoder))
+
+    def weights(self, scheme: str, *, in_gguf: bool) -> Weights:
+        """Its weights in a scheme. Raises InputError as ``decoder_weights`` does, and where llama.cpp runs no such."""
+        if in_gguf and self._in_gguf(scheme) is None:
+            raise InputError(f"llama.cpp does not run {scheme}; take a GGUF type such as q4_k_m, or another runtime")
+        key = scheme, in_gguf
+        if key not in self._weights:
+            named = self._in_gguf(scheme) if in_gguf else scheme
+            self._weights[key] = decoder_weights(self.in_gguf if in_gguf else self.decoder, named or scheme)
+        return self._weights[key]
+
+    def tensors(self, scheme: str) -> Sequence[GgufTensor]:
+        """The tensors of its GGUF file in a scheme: of the file that is there, or of one that is not written yet."""
+        if self.file:
+            return self.file
+        if scheme not in self._tensors:
+            table = weight_table(self.in_gguf, self._in_gguf(scheme) or scheme)
+            self._tensors[scheme] = [GgufTensor(t.name, t.type, t.shape, t.bytes) for t in table]
+        return self._tensors[scheme]
+
+    def compute(self, settings: LlamacppSettings, build: LlamacppBuild) -> LlamacppCompute:
+        """llama.cpp's buffers, which do not depend on where layers lie."""
+        key = replace(settings, gpu_layers=0, experts_on_cpu=0), build
+        if key not in self._compute:
+            self._compute[key] = llamacpp_compute(self.in_gguf, key[0], build)
+        return self._compute[key]
+
+    def _in_gguf(self, scheme: str) -> str | None:
+        """The name of a scheme in a GGUF file, where 16 bit is f16; None where no such file is made."""
+        wanted = parse_weight_scheme("f16" if scheme == "16bit" else scheme)
+        if wanted.kind == "recipe" and wanted.recipe is not None and wanted.recipe.scheme.format != "gguf":
+            return None
+        return None if wanted.kind in ("float32", "mxfp4-experts") else wanted.name
+
+
+def read_model(text: str) -> Model:
+    """Whatever a person calls a model. Raises InputError where it names none or a file is damaged."""
+    decoder = read_decoder(text)
+    path = Path(text)
+    if path.suffix.lower() != ".gguf" or not path.is_file():
+        return Model(decoder)
+    header = read_gguf_header(path)
+    # Of a file in parts the tensors of the first alone would be too few.
+    return Model(decoder, header.tensors if len(header.tensors) == len(decoder.tensors) else ())
