@@ -13,6 +13,7 @@ from quantwise.core.errors import InputError
 from quantwise.models import reference
 from quantwise.plan.answer import Wanted, answer, family
 from quantwise.plan.deployment import RUNTIMES, Constants, RuntimeName
+from quantwise.plan.fit import size
 from quantwise.plan.frontier import frontier
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, read_model
@@ -68,6 +69,9 @@ def wanted_of(request: PlanRequest, machine: Site | None = None) -> Wanted:
     """Settings, scenario and site as one."""
     scenario = read_scenario(request.scenario or "laptop")
     site = read_site(request.site) if request.site else machine or scenario.site
+    if request.memory_bytes is not None and not request.site and machine is None and site.memory_bytes is None:
+        # A budget without a site is what people say of a graphics card.
+        site = Site(name=f"a GPU of {size(request.memory_bytes)}", kind="gpu", memory_bytes=request.memory_bytes)
     if request.runtime not in RUNTIMES:
         raise InputError(f"unknown runtime {request.runtime!r:.40}; planned are: {', '.join(RUNTIMES)}")
     runtime: RuntimeName = next(known for known in RUNTIMES if known == request.runtime)

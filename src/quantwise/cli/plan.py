@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def add_parser(verbs: Any) -> None:
     p.add_argument("--concurrency", type=positive, metavar="N", help="requests at a time")
     p.add_argument("--runtime", default="llamacpp", metavar="R", help="llamacpp (default), transformers or vllm")
     p.add_argument("--scheme", action="append", default=[], metavar="S",
-                   help="a recipe or scheme such as q4_k_m or int4-g128; may be repeated (default: the usual ones)")  # fmt: skip
+                   help="such as q4_k_m or int4-g128; may be repeated (default: the usual ones)")  # fmt: skip
     p.add_argument("--cache", default="f16", metavar="C", help="cache type of the runtime, such as q8_0 (default f16)")
     p.add_argument("--ubatch", type=positive, default=512, metavar="N", help="tokens llama.cpp computes at once (512)")
     p.add_argument("--gpu-layers", "-ngl", type=int, metavar="N", help="layers on the GPU (llama.cpp; default: all)")
@@ -85,10 +86,21 @@ def run(arguments: argparse.Namespace) -> int:
         print()
     else:
         print_plan(record, sys.stdout)
-    if arguments.open:
-        from quantwise.cli.plan_page import serve
+    return _serve(request) if arguments.open else 0
 
-        return serve(request)
+
+def _serve(request: PlanRequest) -> int:
+    """Show the page until the user stops it."""
+    import webbrowser
+
+    from quantwise.plan_server import plan_server
+
+    with plan_server(request) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        print(f"the plan is at {address} (this machine only); stop with Ctrl-C", file=sys.stderr)
+        webbrowser.open(address)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
     return 0
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from quantwise.report import notation
 
 _PARTS = (("weights", "█", "#"), ("cache", "▓", "="), ("compute", "▒", "-"), ("overhead", "░", ":"))
-_WIDTH = 28
+_WIDTH = 20
 _FITS = {"yes": "blue", "marginal": "yellow", "no": "bold red", "unknown": "yellow"}
 _WORDS = {"yes": "fits", "marginal": "may fit", "no": "does not fit", "unknown": "unknown"}
 _ASCII = str.maketrans({mark: plain for _, mark, plain in _PARTS} | {"·": ".", "–": "-", "…": "~", "−": "-"})
@@ -81,7 +81,7 @@ def _headline(record: Mapping[str, Any]) -> Text:
 
 def _candidates(record: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("candidate", ">bits", ">weights", ">cache", ">compute", ">overhead", ">total", "", "", ">tokens/s"):
+    for name in ("candidate", ">bits", ">weights", ">cache", ">compute", ">process", ">total", "", "", ">tokens/s"):
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
     for row in record["candidates"]:
         compute = row["compute_bytes"]
@@ -157,7 +157,10 @@ def _what_if(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     limit = notation.size(record["limit_bytes"])
-    yield Text(f"{', '.join(record['models'])} · {record['runtime']} · {limit} · {_requests(record)}", style="dim")
+    yield Text(
+        f"{', '.join(record['models'])} · {record['runtime']} at {record['site']}, {limit} · {_requests(record)}",
+        style="dim",
+    )
     rows = [row for row in record["frontier"] if row["on_frontier"]]
     if not rows:
         yield Text(f"nothing of these fits into {limit}", style="bold red")
