@@ -13,8 +13,8 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "quantwise"
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"report"},
-    {"workbench"},
+    {"report", "plan_server"},
+    {"workbench", "planning"},
     {"record", "prepare", "forecast", "fetch"},
     {"certify", "screen", "pose", "cost_ratios", "calibration_study"},
     {"build", "measure", "store"},

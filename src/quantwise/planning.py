@@ -80,8 +80,8 @@ def wanted_of(request: PlanRequest, machine: Site | None = None) -> Wanted:
         site = replace(site, kind=site.kind or "cpu")
         limit = available_bytes()
     return Wanted(
-        context=request.context or scenario.context,
-        concurrency=request.concurrency or scenario.concurrency,
+        context=scenario.context if request.context is None else request.context,
+        concurrency=scenario.concurrency if request.concurrency is None else request.concurrency,
         site=site,
         runtime=runtime,
         schemes=request.schemes,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,15 +102,16 @@ def test_a_header_is_read_by_growing_ranges_and_nothing_twice(
 
 
 def test_the_plan_of_headers_is_that_of_the_files(hub: Hub, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quantwise import workbench
+    from quantwise.planning import PlanRequest, plan
 
     monkeypatch.setattr(client, "_FIRST_RANGE", 1 << 16)
-    monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: 1 << 30)
-    here = workbench.plan(gguf, None, 512, 1)
-    there = workbench.plan(Path(FILE), None, 512, 1)
-    assert [replace(f, candidate="") for f in there] == [replace(f, candidate="") for f in here]
-    assert there[0].candidate == f"{FILE}@llamacpp"
-    assert workbench.plan(Path(FOLDER), None, 512, 1) == workbench.plan(reference.path(), None, 512, 1)
+
+    def planned(model: object) -> dict[str, object]:
+        record = plan(PlanRequest(models=(str(model),), context=512, memory_bytes=1 << 30))
+        return {name: value for name, value in record.items() if name != "model"}
+
+    assert planned(FILE) == planned(gguf)
+    assert planned(FOLDER) == planned(reference.path())
     assert hub.weight_bytes() < gguf.stat().st_size / 5
 
 
