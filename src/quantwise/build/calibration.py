@@ -19,7 +19,7 @@ MOST_TOKENS = 65_536
 # Fewer are a slip of the pen. Enough is another matter: `quantwise build --calibration-study` shows it.
 FEWEST_TOKENS = 16
 LONGEST_SEQUENCE = 2048
-# What one layer gives for so many tokens is small enough to be used again from the heap: fresh pages cost more than sums.
+# What a layer gives for so many tokens is small enough to be used again from the heap; fresh pages cost more than sums.
 _BATCH_TOKENS = 1024
 
 
