@@ -26,7 +26,7 @@ from quantwise.plan.speed import Load, Speed, load_of, multiplied_in, speed
 from quantwise.plan.transformers_memory import transformers_compute, transformers_process
 from quantwise.plan.vllm import VLLM_CACHES, VllmSettings, vllm_pages, vllm_profile
 from quantwise.plan.weight_scheme import parse_weight_scheme
-from quantwise.plan.what_if import cache_of
+from quantwise.plan.what_if import Workload, cache_of
 from quantwise.plan.work import cache_numbers
 from quantwise.scenarios.site import Site
 
@@ -77,6 +77,11 @@ class Deployment:
     def limit(self) -> int | None:
         """Bytes of the memory that binds."""
         return self.site.limit_bytes if self.limit_bytes is None else self.limit_bytes
+
+    @property
+    def workload(self) -> Workload:
+        """What the cache depends on."""
+        return Workload(self.context, self.concurrency, self.cache)
 
     @property
     def on_gpu(self) -> bool:
@@ -179,7 +184,7 @@ def _terms(asked: Deployment, weights: Weights, constants: Constants) -> tuple[t
     if asked.runtime == "llamacpp":
         return _llamacpp(asked, constants.llamacpp)
     device: Device = "gpu" if asked.on_gpu else "cpu"
-    cache = cache_of(asked.runtime, asked.decoder, asked)
+    cache = cache_of(asked.runtime, asked.decoder, asked.workload)
     stored = Term("weights", device, weights.effective, weights.effective, weights.source)
     if asked.runtime == "transformers":
         compute = transformers_compute(asked.decoder, asked.context, asked.concurrency)
@@ -237,8 +242,7 @@ def _speed(asked: Deployment, weights: Weights) -> Speed:
     scheme = _scheme(asked.scheme)
     multiplied = multiplied_in(scheme, asked.runtime, asked.site) if scheme else "bf16"
     numbers = max(1, cache_numbers(decoder, asked.context))
-    one = replace(asked, concurrency=1)
-    each = cache_of(asked.runtime, decoder, one) / numbers
+    each = cache_of(asked.runtime, decoder, replace(asked.workload, concurrency=1)) / numbers
     load: Load = load_of(decoder, weights.effective, multiplied, max(1, asked.context // 2), each)
     return speed(asked.site, load, asked.concurrency, min(PROMPT, asked.context))
 
@@ -252,8 +256,7 @@ def _capacity(found: Plan) -> Capacity | None:
     asked = found.asked
     if found.limit_bytes is None:
         return None
-    one = replace(asked, concurrency=1)
-    request = cache_of(asked.runtime, asked.decoder, one)
+    request = cache_of(asked.runtime, asked.decoder, replace(asked.workload, concurrency=1))
     if request < 1:
         return None
     limit = found.limit_bytes
