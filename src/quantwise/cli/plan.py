@@ -72,9 +72,12 @@ def _add_training(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan and print; the page instead with ``--open``."""
     from quantwise import planning
+    from quantwise.core.errors import InputError
     from quantwise.report.plan_screen import print_plan
 
     request = _request(arguments)
+    if arguments.open and len(request.models) > 1:
+        raise InputError("the page shows one model at a time; name one")
     if arguments.refit:
         record = planning.refit_from(arguments.refit, request)
     elif arguments.train:

@@ -17,6 +17,8 @@ from quantwise.report import notation
 
 _PARTS = (("weights", "█", "#"), ("cache", "▓", "="), ("compute", "▒", "-"), ("overhead", "░", ":"))
 _WIDTH = 20
+# Narrower, the table would be cut.
+_LEAST = 110
 _FITS = {"yes": "blue", "marginal": "yellow", "no": "bold red", "unknown": "yellow"}
 _WORDS = {"yes": "fits", "marginal": "may fit", "no": "does not fit", "unknown": "unknown"}
 _ASCII = str.maketrans({mark: plain for _, mark, plain in _PARTS} | {"·": ".", "–": "-", "…": "~", "−": "-"})
@@ -26,7 +28,7 @@ def print_plan(record: Mapping[str, Any], file: TextIO) -> None:
     """Print a record of ``quantwise plan``: of one model, of training, of a family, or of a refit."""
     terminal = file.isatty()
     drawn = io.StringIO()
-    width = Console(file=file).width if terminal else 110
+    width = max(_LEAST, Console(file=file).width) if terminal else _LEAST
     console = Console(
         file=drawn, width=width, force_terminal=terminal, highlight=False, markup=False, emoji=False,
         legacy_windows=False,
@@ -80,8 +82,8 @@ def _headline(record: Mapping[str, Any]) -> Text:
 
 
 def _candidates(record: Mapping[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("candidate", ">bits", ">weights", ">cache", ">compute", ">process", ">total", "", "", ">tokens/s"):
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("precision", ">bits", ">weights", ">cache", ">compute", ">process", ">total", "", "", ">tokens/s"):
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
     for row in record["candidates"]:
         compute = row["compute_bytes"]
@@ -110,7 +112,7 @@ def _bar(row: Mapping[str, Any]) -> Text:
         reached += _WIDTH * amount / limit
         drawn += mark * max(0, min(_WIDTH, round(reached)) - len(drawn))
     over = row["total_bytes"] > limit
-    return Text(drawn.ljust(_WIDTH, "·") + (">" if over else "|"))
+    return Text(drawn.ljust(_WIDTH, "·") + (">" if over else "|"), no_wrap=True)
 
 
 def _legend() -> str:
