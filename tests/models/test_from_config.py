@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import TINY, write_tiny
 
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.families import FAMILIES
 from quantwise.models.from_config import decoder_of
+from tiny_models import TINY, write_tiny
 
 _SEES = {"full_attention": None, "sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 
