@@ -49,7 +49,9 @@ def test_raw_and_effective_are_two_figures() -> None:
 # Bits per weight of Llama 3.1 8B in llama.cpp's tools/quantize/README.md.
 LLAMACPP_SAYS = {
     "q2_k": 3.1593, "q3_k_s": 3.6429, "q3_k_m": 3.9960, "q3_k_l": 4.2979, "q4_k_s": 4.6672, "q4_k_m": 4.8944,
-    "q5_k_s": 5.5704, "q5_k_m": 5.7036, "q6_k": 6.5633, "q8_0": 8.5008, "f16": 16.0005,
+    "q5_k_s": 5.5704, "q5_k_m": 5.7036, "q6_k": 6.5633, "q8_0": 8.5008, "f16": 16.0005, "iq1_s": 2.0042,
+    "iq1_m": 2.1460, "iq2_xxs": 2.3824, "iq2_xs": 2.5882, "iq2_s": 2.7403, "iq2_m": 2.9294, "q2_k_s": 2.9697,
+    "iq3_xxs": 3.2548, "iq3_xs": 3.4977, "iq3_s": 3.6606, "iq3_m": 3.7628, "iq4_xs": 4.4597, "iq4_nl": 4.6818,
 }  # fmt: skip
 
 
@@ -149,7 +151,7 @@ def test_experts_in_one_tensor_are_quantized_one_by_one() -> None:
     ("text", "message"),
     [
         ("int5-g128", "unknown scheme 'int5-g128'; allowed: 16bit, "),
-        ("uniform-q9", "unknown type 'q9'; allowed: fp32, mxfp4-experts, stored, uniform-{q2_k|"),
+        ("uniform-q9", "unknown type 'q9'; allowed: fp32, iq1_s, "),
         ("gptq:nf4", "gptq cannot fill 'nf4'"),
         ("stored", "is known by its config alone"),
         ("auto:4bpw", "chooses types by measuring"),
@@ -163,7 +165,8 @@ def test_what_cannot_be_planned_is_refused(text: str, message: str) -> None:
 
 
 def test_names_of_schemes() -> None:
-    assert parse_weight_scheme(" IQ4_XS ").name == "uniform-iq4_xs"
+    assert parse_weight_scheme(" IQ4_XS ").kind == "mix"
+    assert parse_weight_scheme("uniform-iq4_xs").kind == "uniform"
     assert parse_weight_scheme("q4_k").bits == 4
     assert parse_weight_scheme("uniform-q4_k").kind == "uniform"
     assert parse_weight_scheme("F32").name == "fp32"

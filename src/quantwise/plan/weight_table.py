@@ -12,6 +12,7 @@ from quantwise.core.recipe import Recipe
 from quantwise.core.scheme import Scheme
 from quantwise.formats.gguf.architectures import architecture_of_class
 from quantwise.formats.gguf.mixes import GGML_BLOCKS, MixedModel, fitting, ggml_types, tensor_bytes
+from quantwise.formats.gguf.small_mixes import small_mix_types
 from quantwise.models.decoder import Decoder
 from quantwise.plan.gguf_names import GgufTable, gguf_table
 from quantwise.plan.layer_bytes import stored_layer_bytes
@@ -45,13 +46,13 @@ def weight_table(decoder: Decoder, scheme: str | WeightScheme, *, rope_factors: 
     wanted = parse_weight_scheme(scheme) if isinstance(scheme, str) else scheme
     if wanted.kind == "as stored":
         return _as_stored(decoder)
-    if "token_embd.weight" in decoder.tensors and not _in_gguf(wanted):
+    if "token_embd.weight" in decoder.tensors and not in_gguf(wanted):
         raise InputError(f"of the GGUF file {decoder.name} no {wanted.name} folder is made; plan from its own folder")
     if wanted.kind == "float32":
         return tuple(StoredTensor(n, s, "f32", 4 * math.prod(s)) for n, s in decoder.tensors.items())
     if wanted.kind == "mxfp4-experts":
         return tuple(_mxfp4(name, shape) for name, shape in decoder.tensors.items())
-    if not _in_gguf(wanted):
+    if not in_gguf(wanted):
         assert wanted.recipe is not None
         return tuple(_in_folder(name, shape, wanted.recipe.scheme) for name, shape in decoder.tensors.items())
     table = gguf_table(decoder)
@@ -66,8 +67,9 @@ def mixed_model(decoder: Decoder, table: GgufTable) -> MixedModel:
     return MixedModel(len(decoder.layers), max(shares, default=1), experts, table.architecture)
 
 
-def _in_gguf(wanted: WeightScheme) -> bool:
-    return wanted.kind == "uniform" or (wanted.recipe is not None and wanted.recipe.scheme.format == "gguf")
+def in_gguf(wanted: WeightScheme) -> bool:
+    """Whether a scheme is stored in a GGUF file."""
+    return wanted.kind in ("uniform", "mix") or (wanted.recipe is not None and wanted.recipe.scheme.format == "gguf")
 
 
 def _as_stored(decoder: Decoder) -> tuple[StoredTensor, ...]:
@@ -111,6 +113,8 @@ def _in_file(table: GgufTable, wanted: WeightScheme, model: MixedModel) -> Seque
         if recipe.budget is not None:
             raise InputError(f"{recipe.name} chooses types by measuring; plan it with a folder and its budget")
         types: Mapping[str, str] = _mix(table, recipe, model)
+    elif wanted.kind == "mix":
+        types = small_mix_types(table.shapes, wanted.name, model)
     else:
         assert wanted.ggml is not None
         floats = ggml_types(table.shapes, "f16", model)
