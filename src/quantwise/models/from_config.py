@@ -118,8 +118,9 @@ def _layers(family: Family, fields: Fields, sizes: Mapping[str, int], kinds: lis
             *(family.recurrent if kind in ("recurrent", "both") else ()),
             *(family.experts if sparse else family.dense),
         )
-        tensors |= write_out(lines, sizes, fields, f"{family.blocks}.{number}.")
-        layers.append(_layer(kind, sizes, window, sparse=sparse))
+        own = {**sizes, **family.adjust(fields, number, kind)} if family.adjust else sizes
+        tensors |= write_out(lines, own, fields, f"{family.blocks}.{number}.")
+        layers.append(_layer(kind, own, window, sparse=sparse))
     return layers, tensors
 
 
@@ -133,6 +134,7 @@ def _layer(kind: Kind, sizes: Mapping[str, int], window: int | None, *, sparse: 
             value_dim=sizes["vd"],
             window=window if kind == "sliding" else None,
             latent=sizes.get("latent", 0),
+            shared=bool(sizes.get("shared", 0)),
         )
     state = sizes.get("state", 0) if kind in ("recurrent", "both") else 0
     if sparse and sizes["e"]:

@@ -17,7 +17,9 @@ from quantwise.plan.weight_table import StoredTensor, in_gguf, known_layout, wei
 
 _EMBEDDINGS = ("token_embd.weight", "embed_tokens.weight", "embed_in.weight", "word_embeddings.weight",
                "embeddings.weight")  # fmt: skip
-_POSITIONS = ("embed_positions.weight", "position_embd.weight")
+# Tables of which a token reads one row besides.
+_POSITIONS = ("embed_positions.weight", "position_embd.weight", "embed_tokens_per_layer.weight",
+              "per_layer_token_embd.weight")  # fmt: skip
 _UNQUANTIZED = ("f32", "f16", "bf16", "16bit")
 
 

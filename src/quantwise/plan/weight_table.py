@@ -20,10 +20,10 @@ from quantwise.plan.weight_scheme import WeightScheme, parse_weight_scheme
 
 # Linear layers of a decoder's blocks, which integer, float8 and NF4 schemes fill. Routers are small and stay in 16 bit.
 _IN_BLOCK = re.compile(r"(^|\.)(layers|h)\.\d+\..*\.weight")
-_ROUTER = re.compile(r"\.(gate|router|shared_expert_gate|router\.layer)\.weight$")
+_ROUTER = re.compile(r"\.(gate|router|shared_expert_gate|router\.layer|router\.proj)\.weight$")
 # Experts that lie in one tensor, (experts, in, out); where the name ends in weight, (experts, out, in).
-_STACKED = re.compile(r"\.experts\.(gate_up_proj|down_proj)$")
-_STACKED_OUT_FIRST = re.compile(r"\.block_sparse_moe\.(input|output)_linear\.weight$")
+_STACKED = re.compile(r"\.(mlp|feed_forward)\.experts\.(gate_up_proj|down_proj)$")
+_STACKED_OUT_FIRST = re.compile(r"\.block_sparse_moe\.(input|output)_linear\.weight$|\.\d+\.experts\.\w+_proj$")
 _MXFP4_BLOCK, _MXFP4_BYTES = 32, 17
 
 
@@ -92,10 +92,10 @@ def quantized_matrices(name: str, shape: tuple[int, ...]) -> tuple[int, int, int
     """How many matrices of how many rows and columns a folder's scheme fills in a tensor; None for what it leaves."""
     if _STACKED.search(name):
         return shape[0], shape[2], shape[1]
-    if _IN_BLOCK.search(name) is None or _ROUTER.search(name):
-        return None
     if len(shape) == 3 and _STACKED_OUT_FIRST.search(name):
         return shape[0], shape[1], shape[2]
+    if _IN_BLOCK.search(name) is None or _ROUTER.search(name):
+        return None
     return (1, shape[0], shape[1]) if len(shape) == 2 else None
 
 
