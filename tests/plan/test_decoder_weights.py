@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from quantwise.core.errors import InputError
+from quantwise.core.recipe import parse_recipe
 from quantwise.core.scheme import FIXED_SCHEMES, parse_scheme
-from quantwise.formats.gguf.file_size import gguf_file_bytes
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.presets import preset_decoder
 from quantwise.plan.candidate_fit import artifact_bytes
 from quantwise.plan.decoder_weights import decoder_weights, raw_bytes
+from quantwise.plan.gguf_file import gguf_file
 from quantwise.plan.layer_bytes import stored_layer_bytes
 from quantwise.plan.model_source import read_decoder, read_folder_decoder
 from quantwise.plan.weight_scheme import parse_weight_scheme
@@ -189,7 +189,6 @@ def test_a_decoder_plans_what_its_folder_plans(shared_data: Path, name: str) -> 
 def test_a_mixture_is_planned_as_it_is_built(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     from quantwise.build.walk import build
-    from quantwise.core.recipe import parse_recipe
 
     source, made = tmp_path / "m", tmp_path / "made"
     write_tiny("qwen2_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "hidden_size": 64,
@@ -205,20 +204,29 @@ def test_a_mixture_is_planned_as_it_is_built(tmp_path: Path) -> None:
 def test_file_sizes_are_exact_to_the_byte(shared_data: Path, tmp_path: Path, name: str) -> None:
     pytest.importorskip("torch")
     from quantwise.build.walk import build
-    from quantwise.core.recipe import parse_recipe
 
     folder = shared_data / "models" / name
-    config = json.loads((folder / "config.json").read_text())
     names = ["f16", "q8_0", "q4_0", "q4_k_m", "q3_k_s"]
     for recipe, artifact in zip(names, build(folder, [parse_recipe(n) for n in names], [], tmp_path), strict=True):
         place = Path(artifact.location)
         file = place if place.is_file() else next(iter(place.glob("*.gguf")))
-        assert gguf_file_bytes(folder, read_folder(folder), config, recipe) == file.stat().st_size, recipe
+        planned = gguf_file(read_folder_decoder(folder), parse_recipe(recipe), folder)
+        assert planned.total == file.stat().st_size, recipe
+        assert planned.data == stored_bytes(read_gguf_header(file))
         brought = read_decoder(str(file))
         assert decoder_weights(brought, "stored").effective == stored_bytes(read_gguf_header(file))
         assert decoder_weights(brought, recipe).effective == decoder_weights(brought, "stored").effective
         assert replace(brought, layers=()).hidden == read_folder_decoder(folder).hidden
         assert brought.layers == read_folder_decoder(folder).layers
+
+
+def test_a_file_without_tokenizer_has_an_unknown_header() -> None:
+    planned = gguf_file(preset_decoder("llama-3.1-8b"), parse_recipe("q4_k_m"), rope_factors=64)
+    assert planned.total is None
+    assert planned.data == decoder_weights(preset_decoder("llama-3.1-8b"), "q4_k_m", rope_factors=64).effective
+    for recipe, message in (("int4-g128", "makes no GGUF file"), ("auto:4bpw", "its budget is the size")):
+        with pytest.raises(InputError, match=message):
+            gguf_file(preset_decoder("llama-2-7b"), parse_recipe(recipe))
 
 
 def test_sixteen_bit_presets_weigh_two_bytes_a_parameter() -> None:

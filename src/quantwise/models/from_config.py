@@ -103,6 +103,20 @@ def class_name(config: Mapping[str, Any]) -> str:
     return str(config.get("model_type", "unknown"))
 
 
+def rope_factor_count(config: Mapping[str, Any], decoder: Decoder) -> int:
+    """How many numbers llama.cpp divides rotary frequencies by, which its files keep beside the weights.
+
+    Llama 3.1 has one for each pair of a head's numbers, LongRoPE two lists.
+    """
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    attention = next((layer.attention for layer in decoder.layers if layer.attention is not None), None)
+    if not isinstance(rope, dict) or attention is None:
+        return 0
+    lists = [rope.get(part) for part in ("long_factor", "short_factor")]
+    listed = sum(len(numbers) for numbers in lists if isinstance(numbers, list))
+    return attention.key_dim // 2 if rope.get("rope_type", rope.get("type")) == "llama3" else listed
+
+
 def _layers(family: Family, fields: Fields, sizes: Mapping[str, int], kinds: list[Kind]) -> tuple[list[Layer], Shapes]:
     if len(kinds) * (len(family.experts) * sizes["e"] + 64) > MOST_TENSORS:
         raise InputError(f"{fields.where}: {len(kinds)} layers of {sizes['e']} experts are beyond any model")
