@@ -17,6 +17,7 @@ from quantwise.models.presets import preset_decoder
 from quantwise.plan.candidate_fit import artifact_bytes
 from quantwise.plan.decoder_weights import decoder_weights, raw_bytes
 from quantwise.plan.gguf_file import gguf_file
+from quantwise.plan.gguf_names import as_llamacpp_attends
 from quantwise.plan.layer_bytes import stored_layer_bytes
 from quantwise.plan.model_source import read_decoder, read_folder_decoder
 from quantwise.plan.weight_scheme import parse_weight_scheme
@@ -126,6 +127,34 @@ def test_every_scheme_plans_every_preset() -> None:
             weights = decoder_weights(preset_decoder(name), scheme)
             assert 0 < weights.active <= weights.effective
             assert weights.unquantized <= weights.effective
+
+
+def test_a_vision_part_is_left_alone() -> None:
+    plain = preset_decoder("gemma-3-4b")
+    vision = {
+        "vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight": (4304, 1152),
+        "multi_modal_projector.mm_input_projection_weight": (1152, 2560),
+    }
+    named = {f"language_model.{name}": shape for name, shape in plain.tensors.items()}
+    seeing = replace(plain, architecture="Gemma3ForConditionalGeneration", tensors={**named, **vision})
+    for scheme in ("q4_k_m", "iq4_xs"):
+        assert decoder_weights(seeing, scheme).effective == decoder_weights(plain, scheme).effective
+        assert decoder_weights(seeing, scheme).exact
+    beside = 2 * sum(math.prod(shape) for shape in vision.values())
+    assert decoder_weights(seeing, "int4-g128").effective == decoder_weights(plain, "int4-g128").effective + beside
+
+
+@pytest.mark.parametrize(
+    ("name", "slides"),
+    [("mistral-7b-v0.1", False), ("phi-3-mini-4k", False), ("gemma-3-1b", True), ("gpt-oss-20b", True),
+     ("llama-4-scout", True), ("starcoder2-3b", False)],
+)  # fmt: skip
+def test_windows_that_llamacpp_has(name: str, slides: bool) -> None:
+    decoder = preset_decoder(name)
+    windows = [layer.attention.window for layer in as_llamacpp_attends(decoder).layers if layer.attention]
+    assert any(windows) == slides
+    assert any(layer.attention.window for layer in decoder.layers if layer.attention)
+    assert len(windows) == len(decoder.layers)
 
 
 def test_deepseek_in_gguf_splits_its_latent_matrices() -> None:

@@ -83,10 +83,11 @@ ARCHITECTURES = ["llama", "gemma2", "gemma3", "deepseek2", "jamba", "mamba", "qw
 GGUF_VALID = {"block_count": 3, "embedding_length": 64, "context_length": 64, "attention.head_count": 4}
 GGUF_KEYS = [
     *GGUF_VALID, "attention.head_count_kv", "attention.key_length", "attention.value_length",
-    "attention.sliding_window", "attention.sliding_window_pattern", "attention.key_length_mla", "attention.value_length_mla", "expert_used_count",
-    "attention.kv_lora_rank", "rope.dimension_count", "attention.shared_kv_layers", "nextn_predict_layers",
-    "vocab_size", "full_attention_interval", "ssm.conv_kernel", "ssm.inner_size", "ssm.state_size", "ssm.group_count",
-    "shortconv.l_cache", "feed_forward_length", "attention.key_length_swa", "attention.value_length_swa",
+    "attention.sliding_window", "attention.sliding_window_pattern", "attention.key_length_mla",
+    "attention.value_length_mla", "expert_used_count", "attention.kv_lora_rank", "rope.dimension_count",
+    "attention.shared_kv_layers", "nextn_predict_layers", "vocab_size", "full_attention_interval", "ssm.conv_kernel",
+    "ssm.inner_size", "ssm.state_size", "ssm.group_count", "shortconv.l_cache", "feed_forward_length",
+    "attention.key_length_swa", "attention.value_length_swa",
 ]  # fmt: skip
 NUMBERS = st.sampled_from([-1, 0, 1, 2, 3, 4, 64, 2**31, 2**64 - 1, True, 1.5, float("nan"), "x", ""])
 GGUF_CHANGES = st.dictionaries(st.sampled_from(GGUF_KEYS), NUMBERS, max_size=6)

@@ -14,7 +14,7 @@ from quantwise.formats.gguf.architectures import architecture_of_class
 from quantwise.formats.gguf.mixes import GGML_BLOCKS, MixedModel, fitting, ggml_types, tensor_bytes
 from quantwise.formats.gguf.small_mixes import small_mix_types
 from quantwise.models.decoder import Decoder
-from quantwise.plan.gguf_names import GgufTable, gguf_table
+from quantwise.plan.gguf_names import GgufTable, gguf_table, language_part
 from quantwise.plan.layer_bytes import stored_layer_bytes
 from quantwise.plan.weight_scheme import WeightScheme, parse_weight_scheme
 
@@ -24,6 +24,8 @@ _ROUTER = re.compile(r"\.(gate|router|shared_expert_gate|router\.layer|router\.p
 # Experts that lie in one tensor, (experts, in, out); where the name ends in weight, (experts, out, in).
 _STACKED = re.compile(r"\.(mlp|feed_forward)\.experts\.(gate_up_proj|down_proj)$")
 _STACKED_OUT_FIRST = re.compile(r"\.block_sparse_moe\.(input|output)_linear\.weight$|\.\d+\.experts\.\w+_proj$")
+# Parts of other modalities, which no tool quantizes by default.
+_BESIDE = re.compile(r"(^|\.)(vision|visual|audio|multi_modal|embed_vision|embed_audio)")
 _MXFP4_BLOCK, _MXFP4_BYTES = 32, 17
 
 
@@ -90,6 +92,8 @@ def _in_folder(name: str, shape: tuple[int, ...], scheme: Scheme) -> StoredTenso
 
 def quantized_matrices(name: str, shape: tuple[int, ...]) -> tuple[int, int, int] | None:
     """How many matrices of how many rows and columns a folder's scheme fills in a tensor; None for what it leaves."""
+    if _BESIDE.search(name):
+        return None
     if _STACKED.search(name):
         return shape[0], shape[2], shape[1]
     if len(shape) == 3 and _STACKED_OUT_FIRST.search(name):
@@ -138,5 +142,8 @@ def _uniform(ggml: str, columns: int) -> str:
 
 def known_layout(decoder: Decoder) -> bool:
     """Whether what is quantized of this decoder, and its names in GGUF, were held against files that exist."""
-    built = architecture_of_class(decoder.architecture) is not None or decoder.architecture == "OPTForCausalLM"
+    built = (
+        architecture_of_class(language_part(decoder).architecture) is not None
+        or decoder.architecture == "OPTForCausalLM"
+    )
     return "token_embd.weight" in decoder.tensors or built
