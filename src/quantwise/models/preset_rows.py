@@ -37,30 +37,30 @@ _MLA = {
 }  # fmt: skip
 
 GROUPS: tuple[Group, ...] = (
-    _group("llama", "LlamaForCausalLM", _PLAIN, """
-        llama-2-7b      meta-llama/Llama-2-7b-hf           32  4096  32 32 11008  32000   4096 no
-        llama-2-13b     meta-llama/Llama-2-13b-hf          40  5120  40 40 13824  32000   4096 no
-        llama-2-70b     meta-llama/Llama-2-70b-hf          80  8192  64  8 28672  32000   4096 no
-        llama-3-8b      meta-llama/Meta-Llama-3-8B         32  4096  32  8 14336 128256   8192 no
-        llama-3-70b     meta-llama/Meta-Llama-3-70B        80  8192  64  8 28672 128256   8192 no
-        llama-3.1-8b    meta-llama/Llama-3.1-8B            32  4096  32  8 14336 128256 131072 no
-        llama-3.1-70b   meta-llama/Llama-3.1-70B           80  8192  64  8 28672 128256 131072 no
-        llama-3.1-405b  meta-llama/Llama-3.1-405B         126 16384 128  8 53248 128256 131072 no
-        llama-3.2-1b    meta-llama/Llama-3.2-1B            16  2048  32  8  8192 128256 131072 yes
-        llama-3.2-3b    meta-llama/Llama-3.2-3B            28  3072  24  8  8192 128256 131072 yes
-        llama-3.3-70b   meta-llama/Llama-3.3-70B-Instruct  80  8192  64  8 28672 128256 131072 no
-        codellama-34b   codellama/CodeLlama-34b-hf         48  8192  64  8 22016  32000  16384 no
-        tinyllama-1.1b  TinyLlama/TinyLlama-1.1B-Chat-v1.0 22  2048  32  4  5632  32000   2048 no
-        smollm2-135m    HuggingFaceTB/SmolLM2-135M         30   576   9  3  1536  49152   8192 yes
-        smollm2-360m    HuggingFaceTB/SmolLM2-360M         32   960  15  5  2560  49152   8192 yes
-        smollm2-1.7b    HuggingFaceTB/SmolLM2-1.7B         24  2048  32 32  8192  49152   8192 yes
-        yi-6b           01-ai/Yi-6B                        32  4096  32  4 11008  64000   4096 no
-        yi-34b          01-ai/Yi-34B                       60  7168  56  8 20480  64000   4096 no
-        solar-10.7b     upstage/SOLAR-10.7B-v1.0           48  4096  32  8 14336  32000   4096 no
-        falcon3-1b      tiiuae/Falcon3-1B-Base             18  2048   8  4  8192 131072   4096 no
-        falcon3-3b      tiiuae/Falcon3-3B-Base             22  3072  12  4  9216 131072  32768 no
-        falcon3-7b      tiiuae/Falcon3-7B-Base             28  3072  12  4 23040 131072  32768 no
-        falcon3-10b     tiiuae/Falcon3-10B-Base            40  3072  12  4 23040 131072  32768 no
+    _group("llama", "LlamaForCausalLM", f"{_PLAIN} rope_scaling", """
+        llama-2-7b      meta-llama/Llama-2-7b-hf           32  4096  32 32 11008  32000   4096 no -
+        llama-2-13b     meta-llama/Llama-2-13b-hf          40  5120  40 40 13824  32000   4096 no -
+        llama-2-70b     meta-llama/Llama-2-70b-hf          80  8192  64  8 28672  32000   4096 no -
+        llama-3-8b      meta-llama/Meta-Llama-3-8B         32  4096  32  8 14336 128256   8192 no -
+        llama-3-70b     meta-llama/Meta-Llama-3-70B        80  8192  64  8 28672 128256   8192 no -
+        llama-3.1-8b    meta-llama/Llama-3.1-8B            32  4096  32  8 14336 128256 131072 no llama3
+        llama-3.1-70b   meta-llama/Llama-3.1-70B           80  8192  64  8 28672 128256 131072 no llama3
+        llama-3.1-405b  meta-llama/Llama-3.1-405B         126 16384 128  8 53248 128256 131072 no llama3
+        llama-3.2-1b    meta-llama/Llama-3.2-1B            16  2048  32  8  8192 128256 131072 yes llama3
+        llama-3.2-3b    meta-llama/Llama-3.2-3B            28  3072  24  8  8192 128256 131072 yes llama3
+        llama-3.3-70b   meta-llama/Llama-3.3-70B-Instruct  80  8192  64  8 28672 128256 131072 no llama3
+        codellama-34b   codellama/CodeLlama-34b-hf         48  8192  64  8 22016  32000  16384 no -
+        tinyllama-1.1b  TinyLlama/TinyLlama-1.1B-Chat-v1.0 22  2048  32  4  5632  32000   2048 no -
+        smollm2-135m    HuggingFaceTB/SmolLM2-135M         30   576   9  3  1536  49152   8192 yes -
+        smollm2-360m    HuggingFaceTB/SmolLM2-360M         32   960  15  5  2560  49152   8192 yes -
+        smollm2-1.7b    HuggingFaceTB/SmolLM2-1.7B         24  2048  32 32  8192  49152   8192 yes -
+        yi-6b           01-ai/Yi-6B                        32  4096  32  4 11008  64000   4096 no -
+        yi-34b          01-ai/Yi-34B                       60  7168  56  8 20480  64000   4096 no -
+        solar-10.7b     upstage/SOLAR-10.7B-v1.0           48  4096  32  8 14336  32000   4096 no -
+        falcon3-1b      tiiuae/Falcon3-1B-Base             18  2048   8  4  8192 131072   4096 no -
+        falcon3-3b      tiiuae/Falcon3-3B-Base             22  3072  12  4  9216 131072  32768 no -
+        falcon3-7b      tiiuae/Falcon3-7B-Base             28  3072  12  4 23040 131072  32768 no -
+        falcon3-10b     tiiuae/Falcon3-10B-Base            40  3072  12  4 23040 131072  32768 no -
     """),
     _group("mistral", "MistralForCausalLM", "layers hidden heads kv head wide vocab context window", """
         mistral-7b-v0.1     mistralai/Mistral-7B-v0.1              32  4096 32 8 - 14336  32000  32768 4096

@@ -13,11 +13,13 @@ from fractions import Fraction
 
 from quantwise.models.decoder import Decoder
 from quantwise.plan.weight_scheme import WeightScheme, parse_weight_scheme
-from quantwise.plan.weight_table import StoredTensor, known_layout, weight_table
+from quantwise.plan.weight_table import StoredTensor, in_gguf, known_layout, weight_table
 
 _EMBEDDINGS = ("token_embd.weight", "embed_tokens.weight", "embed_in.weight", "word_embeddings.weight",
                "embeddings.weight")  # fmt: skip
-_POSITIONS = ("embed_positions.weight", "position_embd.weight")
+# Tables of which a token reads one row besides.
+_POSITIONS = ("embed_positions.weight", "position_embd.weight", "embed_tokens_per_layer.weight",
+              "per_layer_token_embd.weight")  # fmt: skip
 _UNQUANTIZED = ("f32", "f16", "bf16", "16bit")
 
 
@@ -58,7 +60,7 @@ def decoder_weights(decoder: Decoder, scheme: str | WeightScheme, *, rope_factor
     """The weights of a decoder in a scheme. Raises InputError as ``weight_table`` does."""
     wanted = parse_weight_scheme(scheme) if isinstance(scheme, str) else scheme
     table = weight_table(decoder, wanted, rope_factors=rope_factors)
-    in_file = wanted.kind == "uniform" or (wanted.recipe is not None and wanted.recipe.scheme.format == "gguf")
+    in_file = in_gguf(wanted)
     parameters = sum(math.prod(shape) for shape in decoder.tensors.values())
     embedding = next((t for t in table if t.name.endswith(_EMBEDDINGS)), None)
     in_ggml = in_file or any(tensor.name.startswith("blk.") for tensor in table)
@@ -78,9 +80,9 @@ def decoder_weights(decoder: Decoder, scheme: str | WeightScheme, *, rope_factor
 
 
 def _exact(decoder: Decoder, wanted: WeightScheme) -> bool:
-    if wanted.kind != "recipe" or wanted.recipe is None:
-        return wanted.kind != "uniform"
-    return wanted.recipe.scheme.name == "16bit" or known_layout(decoder)
+    if wanted.kind == "mix" or (wanted.recipe is not None and wanted.recipe.scheme.name != "16bit"):
+        return known_layout(decoder)
+    return wanted.kind != "uniform"
 
 
 def _active(decoder: Decoder, table: Sequence[StoredTensor]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantwise.formats.gguf.architectures import USUAL, architecture_of_class
 from quantwise.formats.gguf.layout import targets
@@ -38,6 +38,16 @@ _RENAMED: Mapping[str, str] = {
 _ARCHITECTURES = {"GptOssForCausalLM": "gpt-oss", "DeepseekV2ForCausalLM": "deepseek2",
                   "DeepseekV3ForCausalLM": "deepseek2", "Llama4ForConditionalGeneration": "llama4"}  # fmt: skip
 
+# The language model within a model of several modalities; llama.cpp keeps the rest in a file of its own (mmproj).
+_TEXT_OF = {
+    "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
+    "Mistral3ForConditionalGeneration": "MistralForCausalLM",
+}
+_TEXT_PREFIXES = ("language_model.", "model.language_model.")
+# Graphs of llama.cpp beside those of ``formats.gguf.architectures`` that look back no further than a window.
+_SLIDING = ("Cohere2ForCausalLM", "Exaone4ForCausalLM", "Gemma4ForCausalLM", "Gemma4ForConditionalGeneration",
+            "GptOssForCausalLM", "Llama4ForCausalLM", "Llama4ForConditionalGeneration", "Olmo3ForCausalLM")  # fmt: skip
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -53,6 +63,7 @@ def gguf_table(decoder: Decoder) -> GgufTable:
     """The tensors of the GGUF file that would be made of a decoder; of one that was read from a file, the file's."""
     if "token_embd.weight" in decoder.tensors:
         return GgufTable(decoder.architecture, decoder.tensors)
+    decoder = language_part(decoder)
     known = architecture_of_class(decoder.architecture)
     layout = known or USUAL
     shapes = dict(decoder.tensors) if known else dict(_rearranged(decoder))
@@ -61,6 +72,35 @@ def gguf_table(decoder: Decoder) -> GgufTable:
     others = {name: shape for name, shape in shapes.items() if name not in placed}
     made = {t.name: t.shape for t in targets(others, layout, tied=tied, strict=False)} | placed
     return GgufTable(known.name if known else _ARCHITECTURES.get(decoder.architecture, "other"), made)
+
+
+def language_part(decoder: Decoder) -> Decoder:
+    """The decoder without a vision or audio part beside it, under the names of a model that never had one."""
+    inner = {}
+    for name, shape in decoder.tensors.items():
+        prefix = next((prefix for prefix in _TEXT_PREFIXES if name.startswith(prefix)), None)
+        if prefix is not None:
+            plain = name.removeprefix(prefix)
+            inner[f"model.{plain}" if prefix.startswith("model.") else plain] = shape
+    if inner and "lm_head.weight" in decoder.tensors:
+        inner["lm_head.weight"] = decoder.tensors["lm_head.weight"]
+    architecture = _TEXT_OF.get(decoder.architecture, decoder.architecture)
+    return replace(decoder, architecture=architecture, tensors=inner or decoder.tensors, stored={})
+
+
+def as_llamacpp_attends(decoder: Decoder) -> Decoder:
+    """The decoder with the windows that llama.cpp's graph has, which looks at everything in some models that were
+    trained with a window (Mistral 7B v0.1, Phi 3, StarCoder 2).
+    """
+    known = architecture_of_class(language_part(decoder).architecture)
+    slides = known.sliding if known is not None else decoder.architecture in _SLIDING
+    if slides or "token_embd.weight" in decoder.tensors:
+        return decoder
+    layers = tuple(
+        replace(layer, attention=replace(layer.attention, window=None)) if layer.attention is not None else layer
+        for layer in decoder.layers
+    )
+    return replace(decoder, layers=layers)
 
 
 def _rearranged(decoder: Decoder) -> Iterator[tuple[str, tuple[int, ...]]]:

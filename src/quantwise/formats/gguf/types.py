@@ -58,4 +58,3 @@ GGML_TYPES: Mapping[int, GgmlType] = MappingProxyType(
         41: GgmlType("q1_0", 128, 18),
     }
 )
-GGML_TYPE_BY_NAME: Mapping[str, GgmlType] = MappingProxyType({kind.name: kind for kind in GGML_TYPES.values()})
