@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +228,9 @@ def test_a_damaged_header_is_named(hub: Hub, tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + b"\x03\0\0\0" + b"\xff" * 64)
     hub.repos[GGUF]["model-Q2_K.gguf"] = bad
+    with pytest.raises(InputError, match=r"model-Q2_K\.gguf: not a GGUF file that is read here \(it claims"):
+        fetch.fetched(Request(candidates=(f"{GGUF}:*Q2_K*",)))
+    bad.write_bytes(struct.pack("<4sIQQQ", b"GGUF", 3, 1, 1, 60000) + b"a" * 64)
     with pytest.raises(InputError, match=r"model-Q2_K\.gguf is damaged: its header has no end"):
         fetch.fetched(Request(candidates=(f"{GGUF}:*Q2_K*",)))
     bad.write_bytes(b"<html>" * 10)

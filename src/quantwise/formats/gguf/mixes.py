@@ -12,22 +12,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Weights and bytes of one ggml block (ggml/src/ggml-common.h).
-GGML_BLOCKS: Mapping[str, tuple[int, int]] = {
-    "f32": (1, 4),
-    "f16": (1, 2),
-    "bf16": (1, 2),
-    "q8_0": (32, 34),
-    "q4_0": (32, 18),
-    "q4_1": (32, 20),
-    "q5_0": (32, 22),
-    "q5_1": (32, 24),
-    "q2_k": (256, 84),
-    "q3_k": (256, 110),
-    "q4_k": (256, 144),
-    "q5_k": (256, 176),
-    "q6_k": (256, 210),
-}
+from quantwise.formats.gguf.types import GGML_TYPES
+
+# Weights and bytes of one ggml block.
+GGML_BLOCKS: Mapping[str, tuple[int, int]] = {kind.name: (kind.weights, kind.bytes) for kind in GGML_TYPES.values()}
 # The main type of each mix; every other name is a type itself.
 _MAIN = {"q3_k_s": "q3_k", "q3_k_m": "q3_k", "q3_k_l": "q3_k", "q4_k_s": "q4_k", "q4_k_m": "q4_k", "q5_k_s": "q5_k",
          "q5_k_m": "q5_k"}  # fmt: skip
