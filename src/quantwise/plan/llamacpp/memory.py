@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from quantwise.formats.gguf.header import GgufTensor
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
 from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
-from quantwise.plan.llamacpp.file import mapped_bytes, repacked_bytes
+from quantwise.plan.llamacpp.file import FileTensor, mapped_bytes, repacked_bytes
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 
 Device = Literal["cpu", "gpu"]
@@ -47,7 +46,7 @@ class LlamacppMemory:
 
 def llamacpp_memory(
     decoder: Decoder,
-    tensors: Sequence[GgufTensor],
+    tensors: Sequence[FileTensor],
     settings: LlamacppSettings,
     build: LlamacppBuild = XLLAMACPP_2026_10,
 ) -> LlamacppMemory:
