@@ -23,7 +23,8 @@ _MAIN = {"q3_k_s": "q3_k", "q3_k_m": "q3_k", "q3_k_l": "q3_k", "q4_k_s": "q4_k",
 _FALLBACK = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)\.weight")
 # Small, and computed in 32 bit: they are written so by llama.cpp's converter and never quantized.
-_NEVER = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "token_types.weight", "ssm_conv1d")
+_NEVER = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "token_types.weight", "ssm_conv1d",
+          "shortconv.conv.weight")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

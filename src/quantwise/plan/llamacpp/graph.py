@@ -16,7 +16,9 @@ from quantwise.plan.llamacpp.nodes import Sketch
 from quantwise.plan.llamacpp.replay import Graph, Node
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 
-_LAYER_NORM = frozenset({"starcoder2", "gptneox", "phi2", "olmo", "falcon", "gpt2", "mpt", "stablelm", "bloom"})
+_LAYER_NORM = frozenset(
+    {"starcoder2", "gptneox", "phi2", "olmo", "falcon", "gpt2", "mpt", "stablelm", "bloom", "command-r", "cohere2"}
+)
 _OUTPUTS_LAST = frozenset({"gpt-oss"})
 
 
@@ -72,10 +74,11 @@ class _Walk:
             out, before = self.sketch.rows(out), self.sketch.rows(before)
             if self._one_norm(block):
                 normed = self.sketch.rows(normed)
-        if self._one_norm(block):
-            return self._sum(self._sum(out, self._feed_forward(normed, block, layer)), before)
-        if self.name == "gptneox":
-            fed = self._feed_forward(self._part_norm(before, block, "ffn_norm"), block, layer)
+        if self._one_norm(block) or self.name == "gptneox":
+            read = normed if self._one_norm(block) else self._part_norm(before, block, "ffn_norm")
+            fed = self._feed_forward(read, block, layer)
+            if self.name == "phi2":
+                return self._sum(self._sum(out, fed), before)
             return self._sum(self._sum(fed, before), out)
         around = "post_attention_norm" in block and ("ffn_norm" in block or "post_ffw_norm" in block)
         if around:

@@ -15,12 +15,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 KNOWN = frozenset(
     {
         "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "granite", "olmo2", "starcoder2", "gptneox",
-        "qwen2moe", "qwen3moe", "phi2", "smollm3", "olmo", "olmoe", "seed_oss", "deepseek2", "gpt-oss",
+        "qwen2moe", "qwen3moe", "phi2", "smollm3", "olmo", "olmoe", "seed_oss", "deepseek2", "gpt-oss", "internlm2",
+        "ernie4_5", "exaone", "xverse", "minicpm", "granitemoe", "mistral3", "nanbeige", "hunyuan-dense", "command-r",
+        "cohere2", "deci",
     }
 )  # fmt: skip
 """Architectures whose graphs were compared with what llama.cpp reserves."""
 
-_SLIDING = frozenset({"gemma2", "gemma3", "gpt-oss", "olmo2"})
+_SLIDING = frozenset({"gemma2", "gemma3", "gpt-oss", "olmo2", "cohere2"})
 _PART = re.compile(r"blk\.(\d+)\.(.+)")
 
 
