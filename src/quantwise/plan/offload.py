@@ -17,9 +17,10 @@ from quantwise.plan.constants import APPLE_SHARES, XLLAMACPP_2026_10, LlamacppBu
 from quantwise.plan.llamacpp.cache import layer_cache
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
 from quantwise.plan.llamacpp.file import FileTensor, repacked_bytes, tied_bytes
-from quantwise.plan.llamacpp.memory import Device, LlamacppMemory, Term, compute_terms, process_term
+from quantwise.plan.llamacpp.memory import compute_terms, process_term
 from quantwise.plan.llamacpp.model import as_llamacpp
 from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.terms import Device, Memory, Term
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
@@ -35,7 +36,7 @@ class Split:
 
     gpu_layers: int
     experts_on_cpu: int
-    memory: LlamacppMemory
+    memory: Memory
     crossing: int
     prompt_crossing: int
     read_cpu: int
@@ -87,7 +88,7 @@ def split(
     return Split(
         gpu_layers=settings.gpu_layers,
         experts_on_cpu=settings.experts_on_cpu,
-        memory=LlamacppMemory(tuple(terms)),
+        memory=Memory(tuple(terms)),
         crossing=_crossing(decoder, settings, 1),
         prompt_crossing=_crossing(decoder, settings, settings.reserved_tokens) + _copied_for_prompts(here, settings),
         read_cpu=sum(_read(tensor, decoder) for tensor in here["cpu"]) + (0 if output_on_gpu else tied_bytes(tensors)),

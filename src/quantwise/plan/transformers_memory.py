@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from quantwise.models.decoder import Attention, Decoder
-from quantwise.plan.constants import TRANSFORMERS_PROCESS, Interval
+from quantwise.plan.constants import Interval
 from quantwise.plan.kv_cache import CacheShape, held_bytes
 
 
@@ -60,8 +60,3 @@ def transformers_compute(
         low, high = max(low, 8 * scores), high + 13 * scores
     logits = 4 * concurrency * decoder.vocab
     return Interval(low + logits, high + 3 * logits, "measured peaks of transformers 5.23 on a CPU, ten settings")
-
-
-def transformers_process() -> Interval:
-    """The process before a model is loaded."""
-    return TRANSFORMERS_PROCESS
