@@ -59,6 +59,18 @@ ARCHITECTURES = (
     M("olmoe", kv_heads=8, **_MOE),
     M("deepseek2", **_LATENT),
     M("gpt-oss", window=128, **_MOE),
+    M("internlm2"),
+    M("ernie4_5"),
+    M("exaone"),
+    M("xverse"),
+    M("minicpm"),
+    M("granitemoe", **_MOE, extra=_GRANITE),
+    M("mistral3"),
+    M("nanbeige"),
+    M("hunyuan-dense"),
+    M("command-r", tied=True, extra={"logit_scale": 0.06}),
+    M("cohere2", tied=True, window=512, period=4, extra={"logit_scale": 0.06}),
+    M("deci", kv_each=(8, 4, 2, 1)),
 )
 SETTINGS = (
     S(2048),
@@ -81,6 +93,13 @@ SIZES = (
         S(8192, whole_window=True),
     ),
     (replace(_LARGE, architecture="qwen3moe", experts=32, experts_used=8, feed_forward=256, layers=4), S(4096, 3)),
+    (replace(_LARGE, architecture="deci", kv_each=(16, 8, 4, 4, 2, 2, 1, 1)), S(8192, 2)),
+    (
+        replace(_LARGE, architecture="deci", kv_each=(16, 8, 4, 4, 2, 2, 1, 1)),
+        S(8192, flash_attention=False),
+    ),
+    (replace(_LARGE, architecture="lfm2", kv_each=(0, 0, 4, 0, 0, 4, 0, 4), tied=True), S(8192, 3, cache="q8_0")),
+    (replace(_LARGE, architecture="mamba", state=16, tied=True), S(8192, 4)),
     (replace(_LARGE, architecture="deepseek2", **{**_LATENT, "rank": 512, "turned": 64, "dim": 192}), S(16384)),
 )
 # Prompts that fill the context, so that all of the buffers is touched.
@@ -169,6 +188,7 @@ def log_rows(model: M, settings: S, folder: Path) -> list[Row]:
     tensors = tensors_of_mix(decoder, model.mix)
     cache, compute = llamacpp_cache(decoder, settings), llamacpp_compute(decoder, settings)
     kept = [cache.keys + cache.values, cache.window_keys + cache.window_values]
+    graph = [compute.graph] if compute.known else []
     size = (folder / "blank.gguf").stat().st_size
     if file_bytes(header, tensors) != size:
         raise AssertionError(f"{case}: {file_bytes(header, tensors)} bytes of file predicted, {size} there")
@@ -178,13 +198,14 @@ def log_rows(model: M, settings: S, folder: Path) -> list[Row]:
         ("weights", [mapped_bytes(tensors, build)], "model"),
         ("repacked", [repacked_bytes(tensors, build)], "repack"),
         ("cache", [part for part in kept if part], "KV"),
-        ("compute", [compute.graph], "compute"),
+        ("state", [cache.state], "RS"),
+        ("compute", graph, "compute"),
         ("outputs", [compute.outputs], "output"),
     )
     return [
         Row(case, what, tuple(b / MIB for b in bytes_), seen.logged.get(kind, ()))
         for what, bytes_, kind in figures
-        if sum(bytes_) or kind in seen.logged
+        if sum(bytes_) or (kind in seen.logged and what != "compute")
     ]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from quantwise.models.decoder import Attention, Decoder, Layer
 
 
-def decoder(*layers: Layer, hidden: int = 4096, vocab: int = 32000) -> Decoder:
-    return Decoder("by hand", "LlamaForCausalLM", hidden, vocab, 131072, False, layers, {}, {})
+def decoder(*layers: Layer, hidden: int = 4096, vocab: int = 32000, architecture: str = "LlamaForCausalLM") -> Decoder:
+    return Decoder("by hand", architecture, hidden, vocab, 131072, False, layers, {}, {})
 
 
 def uniform(layers: int, heads: int, kv_heads: int, dim: int, *, feed_forward: int = 14336) -> Decoder:
@@ -17,7 +17,7 @@ def sliding(full: int, slid: int, window: int, kv_heads: int, dim: int) -> Decod
     """As many layers that see all tokens, and that see a window."""
     far = Layer(Attention(2 * kv_heads, kv_heads, dim, dim), 1024)
     near = Layer(Attention(2 * kv_heads, kv_heads, dim, dim, window=window), 1024)
-    return decoder(*(far,) * full, *(near,) * slid)
+    return decoder(*(far,) * full, *(near,) * slid, architecture="Gemma3ForCausalLM")
 
 
 LLAMA_70B = uniform(80, 64, 8, 128)

@@ -63,6 +63,13 @@ def test_a_window_holds_what_is_computed_beside_it() -> None:
     assert total(model, 8192, 4) == 4 * total(model, 8192)
 
 
+def test_windows_that_llamacpp_does_not_know() -> None:
+    near = Layer(Attention(8, 2, 64, 64, window=512), 1024)
+    mistral, command = (decoder(near, architecture=name) for name in ("MistralForCausalLM", "Cohere2ForCausalLM"))
+    assert llamacpp_cache(mistral, Settings(8192)).keys == 8192 * 2 * 64 * 2
+    assert llamacpp_cache(command, Settings(8192)).window_keys == 1024 * 2 * 64 * 2
+
+
 def test_what_keeps_nothing_and_what_keeps_a_state() -> None:
     keeps = Layer(Attention(4, 2, 64, 64), 512)
     shared = Layer(Attention(4, 2, 64, 64, shared=True), 512)

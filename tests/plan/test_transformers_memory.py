@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from decoders import DEEPSEEK_LITE, LLAMA_70B, decoder, sliding, uniform
 
@@ -37,13 +39,38 @@ def test_it_is_what_transformers_keeps(prompt: int) -> None:
     assert transformers_cache(model, prompt + 2) == kept
 
 
+@pytest.mark.parametrize(
+    ("texts", "context", "feed_forward", "number", "attention", "mib"),
+    [
+        # Peaks of one forward pass above the process and its cache: hidden 1024, 16 heads, 2 layers.
+        (1, 2048, 2816, 4, "sdpa", 164.1),
+        (1, 4096, 2816, 4, "sdpa", 289.0),
+        (2, 2048, 2816, 4, "sdpa", 325.0),
+        (1, 2048, 2816, 2, "sdpa", 93.0),
+        (1, 2048, 1024, 4, "sdpa", 72.4),
+        (1, 2048, 8192, 4, "sdpa", 250.2),
+        (1, 1024, 2816, 4, "eager", 195.4),
+        (1, 2048, 2816, 4, "eager", 646.3),
+        (1, 1024, 2816, 2, "eager", 188.4),
+        (2, 1024, 2816, 4, "eager", 381.1),
+    ],
+)
+def test_measured_peaks_lie_inside(
+    texts: int, context: int, feed_forward: int, number: int, attention: Literal["sdpa", "eager"], mib: float
+) -> None:
+    model = decoder(*(Layer(Attention(16, 4, 64, 64), feed_forward),) * 2, hidden=1024, vocab=8000)
+    found = transformers_compute(model, context, texts, attention=attention, bytes_of_number=number)
+    assert found.low < mib * (1 << 20) < found.high
+    assert found.high < 3 * found.low
+
+
 def test_activations_grow_with_the_batch_and_eager_scores_with_the_square() -> None:
     model = uniform(2, 8, 2, 64)
     one, two = transformers_compute(model, 512), transformers_compute(model, 512, 2)
     assert (two.low, two.high) == (2 * one.low, 2 * one.high)
-    short, long = (transformers_compute(model, n, attention="eager").low for n in (1000, 2000))
-    assert long - 2 * short == 2 * 8 * (2000**2 - 2 * 1000**2) - 4 * 32000
-    assert one.low < one.high
+    short, long = (transformers_compute(model, n, attention="eager") for n in (4000, 8000))
+    plain = [transformers_compute(model, n) for n in (4000, 8000)]
+    assert long.high - plain[1].high == 4 * (short.high - plain[0].high)
 
 
 def test_a_scheme_of_another_runtime() -> None:

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from quantwise.core.errors import InputError
-from quantwise.formats.gguf.header import GgufTensor
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import APPLE_SHARES, XLLAMACPP_2026_10, LlamacppBuild
 from quantwise.plan.llamacpp.cache import layer_cache
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
-from quantwise.plan.llamacpp.file import repacked_bytes, tied_bytes
-from quantwise.plan.llamacpp.memory import Device, LlamacppMemory, Term, compute_terms, process_term
+from quantwise.plan.llamacpp.file import FileTensor, repacked_bytes, tied_bytes
+from quantwise.plan.llamacpp.memory import compute_terms, process_term
+from quantwise.plan.llamacpp.model import as_llamacpp
 from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.terms import Device, Memory, Term
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
@@ -35,7 +36,7 @@ class Split:
 
     gpu_layers: int
     experts_on_cpu: int
-    memory: LlamacppMemory
+    memory: Memory
     crossing: int
     prompt_crossing: int
     read_cpu: int
@@ -44,7 +45,7 @@ class Split:
 
 def split(
     decoder: Decoder,
-    tensors: Sequence[GgufTensor],
+    tensors: Sequence[FileTensor],
     settings: LlamacppSettings,
     build: LlamacppBuild = XLLAMACPP_2026_10,
     *,
@@ -54,9 +55,10 @@ def split(
 
     ``compute`` spares the replay of the graph where it is known. Raises InputError as the cache does.
     """
+    decoder = as_llamacpp(decoder)
     compute = compute or llamacpp_compute(decoder, settings, build)
     places = [(tensor, device_of(tensor, decoder, settings)) for tensor in tensors]
-    here: dict[Device, list[GgufTensor]] = {"cpu": [], "gpu": []}
+    here: dict[Device, list[FileTensor]] = {"cpu": [], "gpu": []}
     for tensor, device in places:
         here[device].append(tensor)
     output_on_gpu = settings.gpu_layers > 0
@@ -86,7 +88,7 @@ def split(
     return Split(
         gpu_layers=settings.gpu_layers,
         experts_on_cpu=settings.experts_on_cpu,
-        memory=LlamacppMemory(tuple(terms)),
+        memory=Memory(tuple(terms)),
         crossing=_crossing(decoder, settings, 1),
         prompt_crossing=_crossing(decoder, settings, settings.reserved_tokens) + _copied_for_prompts(here, settings),
         read_cpu=sum(_read(tensor, decoder) for tensor in here["cpu"]) + (0 if output_on_gpu else tied_bytes(tensors)),
@@ -96,12 +98,13 @@ def split(
 
 def largest_gpu_layers(
     decoder: Decoder,
-    tensors: Sequence[GgufTensor],
+    tensors: Sequence[FileTensor],
     settings: LlamacppSettings,
     gpu_bytes: int,
     build: LlamacppBuild = XLLAMACPP_2026_10,
 ) -> int:
     """The most layers (``-ngl``) whose highest estimate fits into ``gpu_bytes``; 0 where not even the output does."""
+    decoder = as_llamacpp(decoder)
     compute = llamacpp_compute(decoder, settings, build)
     for layers in range(len(decoder.layers) + 1, 0, -1):
         wanted = replace(settings, gpu_layers=layers)
@@ -112,12 +115,13 @@ def largest_gpu_layers(
 
 def fewest_experts_on_cpu(
     decoder: Decoder,
-    tensors: Sequence[GgufTensor],
+    tensors: Sequence[FileTensor],
     settings: LlamacppSettings,
     gpu_bytes: int,
     build: LlamacppBuild = XLLAMACPP_2026_10,
 ) -> int | None:
     """The fewest layers whose experts must stay on the processor so that all else fits; None where nothing does."""
+    decoder = as_llamacpp(decoder)
     compute = llamacpp_compute(decoder, settings, build)
     count = len(decoder.layers)
     for kept in range(count + 1):
@@ -135,7 +139,7 @@ def unified_bytes(memory: int) -> tuple[int, str]:
     return int(memory * found.share), found.source
 
 
-def device_of(tensor: GgufTensor, decoder: Decoder, settings: LlamacppSettings) -> Device:
+def device_of(tensor: FileTensor, decoder: Decoder, settings: LlamacppSettings) -> Device:
     """Where a tensor lies."""
     found = _LAYER.match(tensor.name)
     if found is None:
@@ -151,7 +155,7 @@ def _layer_device(layer: int, decoder: Decoder, settings: LlamacppSettings) -> D
     return "gpu" if layer >= len(decoder.layers) + 1 - settings.gpu_layers else "cpu"
 
 
-def _repacked(tensors: Sequence[GgufTensor], build: LlamacppBuild) -> int:
+def _repacked(tensors: Sequence[FileTensor], build: LlamacppBuild) -> int:
     """As ``repacked_bytes`` where the output matrix is elsewhere."""
     return repacked_bytes([tensor for tensor in tensors if not tensor.name.startswith("token_embd")], build)
 
@@ -168,14 +172,14 @@ def _crossing(decoder: Decoder, settings: LlamacppSettings, tokens: int) -> int:
     return state * (1 + 2 * apart) + 4 * decoder.vocab
 
 
-def _copied_for_prompts(here: dict[Device, list[GgufTensor]], settings: LlamacppSettings) -> int:
+def _copied_for_prompts(here: dict[Device, list[FileTensor]], settings: LlamacppSettings) -> int:
     """Matrices of the processor that llama.cpp copies to the GPU for a batch of 32 tokens or more."""
     if settings.gpu_layers == 0 or settings.reserved_tokens < 32:
         return 0
     return sum(t.bytes for t in here["cpu"] if len(t.shape) > 1 and not t.name.startswith("token_embd"))
 
 
-def _read(tensor: GgufTensor, decoder: Decoder) -> int:
+def _read(tensor: FileTensor, decoder: Decoder) -> int:
     """Bytes read for one token: a row of the embedding, the experts that are used, all of anything else."""
     if tensor.name.startswith("token_embd"):
         return tensor.bytes // max(decoder.vocab, 1)

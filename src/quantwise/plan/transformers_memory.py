@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from quantwise.models.decoder import Attention, Decoder
-from quantwise.plan.constants import TRANSFORMERS_PROCESS, Interval
+from quantwise.plan.constants import Interval
 from quantwise.plan.kv_cache import CacheShape, held_bytes
 
 
@@ -45,22 +45,18 @@ def transformers_compute(
 ) -> Interval:
     """Bytes while a prompt of ``context`` tokens is computed for ``concurrency`` texts at once.
 
-    Live at the peak of a layer are three to eight hidden states and two to three feed-forward states, and, if
-    ``eager``, the scores of all heads with their softmax in 32 bit. Logits are those of the last token. Nobody has
-    fitted this interval to measurements yet.
+    Live at the peak of a layer are four to nine hidden states and three to six feed-forward states. ``eager``
+    attention has the scores of all heads besides, in the model's type and in the 32 bit of their softmax: 8 to 13 bytes
+    each. Logits are those of the last token. Ten settings measured on a CPU (transformers 5.23, torch 2.13, float32
+    and bfloat16) lie inside.
     """
     tokens = context * concurrency
     wide = max((layer.feed_forward * max(layer.experts_used, 1) for layer in decoder.layers), default=0)
-    scores = 0
+    low = bytes_of_number * tokens * (4 * decoder.hidden + 3 * wide)
+    high = bytes_of_number * tokens * (9 * decoder.hidden + 6 * wide)
     if attention == "eager":
         heads = max((layer.attention.heads for layer in decoder.layers if layer.attention), default=0)
         scores = concurrency * heads * context * context
+        low, high = max(low, 8 * scores), high + 13 * scores
     logits = 4 * concurrency * decoder.vocab
-    low = bytes_of_number * tokens * (3 * decoder.hidden + 2 * wide) + bytes_of_number * scores + logits
-    high = bytes_of_number * tokens * (8 * decoder.hidden + 3 * wide) + (4 + 2 * bytes_of_number) * scores + 3 * logits
-    return Interval(low, high, "tensors alive in a decoder layer of transformers 5; not measured")
-
-
-def transformers_process() -> Interval:
-    """The process before a model is loaded."""
-    return TRANSFORMERS_PROCESS
+    return Interval(low + logits, high + 3 * logits, "measured peaks of transformers 5.23 on a CPU, ten settings")

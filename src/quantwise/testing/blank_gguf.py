@@ -13,12 +13,7 @@ from typing import Any
 
 from quantwise.formats.gguf.mixes import MixedModel, ggml_types, tensor_bytes
 from quantwise.models.decoder import Attention, Decoder, Layer
-
-_QKV = ("attn_q", "attn_k", "attn_v")
-_BIASED = ("starcoder2", "gptneox", "phi2")
-_MIXTURES = ("qwen2moe", "qwen3moe", "olmoe", "deepseek2", "gpt-oss")
-_NORM_OF_HEADS = ("qwen3", "qwen3moe", "gemma3")
-_NORM_OF_ALL = ("olmo2", "olmoe")
+from quantwise.testing.blank_layers import BIASED, CONVOLUTION, layer_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +21,9 @@ class BlankModel:
     """Sizes of a model of llama.cpp's ``architecture``, and the ``mix`` of types that its file has.
 
     Every ``period``-th layer sees all tokens and the others ``window`` tokens back, where there is a window.
-    ``experts`` is 0 for a dense model. ``rank`` and ``turned``: numbers of a latent and of its rotary part.
+    ``experts`` is 0 for a dense model. ``rank`` and ``turned``: numbers of a latent and of its rotary part. ``kv_each``
+    gives key-value heads layer by layer; where there are none a layer of ``lfm2`` is recurrent. ``state`` numbers are
+    kept by Mamba of each of its channels.
     """
 
     architecture: str = "llama"
@@ -47,22 +44,28 @@ class BlankModel:
     shared: int = 0
     rank: int = 0
     turned: int = 0
+    kv_each: tuple[int, ...] = ()
+    state: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
     def slides(self, layer: int) -> bool:
         """Whether a layer sees its window only."""
         return bool(self.window) and (layer + 1) % self.period != 0
 
+    def kv_heads_of(self, layer: int) -> int:
+        """Key-value heads of a layer."""
+        return self.kv_each[layer] if self.kv_each else self.kv_heads
+
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor of the file, slowest dimension first."""
         made: dict[str, tuple[int, ...]] = {"token_embd.weight": (self.vocab, self.hidden)}
         for layer in range(self.layers):
-            for part, shape in self._block().items():
+            for part, shape in layer_shapes(self, layer).items():
                 made[f"blk.{layer}.{part}"] = shape
         if self.architecture != "olmo":
-            made["output_norm.weight"] = (self.hidden,)
-        if self.architecture in _BIASED:
+            made["token_embd_norm.weight" if self.architecture == "lfm2" else "output_norm.weight"] = (self.hidden,)
+        if self.architecture in BIASED:
             made["output_norm.bias"] = (self.hidden,)
         if not self.tied:
             made["output.weight"] = (self.vocab, self.hidden)
@@ -73,7 +76,7 @@ class BlankModel:
     @property
     def types(self) -> dict[str, str]:
         """The type of every tensor, as llama-quantize assigns them."""
-        model = MixedModel(self.layers, self.heads // self.kv_heads, self.experts, self.architecture)
+        model = MixedModel(self.layers, self.heads // max(self.kv_heads, 1), self.experts, self.architecture)
         return ggml_types(self.shapes, self.mix, model)
 
     @property
@@ -99,95 +102,13 @@ class BlankModel:
     def _layer(self, layer: int) -> Layer:
         window = self.window if self.slides(layer) else None
         latent = self.rank + self.turned if self.rank else 0
-        attention = Attention(self.heads, self.kv_heads, self.dim, self.dim, window=window, latent=latent)
+        kv_heads = self.kv_heads_of(layer)
+        if self.architecture == "mamba":
+            return Layer(None, 0, 2 * self.hidden * (CONVOLUTION - 1 + self.state))
+        if not kv_heads:
+            return Layer(None, self.feed_forward, self.hidden * (CONVOLUTION - 1))
+        attention = Attention(self.heads, kv_heads, self.dim, self.dim, window=window, latent=latent)
         return Layer(attention, self.feed_forward, 0, self.experts, self.experts_used if self.experts else 0)
-
-    def _block(self) -> dict[str, tuple[int, ...]]:
-        name, h = self.architecture, self.hidden
-        made: dict[str, tuple[int, ...]] = {}
-
-        def matrix(part: str, rows: int, columns: int, *, biased: bool = False) -> None:
-            made[f"{part}.weight"] = (rows, columns)
-            if biased or name in _BIASED:
-                made[f"{part}.bias"] = (rows,)
-
-        def norm(part: str, width: int = h) -> None:
-            made[f"{part}.weight"] = (width,)
-            if name in _BIASED:
-                made[f"{part}.bias"] = (width,)
-
-        def stacked(part: str, *shape: int) -> None:
-            made[f"{part}.weight"] = shape
-
-        if name not in ("olmo", "olmo2"):
-            norm("attn_norm")
-        self._attention(matrix, norm, stacked)
-        if name in ("gemma2", "gemma3", "olmo2"):
-            norm("post_attention_norm")
-            norm("post_ffw_norm")
-        if name in ("seed_oss", "gpt-oss"):
-            norm("post_attention_norm")
-        elif name not in ("olmo", "olmo2", "phi2"):
-            norm("ffn_norm")
-        if self.experts:
-            self._experts(made)
-        else:
-            self._feed_forward(matrix)
-        return made
-
-    def _attention(self, matrix: Any, norm: Any, stacked: Any) -> None:
-        name, h = self.architecture, self.hidden
-        q, kv = self.heads * self.dim, self.kv_heads * self.dim
-        if self.rank:
-            plain = self.dim - self.turned
-            matrix("attn_q_a", self.rank, h)
-            norm("attn_q_a_norm", self.rank)
-            matrix("attn_q_b", q, self.rank)
-            matrix("attn_kv_a_mqa", self.rank + self.turned, h)
-            norm("attn_kv_a_norm", self.rank)
-            stacked("attn_k_b", self.heads, self.rank, plain)
-            stacked("attn_v_b", self.heads, self.dim, self.rank)
-            matrix("attn_output", h, q)
-            return
-        if name in ("phi3", "gptneox"):
-            matrix("attn_qkv", q + 2 * kv, h)
-        else:
-            for part, rows in zip(_QKV, (q, kv, kv), strict=True):
-                matrix(part, rows, h, biased=name in ("qwen2", "qwen2moe", "seed_oss", "gpt-oss"))
-        matrix("attn_output", h, q, biased=name == "gpt-oss")
-        if name in _NORM_OF_HEADS:
-            norm("attn_q_norm", self.dim)
-            norm("attn_k_norm", self.dim)
-        if name in _NORM_OF_ALL:
-            norm("attn_q_norm", q)
-            norm("attn_k_norm", kv)
-
-    def _feed_forward(self, matrix: Any) -> None:
-        h, ff = self.hidden, self.feed_forward
-        if self.architecture == "phi3":
-            matrix("ffn_up", 2 * ff, h)
-        elif self.architecture in _BIASED:
-            matrix("ffn_up", ff, h)
-        else:
-            matrix("ffn_gate", ff, h)
-            matrix("ffn_up", ff, h)
-        matrix("ffn_down", h, ff)
-
-    def _experts(self, made: dict[str, tuple[int, ...]]) -> None:
-        h, ff, n = self.hidden, self.feed_forward, self.experts
-        made["ffn_gate_inp.weight"] = (n, h)
-        made["ffn_gate_exps.weight"] = made["ffn_up_exps.weight"] = (n, ff, h)
-        made["ffn_down_exps.weight"] = (n, h, ff)
-        if self.architecture == "gpt-oss":
-            made["attn_sinks.weight"] = (self.heads,)
-            made["ffn_gate_inp.bias"] = (n,)
-            made["ffn_gate_exps.bias"] = made["ffn_up_exps.bias"] = (n, ff)
-            made["ffn_down_exps.bias"] = (n, h)
-        if self.shared:
-            if self.architecture == "qwen2moe":
-                made["ffn_gate_inp_shexp.weight"] = (h,)
-            made["ffn_gate_shexp.weight"] = made["ffn_up_shexp.weight"] = (self.shared, h)
-            made["ffn_down_shexp.weight"] = (h, self.shared)
 
     def keys(self) -> dict[str, Any]:
         """Metadata without the architecture before it."""
@@ -197,7 +118,7 @@ class BlankModel:
             "block_count": self.layers,
             "feed_forward_length": self.feed_forward,
             "attention.head_count": self.heads,
-            "attention.head_count_kv": self.kv_heads,
+            "attention.head_count_kv": list(self.kv_each) or self.kv_heads,
             "attention.key_length": self.dim,
             "attention.value_length": self.dim,
             "attention.layer_norm_rms_epsilon": 1e-5,
@@ -217,6 +138,12 @@ class BlankModel:
                 "expert_shared_count": 1,
                 "expert_gating_func": 1,
             }
+        if self.architecture == "lfm2":
+            made["shortconv.l_cache"] = CONVOLUTION
+        if self.architecture == "mamba":
+            made |= {"ssm.conv_kernel": CONVOLUTION, "ssm.inner_size": 2 * self.hidden, "ssm.state_size": self.state}
+            made |= {"ssm.time_step_rank": self.hidden // 16, "attention.head_count": 0, "feed_forward_length": 0}
+            made |= {"attention.head_count_kv": 0}
         if self.window:
             made["attention.sliding_window"] = self.window
         if self.architecture == "gptneox":

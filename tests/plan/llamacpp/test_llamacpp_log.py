@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from quantwise.plan.llamacpp.model import KNOWN
+
 pytest.importorskip("xllamacpp")
 
 PROGRAM = Path(__file__).resolve().parents[3] / "benchmarks" / "plan_llamacpp.py"
@@ -31,7 +33,8 @@ QUICK = [case for case in CASES if case[0].architecture in ("llama", "gemma3", "
 
 def check(model: object, settings: object, folder: Path) -> None:
     rows = BESIDE.log_rows(model, settings, folder)
-    assert {"weights", "cache", "compute", "outputs"} <= {row.what for row in rows}
+    assert {"weights", "outputs"} <= {row.what for row in rows}
+    assert {"cache", "state"} & {row.what for row in rows}
     for row in rows:
         if row.what == "compute":
             assert row.ratio == pytest.approx(1.0, abs=0.05), row
@@ -58,5 +61,6 @@ def test_the_process_within_8_percent(case: tuple[object, object], tmp_path: Pat
 
 
 def test_there_are_enough_cases() -> None:
-    assert len(CASES) >= 100
-    assert len({model.architecture for model, _ in CASES}) >= 20
+    assert len(CASES) >= 150
+    assert len({model.architecture for model, _ in CASES}) >= 30
+    assert {model.architecture for model, _ in CASES} >= KNOWN

@@ -25,7 +25,8 @@ _FALLBACK = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q6
                                                "iq4_xs"), "iq4_nl")}  # fmt: skip
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)\.weight")
 # Small, and computed in 32 bit: they are written so by llama.cpp's converter and never quantized.
-_NEVER = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "token_types.weight", "ssm_conv1d")
+_NEVER = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "token_types.weight", "ssm_conv1d",
+          "shortconv.conv.weight")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

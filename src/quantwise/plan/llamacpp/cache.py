@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder
 from quantwise.plan.kv_cache import row_bytes
+from quantwise.plan.llamacpp.model import as_llamacpp
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 
 
@@ -40,6 +41,7 @@ class LlamacppCache:
 
 def llamacpp_cache(decoder: Decoder, settings: LlamacppSettings) -> LlamacppCache:
     """The cache of a server. Raises InputError where a head does not split into the blocks of the cache type."""
+    decoder = as_llamacpp(decoder)
     each = [layer_cache(decoder, settings, layer) for layer in range(len(decoder.layers))]
     slides = [layer.attention is not None and layer.attention.window is not None for layer in decoder.layers]
     window = next((w for w in _windows(decoder)), None)
@@ -55,7 +57,7 @@ def llamacpp_cache(decoder: Decoder, settings: LlamacppSettings) -> LlamacppCach
 
 
 def layer_cache(decoder: Decoder, settings: LlamacppSettings, layer: int) -> tuple[int, int, int]:
-    """Bytes of keys, of values and of recurrent state that one layer keeps."""
+    """Bytes of keys, of values and of recurrent state that one layer keeps, of a decoder ``as_llamacpp``."""
     state = 4 * decoder.layers[layer].state * settings.slots
     attention = decoder.layers[layer].attention
     if attention is None or attention.shared:

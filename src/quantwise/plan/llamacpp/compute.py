@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
-from quantwise.plan.llamacpp.graph import KNOWN, graph_of
-from quantwise.plan.llamacpp.names import gguf_name
+from quantwise.plan.llamacpp.graph import graph_of
+from quantwise.plan.llamacpp.model import KNOWN, as_llamacpp
 from quantwise.plan.llamacpp.replay import buffer_bytes
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 
@@ -37,9 +37,10 @@ def llamacpp_compute(
 
     Raises InputError where tensors do not say how latent attention is computed.
     """
+    decoder = as_llamacpp(decoder)
     graph = int(buffer_bytes(graph_of(decoder, settings, build)) * build.compute_factor)
     recurrent = any(layer.state for layer in decoder.layers)
-    known = gguf_name(decoder) in KNOWN and not recurrent
+    known = decoder.architecture in KNOWN and not recurrent
     below, above = (1 - build.compute_error, 1 + build.compute_error) if known else _GUESSED
     return LlamacppCompute(
         graph=graph,

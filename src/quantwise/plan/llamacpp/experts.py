@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantwise.models.decoder import Layer
-from quantwise.plan.llamacpp.names import Block
+from quantwise.plan.llamacpp.model import Block
 from quantwise.plan.llamacpp.nodes import Sketch
 from quantwise.plan.llamacpp.replay import Node
 

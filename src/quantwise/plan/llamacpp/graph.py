@@ -7,22 +7,18 @@ their tensors suggest, which may differ from their own.
 
 from __future__ import annotations
 
-from quantwise.models.decoder import Attention, Decoder
+from quantwise.models.decoder import Attention, Decoder, Layer
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
 from quantwise.plan.llamacpp.experts import experts
 from quantwise.plan.llamacpp.latent import latent_attention
-from quantwise.plan.llamacpp.names import Block, gguf_name, gguf_shapes
+from quantwise.plan.llamacpp.model import Block, Blocks, as_llamacpp
 from quantwise.plan.llamacpp.nodes import Sketch
 from quantwise.plan.llamacpp.replay import Graph, Node
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 
-KNOWN = frozenset(
-    {
-        "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "granite", "olmo2", "starcoder2", "gptneox",
-        "qwen2moe", "qwen3moe", "phi2", "smollm3", "olmo", "olmoe", "seed_oss", "deepseek2", "gpt-oss",
-    }
-)  # fmt: skip
-_LAYER_NORM = frozenset({"starcoder2", "gptneox", "phi2", "olmo", "falcon", "gpt2", "mpt", "stablelm", "bloom"})
+_LAYER_NORM = frozenset(
+    {"starcoder2", "gptneox", "phi2", "olmo", "falcon", "gpt2", "mpt", "stablelm", "bloom", "command-r", "cohere2"}
+)
 _OUTPUTS_LAST = frozenset({"gpt-oss"})
 
 
@@ -33,8 +29,8 @@ def graph_of(decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild 
 
 class _Walk:
     def __init__(self, decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild) -> None:
-        self.decoder, self.settings = decoder, settings
-        self.shapes, self.name = gguf_shapes(decoder), gguf_name(decoder)
+        self.decoder = decoder = as_llamacpp(decoder)
+        self.shapes, self.name, self.blocks = decoder.tensors, decoder.architecture, Blocks(decoder.tensors)
         self.sketch = Sketch(decoder, settings, build)
         self.graph = self.sketch.graph
         hidden = self.sketch.embedding()
@@ -54,7 +50,7 @@ class _Walk:
         found: dict[object, list[int]] = {}
         last = len(self.decoder.layers) - 1
         for layer, shape in enumerate(self.decoder.layers[:-1]):
-            found.setdefault((shape, Block(self.shapes, layer).kinds()), []).append(layer)
+            found.setdefault((shape, self.blocks[layer].kinds()), []).append(layer)
         return sorted([n for same in found.values() for n in same[:2]] + [last])
 
     def _norm(self, hidden: Node, weight: bool, bias: bool = False) -> Node:
@@ -68,7 +64,7 @@ class _Walk:
         return self._norm(hidden, part in block, block.biased(part))
 
     def _layer(self, hidden: Node, layer: int, *, last: bool) -> Node:
-        block, shape = Block(self.shapes, layer), self.decoder.layers[layer]
+        block, shape = self.blocks[layer], self.decoder.layers[layer]
         before = hidden
         normed = self._part_norm(hidden, block, "attn_norm") if self._norms_first(block) else hidden
         out = hidden
@@ -78,10 +74,11 @@ class _Walk:
             out, before = self.sketch.rows(out), self.sketch.rows(before)
             if self._one_norm(block):
                 normed = self.sketch.rows(normed)
-        if self._one_norm(block):
-            return self._sum(self._sum(out, self._feed_forward(normed, block, layer)), before)
-        if self.name == "gptneox":
-            fed = self._feed_forward(self._part_norm(before, block, "ffn_norm"), block, layer)
+        if self._one_norm(block) or self.name == "gptneox":
+            read = normed if self._one_norm(block) else self._part_norm(before, block, "ffn_norm")
+            fed = self._feed_forward(read, block, layer)
+            if self.name == "phi2":
+                return self._sum(self._sum(out, fed), before)
             return self._sum(self._sum(fed, before), out)
         around = "post_attention_norm" in block and ("ffn_norm" in block or "post_ffw_norm" in block)
         if around:
@@ -145,8 +142,8 @@ class _Walk:
 
     def _feed_forward(self, hidden: Node, block: Block, layer: int) -> Node:
         shape = self.decoder.layers[layer]
-        if "ffn_gate_inp" not in block:
-            return self._dense(hidden, block, "")
+        if "ffn_gate_inp" not in block or not any(part in block for part in ("ffn_up_exps", "ffn_gate_up_exps")):
+            return self._dense(hidden, block, "") if "ffn_up" in block else self._unnamed(hidden, shape)
         out = experts(self.sketch, hidden, shape, block, self.name)
         if "ffn_up_shexp" not in block:
             return out
@@ -156,6 +153,14 @@ class _Walk:
             gate = self.sketch.over("div", self.sketch.over("unary", asked), asked)
         shared = self._dense(hidden, block, "_shexp")
         return self._sum(out, self.sketch.over("mul", shared, gate) if gate else shared)
+
+    def _unnamed(self, hidden: Node, shape: Layer) -> Node:
+        """A gated feed-forward layer of the width that is known, where the tensors have names of their own."""
+        width = shape.feed_forward * max(shape.experts_used, 1)
+        if not width:
+            return hidden
+        gate, up = self.sketch.matmul(width, hidden), self.sketch.matmul(width, hidden)
+        return self.sketch.matmul(self.decoder.hidden, self.sketch.fresh("glu", gate.shape, gate, up))
 
     def _dense(self, hidden: Node, block: Block, suffix: str) -> Node:
         sketch = self.sketch

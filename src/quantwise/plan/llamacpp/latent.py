@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quantwise.models.decoder import Attention
-from quantwise.plan.llamacpp.names import Block
-from quantwise.plan.llamacpp.nodes import Sketch, needs
+from quantwise.plan.llamacpp.model import Block
+from quantwise.plan.llamacpp.nodes import Sketch
 from quantwise.plan.llamacpp.replay import Node
 
 Norm = Callable[[Node, bool], Node]
@@ -14,7 +14,6 @@ Norm = Callable[[Node, bool], Node]
 
 def latent_attention(sketch: Sketch, normed: Node, attention: Attention, block: Block, norm: Norm) -> Node:
     """Attention over compressed keys, which are their own values, (hidden, tokens)."""
-    needs("attn_k_b" in block and "attn_v_b" in block and "attn_kv_a_norm" in block, "how latents are expanded")
     tokens, heads = normed.shape[1], attention.heads
     rank = block.shape("attn_kv_a_norm")[-1]
     turned = attention.latent - rank

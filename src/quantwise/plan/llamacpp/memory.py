@@ -3,56 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from quantwise.formats.gguf.header import GgufTensor
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
 from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
-from quantwise.plan.llamacpp.file import mapped_bytes, repacked_bytes
+from quantwise.plan.llamacpp.file import FileTensor, mapped_bytes, repacked_bytes
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-
-Device = Literal["cpu", "gpu"]
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """Bytes between ``low`` and ``high`` on one device, what they are for, and where the figure comes from."""
-
-    name: str
-    device: Device
-    low: int
-    high: int
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class LlamacppMemory:
-    """Every term of a server."""
-
-    terms: tuple[Term, ...]
-
-    def on(self, device: Device) -> tuple[int, int]:
-        """Bytes of one device, (low, high)."""
-        here = [term for term in self.terms if term.device == device]
-        return sum(term.low for term in here), sum(term.high for term in here)
-
-    def of(self, name: str) -> tuple[int, int]:
-        """Bytes of one term on all devices, (low, high)."""
-        here = [term for term in self.terms if term.name == name]
-        return sum(term.low for term in here), sum(term.high for term in here)
+from quantwise.plan.terms import Device, Memory, Term
 
 
 def llamacpp_memory(
     decoder: Decoder,
-    tensors: Sequence[GgufTensor],
+    tensors: Sequence[FileTensor],
     settings: LlamacppSettings,
     build: LlamacppBuild = XLLAMACPP_2026_10,
     *,
     compute: LlamacppCompute | None = None,
-) -> LlamacppMemory:
+) -> Memory:
     """Memory of a server on the processor alone (``plan.offload`` splits it), at full context in every slot.
 
     ``tensors`` in the order of the file. What the log calls CPU_Mapped and CPU_REPACK are ``weights`` and
@@ -62,7 +30,7 @@ def llamacpp_memory(
     compute = compute or llamacpp_compute(decoder, settings, build)
     cache = llamacpp_cache(decoder, settings)
     mapped, copies = mapped_bytes(tensors, build), repacked_bytes(tensors, build)
-    return LlamacppMemory(
+    return Memory(
         (
             Term("weights", "cpu", mapped, mapped, "the file's tensors, mapped"),
             Term("repacked", "cpu", copies, copies, "ggml/src/ggml-cpu/repack.cpp, AVX2"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder
 from quantwise.plan.constants import LlamacppBuild
 from quantwise.plan.llamacpp.replay import Graph, Node, Shape, contiguous
@@ -43,9 +42,6 @@ class Sketch:
             some = self._looked_up(shape)
             slots = self._given((self.tokens, 1, 1, 1), 8)
             self.graph.expand(Node("set_rows", shape, sources=(some, slots, given), view_of=given))
-        if self.decoder.architecture.lower().startswith(("gemma", "granite")):
-            made = self.over("scale", made)
-            self.graph.expand(made)
         return made
 
     def _looked_up(self, shape: Shape) -> Node:
@@ -205,9 +201,3 @@ class Sketch:
         if wide:
             out = self.matmul(wide, out)
         return self.fresh("cont", (out.shape[0] * heads, tokens, 1, 1), self.permuted(out))
-
-
-def needs(condition: bool, what: str) -> None:
-    """Raise InputError where a decoder lacks what its graph is built of."""
-    if not condition:
-        raise InputError(f"the model's tensors do not say {what}; give its config.json or its GGUF file")
