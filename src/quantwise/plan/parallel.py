@@ -134,6 +134,7 @@ def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: Spli
         load,
         decoder=_stage(device, longest),
         work=replace(work, dense=round(work.dense * heaviest), expert=round(work.expert * heaviest)),
+        output=round(load.decoder.vocab * load.decoder.hidden * heaviest),
         stored=replace(total, dense=round(total.dense * heaviest), expert=round(total.expert * heaviest)),
     )
     alone = speed(site, mine, at_once, PROMPT)

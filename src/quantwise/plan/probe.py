@@ -2,7 +2,7 @@
 
 Parts: ``memory`` (numpy), ``matrix`` (numpy, and torch where it is installed), ``kernels`` (ggml, where llama.cpp is).
 Prints one JSON object. On a shared machine most tries are disturbed, so steps are short, many, and the time of a step
-is its 5th percentile: what the machine does when nobody is in the way.
+is its first percentile: what the machine does when nobody is in the way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from quantwise.core.errors import EnvironmentFailure
 
-UNDISTURBED = 5.0  # percentile
+UNDISTURBED = 1.0  # percentile
 _MIB = 1 << 20
 # Types that files are full of; what is not here is taken from its neighbour in bits.
 TYPES = ("f16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "q3_k")

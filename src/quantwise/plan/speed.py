@@ -59,7 +59,8 @@ class Load:
     """A decoder as it is stored and used: ``stored`` in bytes, ``work`` in weights.
 
     ``cache_bytes`` are those of one number of the cache (2 in 16 bit). ``multiplied`` is the type that weights and
-    inputs are meant to be multiplied in; ``context`` how many tokens stand before the one that is computed.
+    inputs are meant to be multiplied in; ``context`` how many tokens stand before the one that is computed. ``output``
+    counts the weights of the output matrix in it (None: vocabulary times hidden), which only a last token needs.
     """
 
     decoder: Decoder
@@ -68,6 +69,7 @@ class Load:
     multiplied: str
     context: int
     cache_bytes: float = 2.0
+    output: int | None = None
 
 
 def load_of(decoder: Decoder, weights_bytes: int, multiplied: str, context: int, cache_bytes: float = 2.0) -> Load:
@@ -190,7 +192,7 @@ def prefill_bytes(load: Load, prompt: int) -> float:
 
 def prefill_operations(load: Load, prompt: int) -> float:
     """Operations of a prompt; each token sees half of it on average, and only the last one needs the output matrix."""
-    output = load.decoder.vocab * load.decoder.hidden
+    output = load.decoder.vocab * load.decoder.hidden if load.output is None else load.output
     hidden = max(0, load.work.active - output)
     seen = attention_operations(load.decoder, max(1, prompt // 2), absorbed=False)
     return prompt * (2.0 * hidden + seen) + 2.0 * output
@@ -239,7 +241,7 @@ def _step(site: Site, how: Computed, amount: float, operations: float) -> tuple[
     reads = _at(amount / site.bandwidth, SHARES["cpu bandwidth" if site.kind == "cpu" else "bandwidth"])
     if how.rate is None:
         # A step of few tokens is bound by bytes wherever we know both; of many it is not.
-        return (reads, "bytes") if operations / amount < _SURELY_BYTES else (None, "unknown")
+        return (reads, "bytes") if operations <= _SURELY_BYTES * amount else (None, "unknown")
     share = SHARES[_SHARE_OF.get(how.type, "4 bit")]
     computes = _at(operations / how.rate, share)
     bound = "operations" if operations / how.rate > amount / site.bandwidth else "bytes"
@@ -259,4 +261,4 @@ def _plus(seconds: Interval | None, more: float) -> Interval | None:
 
 
 def _over(amount: float, seconds: Interval | None) -> Interval | None:
-    return None if seconds is None else (amount / seconds[1], amount / seconds[0])
+    return None if seconds is None or seconds[0] <= 0 else (amount / seconds[1], amount / seconds[0])
