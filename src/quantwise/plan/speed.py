@@ -33,7 +33,7 @@ class Share:
 _PR = "llama.cpp pull request 4766 (2024-01), 7B on an RTX 4090"
 _POPE = "Pope et al. (arXiv 2211.05102): 0.76 in a prompt"
 SHARES: Mapping[str, Share] = {
-    "bandwidth": Share(0.55, 0.85, f"{_PR}: 61.0 tokens/s of 12.55 GiB are 0.82; exllama in 4 bit: 0.59"),
+    "bandwidth": Share(0.55, 0.85, f"{_PR}: 61.0/s of 12.55 GiB are 0.82; exllama in 4 bit: 0.59; aiconfigurator: 0.8"),
     "cpu bandwidth": Share(0.5, 0.9, "torch's kernels of 16, 8, 4 bit on two cores: 0.57 to 0.87 of a read"),
     "16 bit": Share(0.4, 0.88, f"{_PR}: a prompt at 11,048 tokens/s, 0.88 with 32-bit sums, 0.44 with 16-bit"),
     "8 bit": Share(0.15, 0.75, f"{_PR}: q8_0 at 7,664 tokens/s is 0.15; {_POPE}"),
@@ -249,7 +249,7 @@ def _step(site: Site, how: Computed, amount: float, operations: float) -> tuple[
 
 
 # Operations a byte below which bytes bind on all sites whose rates are known (the least: 13.8, an EPYC in fp32).
-_SURELY_BYTES = 8.0
+_SURELY_BYTES = 12.0
 
 
 def _at(seconds: float, share: Share) -> Interval:
