@@ -74,3 +74,11 @@ def test_a_host_without_known_rates_leaves_the_prompt_to_the_bus() -> None:
     found = offload_speed(CARD, sites()["laptop"], load, away_layers(load, 40))
     assert found.prefill is not None
     assert any(note.startswith("on the host: ") for note in found.notes)
+
+
+def test_shared_memory_has_no_elsewhere() -> None:
+    load = load_of(llama(), 5 * 10**9, "fp16", 1024)
+    mac = sites()["m1-max"]
+    found = offload_speed(mac, HOST, load, away_layers(load, 16))
+    assert found.decode_total == speed(mac, load).decode_total
+    assert "shared" in found.notes[-1]

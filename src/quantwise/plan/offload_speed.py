@@ -47,7 +47,13 @@ def away_experts(load: Load) -> Away:
 
 
 def offload_speed(site: Site, host: Site, load: Load, away: Away, batch: int = 1, prompt: int = 512) -> Speed:
-    """Speed of a load of which ``away`` lies with ``host``; unknown where a bandwidth, or the bus, is."""
+    """Speed of a load of which ``away`` lies with ``host``; unknown where a bandwidth, or the bus, is.
+
+    Where memory is shared (Apple's), nothing lies away: the plain roofline, and a note.
+    """
+    if site.kind == "unified":
+        plain = speed(site, load, batch, prompt)
+        return replace(plain, notes=(*plain.notes, f"memory of {site.name} is shared: leave no layer to the processor"))
     near = len(load.decoder.layers) - away.layers
     here = _part(load, _less(load.stored, away.stored), _less(load.work, away.work), slice(0, near))
     there = replace(_part(load, away.stored, away.work, slice(near, None)), output=0)
