@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from speed_decoders import llama, mixture
 
 from quantwise.core.scheme import parse_scheme
@@ -139,7 +141,44 @@ def test_a_mixture_reads_more_experts_as_the_batch_grows_but_never_more_than_all
     assert read[0] == pytest.approx(load.stored.dense + load.stored.expert / 4)
 
 
+KNOWN = [name for name, site in sites().items() if computed(site, "int8").rate]
+
+
 def test_shares_lie_in_order_and_say_where_from() -> None:
     for share in SHARES.values():
         assert 0 < share.low < share.high < 1
         assert share.source
+
+
+@given(
+    bits=st.floats(1.5, 32),
+    batch=st.integers(1, 512),
+    context=st.integers(0, 100_000),
+    name=st.sampled_from(KNOWN),
+)
+def test_more_bytes_or_requests_never_take_less_time(bits: float, batch: int, context: int, name: str) -> None:
+    site = sites()[name]
+    total = int(6_738_415_616 * bits / 8)
+    load = load_of(LLAMA_2_7B, total, "int8", context)
+    one = speed(site, load, batch)
+    assert one.decode_seconds
+    assert 0 < one.decode_seconds[0] < one.decode_seconds[1]
+    for slower in (
+        speed(site, load_of(LLAMA_2_7B, 2 * total, "int8", context), batch),
+        speed(site, load, batch + 1),
+        speed(site, replace(load, context=context + 100), batch),
+        speed(site, load, batch, extra_seconds=0.01),
+    ):
+        assert slower.decode_seconds
+        assert slower.decode_seconds[0] >= one.decode_seconds[0]
+    faster = speed(replace(site, bandwidth=2 * (site.bandwidth or 1)), load, batch)
+    assert faster.decode_seconds
+    assert faster.decode_seconds[1] <= one.decode_seconds[1]
+
+
+@given(batch=st.integers(1, 4096), context=st.integers(0, 20_000))
+def test_what_binds_agrees_with_where_it_flips(batch: int, context: int) -> None:
+    card = sites()["h100"]
+    load = load_of(LLAMA_2_7B, 13_476_831_232, "bf16", context)
+    found = speed(card, load, batch)
+    assert (found.bound == "operations") == (found.flips_at is not None and batch >= found.flips_at)

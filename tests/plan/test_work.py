@@ -7,7 +7,7 @@ import pytest
 from speed_decoders import in_bits, llama, mixture
 
 from quantwise.models.decoder import Attention, Layer
-from quantwise.plan.work import attention_operations, bytes_of, cache_numbers, scaled, work_of
+from quantwise.plan.work import attention_operations, bytes_of, cache_numbers, head_tokens, scaled, work_of
 
 
 def test_llama_8b_has_its_published_count_and_all_but_the_embedding_is_multiplied() -> None:
@@ -68,6 +68,7 @@ def test_attention_over_a_context_and_in_a_window() -> None:
     decoder = llama(2, 256, 4, 2, 512, 1000)
     assert attention_operations(decoder, 100) == 2 * 2 * 4 * 128 * 100
     assert cache_numbers(decoder, 100) == 2 * 2 * 128 * 100
+    assert head_tokens(decoder, 100) == 2 * 4 * 100
     window = Layer(Attention(4, 2, 64, 64, window=30), 512)
     mixed = replace(decoder, layers=(decoder.layers[0], window))
     assert cache_numbers(mixed, 100) == 2 * 128 * (100 + 30)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ctypes as c
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,19 @@ from quantwise.core.errors import EnvironmentFailure
 from quantwise.grids.ggml_blocks import GgmlBlocks
 from quantwise.grids.ggml_library import library
 
-_P = c.c_void_p
+POINTER = _P = c.c_void_p
 _F32 = 0
-_HEADERS = 1 << 24  # bytes for the descriptions of tensors and graphs, not for their data
+HEADERS = 1 << 24  # bytes for the descriptions of tensors and graphs, not for their data
 _DRAWN = 32  # rows that are drawn and encoded; all others repeat them
 
 
-class _Init(c.Structure):
+class Init(c.Structure):
     _fields_ = (("mem_size", c.c_size_t), ("mem_buffer", _P), ("no_alloc", c.c_bool))
 
 
-_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "ggml_init": (_P, (_Init,)),
+Signatures = Mapping[str, tuple[Any, tuple[Any, ...]]]
+_SIGNATURES: Signatures = {
+    "ggml_init": (_P, (Init,)),
     "ggml_free": (None, (_P,)),
     "ggml_new_tensor_2d": (_P, (_P, c.c_int, c.c_int64, c.c_int64)),
     "ggml_mul_mat": (_P, (_P, _P, _P)),
@@ -54,14 +56,14 @@ _REPACK = "_Z35ggml_backend_cpu_repack_buffer_typev"
 
 
 class Ggml:
-    """The functions above, and one CPU backend of ``threads`` threads."""
+    """The functions above and ``more`` of the kind, and one CPU backend of ``threads`` threads."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, more: Signatures = MappingProxyType({})) -> None:
         found = library()
         if found is None:
             raise EnvironmentFailure("no llama.cpp is installed here; install quantwise[llamacpp]")
         self._call: dict[str, Any] = {}
-        for name, (result, arguments) in _SIGNATURES.items():
+        for name, (result, arguments) in {**_SIGNATURES, **more}.items():
             try:
                 function = getattr(found, name)
             except AttributeError as error:
@@ -81,7 +83,7 @@ class Ggml:
     @contextmanager
     def products(self, kind: str, rows: int, columns: int, count: int, batch: int = 1) -> Iterator[Products]:
         """``count`` matrices (rows, columns) of ggml type ``kind``, each to be multiplied by ``batch`` vectors."""
-        weights, rest = (self("init", _Init(_HEADERS, None, True)) for _ in range(2))
+        weights, rest = (self("init", Init(HEADERS, None, True)) for _ in range(2))
         buffers = []
         try:
             number = int(GgmlBlocks(kind).type)
@@ -92,7 +94,7 @@ class Ggml:
             buffers.append(self("backend_alloc_ctx_tensors_from_buft", rest, self("backend_cpu_buffer_type")))
             if None in buffers:
                 raise EnvironmentFailure("not enough memory to time matrix products")
-            data = _encoded(kind, rows, columns)
+            data = encoded(kind, rows, columns)
             for matrix in matrices:
                 self("backend_tensor_set", matrix, data.ctypes.data, 0, data.nbytes)
             values = np.random.default_rng(1).normal(size=(batch, columns)).astype(np.float32)
@@ -146,18 +148,23 @@ class Products:
             made.append(graph)
         return made
 
-    def times(self, graphs: Sequence[Any], seconds: float, least: int = 12) -> npt.NDArray[np.float64]:
-        """Seconds of each run, graphs in turn; the first turn warms up and is left out."""
+    def times(self, graphs: Sequence[Any], seconds: float) -> npt.NDArray[np.float64]:
+        """As ``run_times``."""
+        return run_times(self.ggml, graphs, seconds)
+
+
+def run_times(ggml: Ggml, graphs: Sequence[Any], seconds: float, least: int = 12) -> npt.NDArray[np.float64]:
+    """Seconds of each run, graphs in turn; the first turn warms up and is left out."""
+    for graph in graphs:
+        ggml("backend_graph_compute", ggml.backend, graph)
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(taken) < least or time.perf_counter() < end:
         for graph in graphs:
-            self.ggml("backend_graph_compute", self.ggml.backend, graph)
-        taken: list[float] = []
-        end = time.perf_counter() + seconds
-        while len(taken) < least or time.perf_counter() < end:
-            for graph in graphs:
-                start = time.perf_counter()
-                self.ggml("backend_graph_compute", self.ggml.backend, graph)
-                taken.append(time.perf_counter() - start)
-        return np.array(taken)
+            start = time.perf_counter()
+            ggml("backend_graph_compute", ggml.backend, graph)
+            taken.append(time.perf_counter() - start)
+    return np.array(taken)
 
 
 @contextmanager
@@ -180,7 +187,7 @@ def placed(threads: int, kind: str, shape: tuple[int, int], count: int, batch: i
         ggml("backend_free", ggml.backend)
 
 
-def _encoded(kind: str, rows: int, columns: int) -> npt.NDArray[np.generic]:
+def encoded(kind: str, rows: int, columns: int) -> npt.NDArray[np.generic]:
     """Real numbers in a type, so that no scale is a denormal or an infinity."""
     values = np.random.default_rng(0).normal(0, columns**-0.5, (_DRAWN, columns)).astype(np.float32)
     drawn = GgmlBlocks(kind).encode(values)

@@ -5,7 +5,8 @@ Decoding a token takes, one after another (ggml computes node by node),
 - each matrix: its bytes at the rate of its type's kernel, which differs between matrices that stay in the cache and
   such as come from memory every time. One token goes round all matrices in turn, so where they exceed the cache none
   stays in it;
-- attention: the cache of keys and values at the rate of the 16-bit kernel, once for each query head that shares it;
+- attention: for each query head and token so much, for each number of its key and value so much, and for each byte
+  of the cache that comes from memory;
 - a fixed time for each node of the graph, in which threads wait for each other;
 - a fixed time for each token: sampling over the vocabulary, and the server.
 """
@@ -14,14 +15,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quantwise.core.cache_scheme import keys_and_values
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder
 from quantwise.plan.speed import Interval
-from quantwise.plan.work import attention_operations, cache_numbers, share_read
+from quantwise.plan.work import attention_operations, cache_numbers, head_tokens, share_read
 from quantwise.scenarios.site import RATE_TYPES, Site
 
 # Nodes of llama.cpp's graph that compute (views and reshapes do not), a dense layer and a token; src/models/llama.cpp,
@@ -50,12 +52,22 @@ class Kernel:
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionKernel:
+    """One type of the cache, in seconds: for each query ``head`` and token that it sees, for each ``number`` of that
+    token's key and value, and beside that for each ``byte`` of them that comes from memory."""
+
+    head: float
+    number: float
+    byte: float
+
+
+@dataclass(frozen=True, slots=True)
 class MachineRates:
     """A measured machine. Rates are of ``threads`` threads together.
 
     ``bandwidth`` is in bytes per second, ``rates`` in operations per second by number type. ``kernels`` (by ggml type),
-    ``cached`` (pairs, rising: bytes that are gone round, share of them found in the cache) and ``node_seconds`` are
-    those of an installed llama.cpp: empty and None without it. ``measured`` is a date.
+    ``cached`` (pairs, rising: bytes that are gone round, share of them found in the cache), ``attention`` (by cache
+    type) and ``node_seconds`` are those of an installed llama.cpp: empty and None without it. ``measured`` is a date.
     """
 
     cpu: str
@@ -65,6 +77,7 @@ class MachineRates:
     rates: Mapping[str, float]
     kernels: Mapping[str, Kernel]
     cached: tuple[tuple[float, float], ...] = ()
+    attention: Mapping[str, AttentionKernel] = field(default_factory=dict)
     node_seconds: float | None = None
     library: str | None = None
 
@@ -91,7 +104,9 @@ def rates_of(record: Mapping[str, Any]) -> MachineRates:
     try:
         kernels = {str(name): Kernel(**_numbers(kernel)) for name, kernel in record["kernels"].items()}
         cached = tuple((float(size), float(share)) for size, share in record["cached"])
+        attention = {str(kind): AttentionKernel(**_numbers(kernel, 0)) for kind, kernel in record["attention"].items()}
         parts = {**record, "rates": _numbers(record["rates"]), "kernels": kernels, "cached": cached}
+        parts["attention"] = attention
         parts["bandwidth"] = _numbers({"bandwidth": record["bandwidth"]})["bandwidth"]
         return MachineRates(**parts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -140,23 +155,26 @@ class DecodeTime:
 
 
 def decode_time(
-    machine: MachineRates, decoder: Decoder, by_type: Mapping[str, float], context: int, cache_bytes: float = 2.0
+    machine: MachineRates, decoder: Decoder, by_type: Mapping[str, float], context: int, cache: str = "f16"
 ) -> DecodeTime | None:
     """Time of one token of one request after ``context`` tokens in llama.cpp on the measured processor.
 
-    ``by_type`` as ``read_by_type`` gives it, ``cache_bytes`` those of one number of the cache. None where no llama.cpp
-    was measured.
+    ``by_type`` as ``read_by_type`` gives it; ``cache`` is the type of keys and values, or both with a slash between.
+    None where no llama.cpp, or not this type of cache, was measured.
     """
-    if machine.node_seconds is None or not machine.kernels:
+    halves = [machine.attention.get(kind) for kind in keys_and_values(cache)]
+    if machine.node_seconds is None or not machine.kernels or None in halves:
         return None
-    round_trip = sum(by_type.values()) + cache_bytes * cache_numbers(decoder, context)
+    kept = cache_numbers(decoder, context) * sum(BITS[kind] for kind in keys_and_values(cache)) / 16
+    round_trip = sum(by_type.values()) + kept
     fewer, matrices, more = (
         sum(size / _rate(machine, kind, round_trip * factor) for kind, size in by_type.items())
         for factor in (1 / _CACHE, 1.0, _CACHE)
     )
     layers = sum(NODES_PER_LAYER + (NODES_PER_MIXTURE if layer.experts else 0) for layer in decoder.layers)
-    # Two operations a number of two bytes: the bytes that heads read if none shared them.
-    attention = attention_operations(decoder, context) / _half(machine).cached
+    seen = head_tokens(decoder, context)
+    numbers, missed = attention_operations(decoder, context) / 2, (1 - found_in_cache(machine, round_trip)) * kept
+    attention = sum(seen * k.head + numbers * k.number + missed * k.byte for k in halves if k is not None) / 2
     nodes = (layers + NODES_PER_TOKEN) * machine.node_seconds
     token = TOKEN_SECONDS + VOCABULARY_SECONDS * decoder.vocab
     rest = attention + nodes + token
@@ -218,8 +236,8 @@ def found_in_cache(machine: MachineRates, round_trip: float) -> float:
     return below[1]
 
 
-def _numbers(given: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(given: Mapping[str, Any], least: float = 1e-15) -> dict[str, float]:
     for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
             raise ValueError(f"{name} is {value!r:.40}")
     return {str(name): float(value) for name, value in given.items()}

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from quantwise.core.errors import EnvironmentFailure
-from quantwise.plan.machine_rates import Kernel, MachineRates
+from quantwise.plan.machine_rates import AttentionKernel, Kernel, MachineRates
 
 # Shares of the time; importing torch is not counted.
-_PARTS = {"memory": 0.15, "matrix": 0.2, "kernels": 0.65}
+_PARTS = {"memory": 0.1, "matrix": 0.15, "kernels": 0.6, "attention": 0.15}
 _LONGEST_S = 120.0
 
 
@@ -38,6 +38,7 @@ def measure_machine(
     for part, result in found.items():
         if "why" in result:
             tell(f"{part} not measured: {result['why']}")
+    heads = {name: AttentionKernel(**cost) for name, cost in found["attention"].get("attention", {}).items()}
     kernels = {name: Kernel(**rates) for name, rates in found["kernels"].get("kernels", {}).items()}
     return MachineRates(
         cpu=_cpu(),
@@ -47,6 +48,7 @@ def measure_machine(
         rates=found["matrix"].get("rates", {}),
         kernels=kernels,
         cached=tuple((size, share) for size, share in found["kernels"].get("cached", ())),
+        attention=heads,
         node_seconds=found["kernels"].get("node_seconds"),
         library=f"xllamacpp {importlib.metadata.version('xllamacpp')}" if kernels else None,
     )
@@ -81,7 +83,7 @@ def _probe(part: str, seconds: float, threads: int) -> dict[str, Any]:
     counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), blas)
     # Waiting threads sleep, as in the servers that we start: that decides what a node of a graph costs.
     environment = {**os.environ, **counts, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
-    if part == "kernels":
+    if part in ("kernels", "attention"):
         environment.pop("OMP_NUM_THREADS", None)
     try:
         done = subprocess.run(

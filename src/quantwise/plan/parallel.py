@@ -29,8 +29,8 @@ _KEYS_VALUES = re.compile(r"\.(k_proj|v_proj|attn_k|attn_v|k_b_proj|v_b_proj)\."
 _FUSED = re.compile(r"\.(qkv_proj|query_key_value|attn_qkv|c_attn)\.")
 _WHOLE = re.compile(r"\.(kv_a_proj_with_mqa|q_a_proj|attn_kv_a_mqa|attn_q_a|gate|ffn_gate_inp|router)\.weight$")
 _OUTPUT = re.compile(r"^(lm_head|output|embed_out)\.|(^|\.)(norm|final_layernorm|output_norm|ln_f)\.")
-# Seconds that one small sum over the devices takes beside its bytes: the order of nccl-tests' smallest messages, from
-# switched NVLink to PCIe through the host. Not measured here.
+# Seconds that one small sum over the devices takes beside its bytes. NVIDIA's aiconfigurator (systems/rtx_5090.yaml,
+# 2026) takes 10 us; through a host it is several times that. Not measured here.
 MESSAGE_SECONDS: Interval = (10e-6, 50e-6)
 # Hidden states cross in 16 bit.
 _STATE_BYTES = 2
@@ -134,6 +134,7 @@ def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: Spli
         load,
         decoder=_stage(device, longest),
         work=replace(work, dense=round(work.dense * heaviest), expert=round(work.expert * heaviest)),
+        output=round(load.decoder.vocab * load.decoder.hidden * heaviest),
         stored=replace(total, dense=round(total.dense * heaviest), expert=round(total.expert * heaviest)),
     )
     alone = speed(site, mine, at_once, PROMPT)

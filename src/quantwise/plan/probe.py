@@ -1,8 +1,9 @@
 """Times of this machine, in a process of its own: ``python -m quantwise.plan.probe PART SECONDS THREADS``.
 
-Parts: ``memory`` (numpy), ``matrix`` (numpy, and torch where it is installed), ``kernels`` (ggml, where llama.cpp is).
+Parts: ``memory`` (numpy), ``matrix`` (numpy, and torch where it is installed), ``kernels`` and ``attention`` (ggml,
+where llama.cpp is).
 Prints one JSON object. On a shared machine most tries are disturbed, so steps are short, many, and the time of a step
-is its 5th percentile: what the machine does when nobody is in the way.
+is its first percentile: what the machine does when nobody is in the way.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import math
 import sys
 import threading
 import time
@@ -22,7 +24,7 @@ import numpy.typing as npt
 
 from quantwise.core.errors import EnvironmentFailure
 
-UNDISTURBED = 5.0  # percentile
+UNDISTURBED = 1.0  # percentile
 _MIB = 1 << 20
 # Types that files are full of; what is not here is taken from its neighbour in bits.
 TYPES = ("f16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "q3_k")
@@ -31,6 +33,9 @@ _ROWS = _COLUMNS = 1024
 _SETS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _LARGEST = 192
 _ROUNDS = 3
+# Types of the cache, and how many MiB of it surely come from memory.
+CACHES = ("f16", "q8_0", "q4_0")
+_PAST_CACHES = 64
 _PROMPT = 64  # vectors at once that stand for a prompt
 
 
@@ -190,7 +195,37 @@ def _bytes(kind: str) -> int:
     return int(_ROWS * _COLUMNS * GgmlBlocks(kind).bits_per_weight / 8)
 
 
-PARTS: dict[str, Callable[[float, int], dict[str, Any]]] = {"memory": memory, "matrix": matrix, "kernels": kernels}
+def attention(seconds: float, threads: int) -> dict[str, Any]:
+    """``attention`` by cache type (see ``machine_rates``): two widths give what a head and token costs and what each
+    number of it does, many layers what comes from memory."""
+    from quantwise.grids.ggml_blocks import GgmlBlocks
+    from quantwise.plan.ggml_attention import HEADS, KV_HEADS, TOKENS, attention_times
+
+    narrow, wide = 64, 128
+    slot = seconds / (3 * len(CACHES))
+    found = {}
+    for kind in CACHES:
+        few, more = (
+            undisturbed(attention_times(threads, kind, width, 1, slot)) / (HEADS * TOKENS) for width in (narrow, wide)
+        )
+        size = 2 * KV_HEADS * TOKENS * wide * GgmlBlocks(kind).bits_per_weight / 8
+        layers = math.ceil(_PAST_CACHES * _MIB / size)
+        streamed = undisturbed(attention_times(threads, kind, wide, layers, slot)) / (HEADS * TOKENS)
+        number = max(0.0, (more - few) / (2 * (wide - narrow)))
+        found[kind] = {
+            "head": max(few - 2 * narrow * number, 1e-12),
+            "number": number,
+            "byte": max(0.0, (streamed - more) * HEADS * TOKENS / size),
+        }
+    return {"attention": found}
+
+
+PARTS: dict[str, Callable[[float, int], dict[str, Any]]] = {
+    "memory": memory,
+    "matrix": matrix,
+    "kernels": kernels,
+    "attention": attention,
+}
 
 
 def main() -> int:

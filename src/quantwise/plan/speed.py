@@ -33,7 +33,7 @@ class Share:
 _PR = "llama.cpp pull request 4766 (2024-01), 7B on an RTX 4090"
 _POPE = "Pope et al. (arXiv 2211.05102): 0.76 in a prompt"
 SHARES: Mapping[str, Share] = {
-    "bandwidth": Share(0.55, 0.85, f"{_PR}: 61.0 tokens/s of 12.55 GiB are 0.82; exllama in 4 bit: 0.59"),
+    "bandwidth": Share(0.55, 0.85, f"{_PR}: 61.0/s of 12.55 GiB are 0.82; exllama in 4 bit: 0.59; aiconfigurator: 0.8"),
     "cpu bandwidth": Share(0.5, 0.9, "torch's kernels of 16, 8, 4 bit on two cores: 0.57 to 0.87 of a read"),
     "16 bit": Share(0.4, 0.88, f"{_PR}: a prompt at 11,048 tokens/s, 0.88 with 32-bit sums, 0.44 with 16-bit"),
     "8 bit": Share(0.15, 0.75, f"{_PR}: q8_0 at 7,664 tokens/s is 0.15; {_POPE}"),
@@ -59,7 +59,8 @@ class Load:
     """A decoder as it is stored and used: ``stored`` in bytes, ``work`` in weights.
 
     ``cache_bytes`` are those of one number of the cache (2 in 16 bit). ``multiplied`` is the type that weights and
-    inputs are meant to be multiplied in; ``context`` how many tokens stand before the one that is computed.
+    inputs are meant to be multiplied in; ``context`` how many tokens stand before the one that is computed. ``output``
+    counts the weights of the output matrix in it (None: vocabulary times hidden), which only a last token needs.
     """
 
     decoder: Decoder
@@ -68,6 +69,7 @@ class Load:
     multiplied: str
     context: int
     cache_bytes: float = 2.0
+    output: int | None = None
 
 
 def load_of(decoder: Decoder, weights_bytes: int, multiplied: str, context: int, cache_bytes: float = 2.0) -> Load:
@@ -190,7 +192,7 @@ def prefill_bytes(load: Load, prompt: int) -> float:
 
 def prefill_operations(load: Load, prompt: int) -> float:
     """Operations of a prompt; each token sees half of it on average, and only the last one needs the output matrix."""
-    output = load.decoder.vocab * load.decoder.hidden
+    output = load.decoder.vocab * load.decoder.hidden if load.output is None else load.output
     hidden = max(0, load.work.active - output)
     seen = attention_operations(load.decoder, max(1, prompt // 2), absorbed=False)
     return prompt * (2.0 * hidden + seen) + 2.0 * output
@@ -239,7 +241,7 @@ def _step(site: Site, how: Computed, amount: float, operations: float) -> tuple[
     reads = _at(amount / site.bandwidth, SHARES["cpu bandwidth" if site.kind == "cpu" else "bandwidth"])
     if how.rate is None:
         # A step of few tokens is bound by bytes wherever we know both; of many it is not.
-        return (reads, "bytes") if operations / amount < _SURELY_BYTES else (None, "unknown")
+        return (reads, "bytes") if operations <= _SURELY_BYTES * amount else (None, "unknown")
     share = SHARES[_SHARE_OF.get(how.type, "4 bit")]
     computes = _at(operations / how.rate, share)
     bound = "operations" if operations / how.rate > amount / site.bandwidth else "bytes"
@@ -247,7 +249,7 @@ def _step(site: Site, how: Computed, amount: float, operations: float) -> tuple[
 
 
 # Operations a byte below which bytes bind on all sites whose rates are known (the least: 13.8, an EPYC in fp32).
-_SURELY_BYTES = 8.0
+_SURELY_BYTES = 12.0
 
 
 def _at(seconds: float, share: Share) -> Interval:
@@ -259,4 +261,4 @@ def _plus(seconds: Interval | None, more: float) -> Interval | None:
 
 
 def _over(amount: float, seconds: Interval | None) -> Interval | None:
-    return None if seconds is None else (amount / seconds[1], amount / seconds[0])
+    return None if seconds is None or seconds[0] <= 0 else (amount / seconds[1], amount / seconds[0])

@@ -80,6 +80,12 @@ def attention_operations(decoder: Decoder, context: int, *, absorbed: bool = Tru
     return total
 
 
+def head_tokens(decoder: Decoder, context: int) -> int:
+    """Query heads times the tokens that each sees, all layers."""
+    kinds = [layer.attention for layer in decoder.layers if layer.attention is not None]
+    return sum(kind.heads * _seen(kind, context) for kind in kinds)
+
+
 def cache_numbers(decoder: Decoder, context: int) -> int:
     """Numbers of the cache that one token reads after ``context`` tokens, all layers.
 
