@@ -99,7 +99,8 @@ def model_of(job: dict[str, Any]) -> PreTrainedModel:
         for name, parameter in model.named_parameters():
             parameter.fill_(1.0) if name.endswith("norm.weight") else parameter.normal_(0, 0.02)
         for buffer in model.buffers():
-            buffer.copy_(1.0 / 10000 ** (torch.arange(0, 2 * len(buffer), 2) / (2 * len(buffer))))
+            width = 2 * buffer.numel()
+            buffer.copy_(1.0 / 10000 ** (torch.arange(0, width, 2).view_as(buffer) / width))
     model.tie_weights()
     return model
 
