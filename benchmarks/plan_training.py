@@ -63,11 +63,14 @@ NEOX = {**SMALL, "model_type": "gpt_neox", "num_key_value_heads": 8, "tie_word_e
 OPT = {
     **SMALL,
     "model_type": "opt",
-    "ffn_dim": 1536,
+    "ffn_dim": 2048,
+    "intermediate_size": 2048,
     "word_embed_proj_dim": 512,
     "dropout": 0.0,
     "num_key_value_heads": 8,
 }
+# So few words that logits are not the peak.
+FEW_WORDS = {**SMALL, "vocab_size": 1024}
 ALL = ("all",)
 
 
@@ -114,6 +117,9 @@ CASES = (
     Case("Llama 34M", SMALL, TrainingJob("adapter", 512, 2, "fp32")),
     Case("Llama 34M", SMALL, TrainingJob("prefix", 512, 2, "fp32")),
     Case("Llama 34M", SMALL, TrainingJob("prompt", 512, 2, "fp32")),
+    Case("1024 words", FEW_WORDS, TrainingJob("lora", 2048, 1, "fp32", checkpointing=True)),
+    Case("1024 words", FEW_WORDS, TrainingJob("full", 1024, 1, "fp32", attention="math")),
+    Case("1024 words", FEW_WORDS, TrainingJob("qlora", 2048, 1, "bf16", checkpointing=True)),
     Case("Llama 134M", MIDDLE, TrainingJob("full", 256, 1, "bf16")),
     Case("Llama 134M", MIDDLE, TrainingJob("full", 128, 1, "fp32", checkpointing=True)),
     Case("Llama 134M", MIDDLE, TrainingJob("lora", 512, 1, "bf16", checkpointing=True)),

@@ -42,15 +42,15 @@ class Lora(nn.Module):
         self.magnitude = nn.Parameter(base.weight.norm(dim=1)) if magnitude else None
 
     def forward(self, x: Tensor) -> Tensor:
-        kind = x.dtype
         low = nn.functional.linear(x.to(self.down.dtype), self.down)
         delta = 2.0 * nn.functional.linear(low, self.up)
         if self.magnitude is None:
-            return self.base(x) + delta.to(kind)
+            base = self.base(x)
+            return base + delta.to(base.dtype)
         norm = (self.base.weight + 2.0 * (self.up @ self.down).detach()).norm(dim=1)
         share = (self.magnitude / norm).view(1, -1)
         base = self.base(x)
-        return base + (share - 1) * base + share * delta
+        return (base + (share - 1) * base + share * delta).to(base.dtype)
 
 
 class Scaled(nn.Module):

@@ -197,8 +197,8 @@ def _eight_bit_states(numbers: int) -> int:
 
 
 def _working(parts: Parts, job: TrainingJob, product: int) -> int:
-    """Gradients inside one block on its way back: three of the inner feed-forward layer or of the scores; with QLoRA
-    also its largest matrix as it was, with DoRA the largest target and two of its size.
+    """Gradients inside one block on its way back: three of the inner feed-forward layer, or two of the scores (before
+    and after softmax); with QLoRA also its largest matrix as it was, with DoRA the largest target and two of its size.
     """
     layers = parts.decoder.layers
     inner = max((layer.feed_forward * max(1, layer.experts_used) for layer in layers), default=0)
@@ -206,7 +206,7 @@ def _working(parts: Parts, job: TrainingJob, product: int) -> int:
     unpacked = max(parts.matrices, default=0) * product if job.method == "qlora" else 0
     if job.method == "dora":
         unpacked = 12 * max((rows * columns for (rows, columns), _ in parts.adapted(job)), default=0)
-    return max(3 * job.tokens * inner * product, 3 * scores) + unpacked
+    return max(3 * job.tokens * inner * product, 2 * scores) + unpacked
 
 
 def _update(job: TrainingJob, tensors: Mapping[int, int], width: int) -> int:

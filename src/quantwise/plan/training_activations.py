@@ -160,7 +160,7 @@ class _Inputs:
             low += outputs * (widths.product + (2 if job.precision == "mixed" else 4))
         if job.precision == "bf16":
             return low + 4 * width * len(reading)
-        if job.precision == "mixed" and cast:
+        if job.precision == "mixed":
             return low + 2 * width * len(reading)
         return low + (0 if kept else widths.product * width)
 
