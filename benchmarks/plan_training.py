@@ -57,6 +57,20 @@ EXPERTS = {
     "num_hidden_layers": 6,
     "norm_topk_prob": True,
 }
+GEMMA3 = {**SMALL, "model_type": "gemma3_text", "query_pre_attn_scalar": 64, "sliding_window": 512}
+GEMMA2 = {**SMALL, "model_type": "gemma2", "query_pre_attn_scalar": 64, "sliding_window": 4096}
+NEOX = {**SMALL, "model_type": "gpt_neox", "num_key_value_heads": 8, "tie_word_embeddings": False}
+OPT = {
+    **SMALL,
+    "model_type": "opt",
+    "ffn_dim": 2048,
+    "intermediate_size": 2048,
+    "word_embed_proj_dim": 512,
+    "dropout": 0.0,
+    "num_key_value_heads": 8,
+}
+# So few words that logits are not the peak.
+FEW_WORDS = {**SMALL, "vocab_size": 1024}
 ALL = ("all",)
 
 
@@ -103,6 +117,9 @@ CASES = (
     Case("Llama 34M", SMALL, TrainingJob("adapter", 512, 2, "fp32")),
     Case("Llama 34M", SMALL, TrainingJob("prefix", 512, 2, "fp32")),
     Case("Llama 34M", SMALL, TrainingJob("prompt", 512, 2, "fp32")),
+    Case("1024 words", FEW_WORDS, TrainingJob("lora", 2048, 1, "fp32", checkpointing=True)),
+    Case("1024 words", FEW_WORDS, TrainingJob("full", 1024, 1, "fp32", attention="math")),
+    Case("1024 words", FEW_WORDS, TrainingJob("qlora", 2048, 1, "bf16", checkpointing=True)),
     Case("Llama 134M", MIDDLE, TrainingJob("full", 256, 1, "bf16")),
     Case("Llama 134M", MIDDLE, TrainingJob("full", 128, 1, "fp32", checkpointing=True)),
     Case("Llama 134M", MIDDLE, TrainingJob("lora", 512, 1, "bf16", checkpointing=True)),
@@ -111,6 +128,11 @@ CASES = (
     Case("Qwen3 40M", QWEN3, TrainingJob("lora", 512, 2, "bf16", targets=ALL)),
     Case("Qwen3 experts 34M", EXPERTS, TrainingJob("full", 512, 2, "bf16")),
     Case("Qwen3 experts 34M", EXPERTS, TrainingJob("lora", 512, 2, "bf16")),
+    Case("Gemma 3 34M", GEMMA3, TrainingJob("full", 512, 2, "bf16")),
+    Case("Gemma 3 34M", GEMMA3, TrainingJob("lora", 512, 2, "bf16")),
+    Case("Gemma 2 34M", GEMMA2, TrainingJob("full", 512, 2, "bf16", attention="math")),
+    Case("GPT-NeoX 34M", NEOX, TrainingJob("full", 512, 2, "fp32")),
+    Case("OPT 34M", OPT, TrainingJob("full", 512, 2, "fp32")),
 )
 
 
@@ -119,11 +141,12 @@ def decoder_of(model: dict[str, Any], shapes: dict[str, tuple[int, ...]] | None 
     hidden, inner, vocab = model["hidden_size"], model["intermediate_size"], model["vocab_size"]
     heads, kv_heads, width = model["num_attention_heads"], model["num_key_value_heads"], model["head_dim"]
     experts = model.get("num_experts", 0)
-    layer = Layer(
-        Attention(heads, kv_heads, width, width),
-        model.get("moe_intermediate_size", inner),
-        experts=experts,
-        experts_used=model.get("num_experts_per_tok", 0),
+    used, wide = model.get("num_experts_per_tok", 0), model.get("moe_intermediate_size", inner)
+    # Gemma 3 sees everything in each sixth layer.
+    windows = [None if (i + 1) % 6 == 0 else model.get("sliding_window") for i in range(model["num_hidden_layers"])]
+    layers = tuple(
+        Layer(Attention(heads, kv_heads, width, width, window), wide, experts=experts, experts_used=used)
+        for window in windows
     )
     if shapes is None:
         shapes = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
@@ -142,7 +165,6 @@ def decoder_of(model: dict[str, Any], shapes: dict[str, tuple[int, ...]] | None 
         }
         for i in range(model["num_hidden_layers"]):
             shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in parts.items()}
-    layers = (layer,) * model["num_hidden_layers"]
     name = model.get("model_type", "llama")
     return Decoder(name, name, hidden, vocab, 8192, model["tie_word_embeddings"], layers, shapes, {})
 

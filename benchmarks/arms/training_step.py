@@ -42,15 +42,15 @@ class Lora(nn.Module):
         self.magnitude = nn.Parameter(base.weight.norm(dim=1)) if magnitude else None
 
     def forward(self, x: Tensor) -> Tensor:
-        kind = x.dtype
         low = nn.functional.linear(x.to(self.down.dtype), self.down)
         delta = 2.0 * nn.functional.linear(low, self.up)
         if self.magnitude is None:
-            return self.base(x) + delta.to(kind)
+            base = self.base(x)
+            return base + delta.to(base.dtype)
         norm = (self.base.weight + 2.0 * (self.up @ self.down).detach()).norm(dim=1)
         share = (self.magnitude / norm).view(1, -1)
         base = self.base(x)
-        return base + (share - 1) * base + share * delta
+        return (base + (share - 1) * base + share * delta).to(base.dtype)
 
 
 class Scaled(nn.Module):
@@ -99,7 +99,8 @@ def model_of(job: dict[str, Any]) -> PreTrainedModel:
         for name, parameter in model.named_parameters():
             parameter.fill_(1.0) if name.endswith("norm.weight") else parameter.normal_(0, 0.02)
         for buffer in model.buffers():
-            buffer.copy_(1.0 / 10000 ** (torch.arange(0, 2 * len(buffer), 2) / (2 * len(buffer))))
+            width = 2 * buffer.numel()
+            buffer.copy_(1.0 / 10000 ** (torch.arange(0, width, 2).view_as(buffer) / width))
     model.tie_weights()
     return model
 

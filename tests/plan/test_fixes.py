@@ -76,7 +76,7 @@ def obvious(case: Case, changes: list[Change], need: Callable[[Case], Need | Non
 
 def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
     chance, refused, classes = random.Random(4), 0, set()
-    for number in range(3000):
+    for number in range(2500):
         case, changes = scenario(chance)
         before = need(case)
         found = fixes(case, changes, need)
@@ -97,7 +97,7 @@ def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
         if number % 10 == 0 and (best := obvious(case, changes, need)) is not None:
             first = found[0].changes
             assert (ranks[0], sum(c.cost for c in first), len(first)) == best, f"{number}: {case}"
-    assert refused > 1000
+    assert refused > 900
     assert classes == set(CLASSES)
 
 

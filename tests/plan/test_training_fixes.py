@@ -43,7 +43,7 @@ def changes(case: TrainingCase) -> list[object]:
 
 def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
     chance, refused, kinds = random.Random(2), 0, set()
-    for _ in range(400):
+    for _ in range(250):
         job = TrainingJob(
             chance.choice(["full", "lora", "qlora", "dora", "ia3", "prefix", "prompt", "adapter"]),  # type: ignore[arg-type]
             chance.choice([512, 2048, 8192]),
@@ -68,7 +68,7 @@ def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
         assert first.total_bytes <= MARGINAL * first.limit_bytes
         assert [CLASSES.index(fix.kind) for fix in found] == sorted(CLASSES.index(fix.kind) for fix in found)
         kinds.add(first.kind)
-    assert refused > 150
+    assert refused > 90
     assert kinds == set(CLASSES)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quantwise.models.decoder import Decoder
-from quantwise.plan.training_activations import WIDTHS, block_bytes, scores_bytes
+from quantwise.plan.training_activations import WIDTHS, block_bytes, logit_extra, scores_bytes
 from quantwise.plan.training_job import (
     LOW_RANK,
     Parts,
@@ -121,6 +121,7 @@ def memory_of_parts(parts: Parts, job: TrainingJob) -> TrainingMemory:
     copies = 0
     if job.precision == "mixed":
         copies = 2 * ((0 if job.checkpointing else matrices) + head)
+    extra = logit_extra(decoder, job)
     # What is trained is copied once and kept until autocast ends; a frozen weight is copied wherever it is used.
     cached = job.precision == "mixed" and full
     return TrainingMemory(
@@ -135,8 +136,8 @@ def memory_of_parts(parts: Parts, job: TrainingJob) -> TrainingMemory:
         paged=optimizer if job.optimizer.startswith("paged") else 0,
         activations=(len(decoder.layers) * stream if job.checkpointing else kept) + outside,
         recomputed=max(blocks, default=0) if job.checkpointing else 0,
-        logits=LOGIT_BYTES * tokens * decoder.vocab,
-        forward_logits=(8 + (2 if widths.product == 2 else 0)) * tokens * decoder.vocab,
+        logits=(LOGIT_BYTES + extra) * tokens * decoder.vocab,
+        forward_logits=(8 + extra + (2 if widths.product == 2 else 0)) * tokens * decoder.vocab,
         working=_working(parts, job, widths.product),
         update=_update(job, tensors, width),
         head_gradient=head * width if full else 0,
@@ -196,8 +197,8 @@ def _eight_bit_states(numbers: int) -> int:
 
 
 def _working(parts: Parts, job: TrainingJob, product: int) -> int:
-    """Gradients inside one block on its way back: three of the inner feed-forward layer or of the scores; with QLoRA
-    also its largest matrix as it was, with DoRA the largest target and two of its size.
+    """Gradients inside one block on its way back: three of the inner feed-forward layer, or two of the scores (before
+    and after softmax); with QLoRA also its largest matrix as it was, with DoRA the largest target and two of its size.
     """
     layers = parts.decoder.layers
     inner = max((layer.feed_forward * max(1, layer.experts_used) for layer in layers), default=0)
@@ -205,7 +206,7 @@ def _working(parts: Parts, job: TrainingJob, product: int) -> int:
     unpacked = max(parts.matrices, default=0) * product if job.method == "qlora" else 0
     if job.method == "dora":
         unpacked = 12 * max((rows * columns for (rows, columns), _ in parts.adapted(job)), default=0)
-    return max(3 * job.tokens * inner * product, 3 * scores) + unpacked
+    return max(3 * job.tokens * inner * product, 2 * scores) + unpacked
 
 
 def _update(job: TrainingJob, tensors: Mapping[int, int], width: int) -> int:

@@ -12,6 +12,8 @@ modules of Transformers 5 and PyTorch 2.13 save them:
   and values repeated for all heads, and the mask in its own type, in each layer); by ``math`` keys and
   values repeated for all heads, the scores after softmax in float32 and, where arithmetic is in 16 bit, a 16-bit copy;
 - a gated feed-forward layer keeps the gate before and after its activation and what it is multiplied with.
+
+What families do otherwise stands in ``_family``.
 """
 
 from __future__ import annotations
@@ -72,12 +74,18 @@ def _norms(decoder: Decoder, layer: Layer, shapes: _Shapes, job: TrainingJob) ->
     centred = not _root_mean_square(decoder)
     wide = widths.stream if centred else 4
     kept = 0 if centred or not full else 1
-    total = count * decoder.hidden * (wide + kept * widths.stream)
+    # Gemma multiplies by one more than the weight before it goes back to 16 bit.
+    scaled = 4 if _family(decoder, "gemma") else widths.stream
+    total = count * decoder.hidden * (wide + kept * scaled)
     if layer.attention is not None:
         heads = {"q": layer.attention.heads, "k": layer.attention.kv_heads}
         for letter, number in heads.items():
             if f"{letter}_norm" in found or f"attn_{letter}_norm" in found:
-                total += number * layer.attention.key_dim * (4 + kept * widths.product)
+                total += (
+                    number
+                    * layer.attention.key_dim
+                    * (4 + kept * max(widths.product, scaled * _family(decoder, "gemma")))
+                )
     return total
 
 
@@ -85,13 +93,15 @@ def _attention(decoder: Decoder, attention: Attention, inputs: _Inputs, job: Tra
     product = WIDTHS[job.precision].product
     queries, result = attention.heads * attention.key_dim, attention.heads * attention.value_dim
     # Latent attention is trained with keys and values of all heads; masks repeat heads.
-    masked = job.padded or job.method == "prefix"
+    windowed = attention.window is not None and job.sequence >= attention.window
+    masked = job.padded or job.method == "prefix" or windowed
     repeated = job.attention == "math" or attention.latent > 0 or masked
     heads = attention.heads if repeated else attention.kv_heads
     keys, values = heads * attention.key_dim, heads * attention.value_dim
     total = product * (queries + result) + product * (keys + values) * _reach(job) // job.sequence
     if job.attention == "math":
-        total += attention.heads * _reach(job) * (4 + (2 if product == 2 else 0))
+        capped = product if _family(decoder, "gemma2") else 0
+        total += attention.heads * _reach(job) * (4 + (2 if product == 2 else 0) + capped)
         # The result is copied into order for the next layer, which keeps it only where it is trained.
         total -= 0 if job.method == "full" or "o_proj" in inputs.targets else product * result
     else:
@@ -113,7 +123,8 @@ def _feed_forward(decoder: Decoder, layer: Layer, inputs: _Inputs, job: Training
         total += 2 * product * copies * decoder.hidden + 4 * layer.experts
         total += product * inner if job.method == "full" else 0
         inner += inputs.shapes.get("up_proj", (0,))[0]
-    total += product * inner * (3 if gated else 1)
+    # A rectifier keeps what it gives, which the next layer keeps too.
+    total += product * inner * (3 if gated else 0 if _family(decoder, "opt") and job.method == "full" else 1)
     total += inputs.read(decoder.hidden, FEED_FORWARD_INPUT, 2, cast=True)
     if job.method == "ia3":
         return total + product * inner
@@ -149,7 +160,7 @@ class _Inputs:
             low += outputs * (widths.product + (2 if job.precision == "mixed" else 4))
         if job.precision == "bf16":
             return low + 4 * width * len(reading)
-        if job.precision == "mixed" and cast:
+        if job.precision == "mixed":
             return low + 2 * width * len(reading)
         return low + (0 if kept else widths.product * width)
 
@@ -162,6 +173,16 @@ class _Inputs:
 def _reach(job: TrainingJob) -> int:
     """Tokens that a token may look at."""
     return job.sequence + (job.virtual if job.method in ("prefix", "prompt") else 0)
+
+
+def logit_extra(decoder: Decoder, job: TrainingJob) -> int:
+    """Bytes of a logit that are kept besides those of the loss: Gemma 2 caps logits, and keeps what tanh gives."""
+    return WIDTHS[job.precision].product if _family(decoder, "gemma2") else 0
+
+
+def _family(decoder: Decoder, name: str) -> bool:
+    """Whether the class in Transformers or the architecture in GGUF is of a family."""
+    return decoder.architecture.lower().startswith(name)
 
 
 def _is_norm(name: str) -> bool:
