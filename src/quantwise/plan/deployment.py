@@ -15,16 +15,16 @@ from quantwise.core.errors import InputError
 from quantwise.core.scheme import Scheme, parse_scheme
 from quantwise.models.decoder import Decoder
 from quantwise.plan.capacity import Capacity, Layout, promise, theoretical_requests
-from quantwise.plan.constants import CUDA_CONTEXT, VLLM_0_19, XLLAMACPP_2026_10, LlamacppBuild, VllmVersion
+from quantwise.plan.constants import VLLM_0_19, XLLAMACPP_2026_10, LlamacppBuild, VllmVersion
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.fit import MARGINAL
-from quantwise.plan.llamacpp.memory import Device, Term, llamacpp_memory
+from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.model import Model
 from quantwise.plan.offload import split
+from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.speed import Load, Speed, load_of, multiplied_in, speed
-from quantwise.plan.transformers_memory import transformers_compute, transformers_process
-from quantwise.plan.vllm import VLLM_CACHES, VllmSettings, vllm_pages, vllm_profile
+from quantwise.plan.terms import Device, Term
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.what_if import Workload, cache_of
 from quantwise.plan.work import cache_numbers
@@ -183,30 +183,10 @@ def _binding(asked: Deployment, terms: Sequence[Term]) -> list[Term]:
 def _terms(asked: Deployment, weights: Weights, constants: Constants) -> tuple[tuple[Term, ...], int]:
     if asked.runtime == "llamacpp":
         return _llamacpp(asked, constants.llamacpp)
-    device: Device = "gpu" if asked.on_gpu else "cpu"
-    cache = cache_of(asked.runtime, asked.decoder, asked.workload)
-    stored = Term("weights", device, weights.effective, weights.effective, weights.source)
     if asked.runtime == "transformers":
-        compute = transformers_compute(asked.decoder, asked.context, asked.concurrency)
-        process = transformers_process()
-        terms = [
-            stored,
-            Term("cache", device, cache, cache, "grows with the text; at full context"),
-            Term("compute", device, compute.low, compute.high, compute.source),
-            Term("process", "cpu", process.low, process.high, process.source),
-        ]
-        if asked.on_gpu:
-            terms.append(Term("context", "gpu", CUDA_CONTEXT.low, CUDA_CONTEXT.high, CUDA_CONTEXT.source))
-        return tuple(terms), 0
-    settings = VllmSettings(asked.context, asked.cache)
-    profile, version = vllm_profile(asked.decoder, settings, constants.vllm), constants.vllm
-    source = vllm_pages(asked.decoder, settings, version).source
-    return (
-        stored,
-        Term("cache", device, cache, cache, source),
-        Term("compute", device, profile.low, profile.high, profile.source),
-        Term("context", device, version.context.low, version.context.high, version.context.source),
-    ), 0
+        device: Device = "gpu" if asked.on_gpu else "cpu"
+        return transformers_memory(asked.decoder, weights.effective, asked.workload, device=device).terms, 0
+    return vllm_memory(asked.decoder, weights.effective, asked.workload, version=constants.vllm).terms, 0
 
 
 def _llamacpp(asked: Deployment, build: LlamacppBuild) -> tuple[tuple[Term, ...], int]:
@@ -277,6 +257,4 @@ def _notes(asked: Deployment, weights: Weights) -> tuple[str, ...]:
         notes.append(f"{asked.decoder.name} was trained for {asked.decoder.context} tokens, not {asked.context}")
     if asked.gpu_layers is not None and asked.on_gpu and asked.gpu_layers <= len(asked.decoder.layers):
         notes.append("the speed is that of a model wholly on the GPU; layers on the processor make it slower")
-    if asked.runtime == "vllm" and asked.cache not in VLLM_CACHES:
-        notes.append(f"vLLM has no cache scheme {asked.cache}")
     return tuple(notes)

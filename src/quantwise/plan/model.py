@@ -5,28 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 from quantwise.core.errors import InputError
-from quantwise.formats.gguf.header import GgufTensor, read_gguf_header
+from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import LlamacppBuild
 from quantwise.plan.decoder_weights import Weights, decoder_weights
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
-from quantwise.plan.llamacpp.names import gguf_shapes
+from quantwise.plan.llamacpp.file import FileTensor
+from quantwise.plan.llamacpp.model import as_llamacpp
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-from quantwise.plan.model_source import read_decoder
+from quantwise.plan.model_source import read_source
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.weight_table import weight_table
 
 
 class Model:
-    """A decoder, and the tensors of its file, in the file's order, where it is a .gguf that is there."""
+    """A decoder, and the tensors of its file, in the file's order, where it is a .gguf that is there.
 
-    def __init__(self, decoder: Decoder, file: Sequence[GgufTensor] = ()) -> None:
-        self.decoder, self.file = decoder, tuple(file)
+    ``rope_factors`` numbers are stored beside the weights of a GGUF file that is made of it.
+    """
+
+    def __init__(self, decoder: Decoder, file: Sequence[FileTensor] = (), rope_factors: int = 0) -> None:
+        self.decoder, self.file, self._rope_factors = decoder, tuple(file), rope_factors
         self._weights: dict[tuple[str, bool], Weights] = {}
-        self._tensors: dict[str, Sequence[GgufTensor]] = {}
+        self._tensors: dict[str, Sequence[FileTensor]] = {}
         self._compute: dict[tuple[LlamacppSettings, LlamacppBuild], LlamacppCompute] = {}
 
     @property
@@ -36,8 +39,8 @@ class Model:
 
     @cached_property
     def in_gguf(self) -> Decoder:
-        """The decoder with its tensors named as in a GGUF file."""
-        return replace(self.decoder, tensors=gguf_shapes(self.decoder))
+        """The decoder as llama.cpp computes it."""
+        return as_llamacpp(self.decoder)
 
     def weights(self, scheme: str, *, in_gguf: bool) -> Weights:
         """Its weights in a scheme. Raises InputError as ``decoder_weights`` does, and where llama.cpp runs no such."""
@@ -46,16 +49,17 @@ class Model:
         key = scheme, in_gguf
         if key not in self._weights:
             named = self._in_gguf(scheme) if in_gguf else scheme
-            self._weights[key] = decoder_weights(self.in_gguf if in_gguf else self.decoder, named or scheme)
+            factors = self._rope_factors if in_gguf else 0
+            self._weights[key] = decoder_weights(self.decoder, named or scheme, rope_factors=factors)
         return self._weights[key]
 
-    def tensors(self, scheme: str) -> Sequence[GgufTensor]:
+    def tensors(self, scheme: str) -> Sequence[FileTensor]:
         """The tensors of its GGUF file in a scheme: of the file that is there, or of one that is not written yet."""
         if self.file:
             return self.file
         if scheme not in self._tensors:
-            table = weight_table(self.in_gguf, self._in_gguf(scheme) or scheme)
-            self._tensors[scheme] = [GgufTensor(t.name, t.type, t.shape, t.bytes) for t in table]
+            wanted = self._in_gguf(scheme) or scheme
+            self._tensors[scheme] = weight_table(self.decoder, wanted, rope_factors=self._rope_factors)
         return self._tensors[scheme]
 
     def compute(self, settings: LlamacppSettings, build: LlamacppBuild) -> LlamacppCompute:
@@ -75,10 +79,9 @@ class Model:
 
 def read_model(text: str) -> Model:
     """Whatever a person calls a model. Raises InputError where it names none or a file is damaged."""
-    decoder = read_decoder(text)
-    path = Path(text)
-    if path.suffix.lower() != ".gguf" or not path.is_file():
-        return Model(decoder)
-    header = read_gguf_header(path)
+    found = read_source(text)
+    if found.file is None:
+        return Model(found.decoder, rope_factors=found.rope_factors)
+    header = read_gguf_header(found.file)
     # Of a file in parts the tensors of the first alone would be too few.
-    return Model(decoder, header.tensors if len(header.tensors) == len(decoder.tensors) else ())
+    return Model(found.decoder, header.tensors if len(header.tensors) == len(found.decoder.tensors) else ())
