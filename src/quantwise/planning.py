@@ -5,6 +5,7 @@ Nothing here loads torch, and of a hub only headers are asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from quantwise.plan.answer import Wanted, answer, family
 from quantwise.plan.deployment import RUNTIMES, Constants, RuntimeName
 from quantwise.plan.fit import size
 from quantwise.plan.frontier import frontier
+from quantwise.plan.machine_rates import read_rates
+from quantwise.plan.measure_machine import keep_rates, measure_machine, rates_path
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, read_model
 from quantwise.plan.refit import llamacpp_build, load_refits, refit, save_refit, vllm_version
@@ -42,22 +45,21 @@ class PlanRequest:
     memory_bytes: int | None = None
 
 
-def plan(request: PlanRequest, machine: Site | None = None) -> dict[str, Any]:
+def plan(request: PlanRequest) -> dict[str, Any]:
     """The record of a plan: of one model, or of several sizes at one memory budget (``frontier``).
 
-    ``machine`` stands for this machine where it was measured. Raises InputError where a name, a size or a combination
-    is wrong.
+    Raises InputError where a name, a size or a combination is wrong.
     """
-    wanted = wanted_of(request, machine)
+    wanted = wanted_of(request)
     if len(request.models) > 1:
         return frontier([read_model(name) for name in request.models], wanted, constants())
     return answer(model_of(request), wanted, constants(), smaller=family(request.models[0]) if request.models else ())
 
 
-def train(request: PlanRequest, job: TrainingJob, machine: Site | None = None) -> dict[str, Any]:
+def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
     """The record of what training one model takes. Raises InputError as ``plan`` does."""
     name = request.models[0] if request.models else ""
-    return training_answer(model_of(request).decoder, job, wanted_of(request, machine), family(name))
+    return training_answer(model_of(request).decoder, job, wanted_of(request), family(name))
 
 
 def model_of(request: PlanRequest) -> Model:
@@ -65,11 +67,18 @@ def model_of(request: PlanRequest) -> Model:
     return read_model(request.models[0] if request.models else str(reference.path()))
 
 
-def wanted_of(request: PlanRequest, machine: Site | None = None) -> Wanted:
-    """Settings, scenario and site as one."""
+def measure(tell: Callable[[str], None]) -> None:
+    """Measure this machine, and keep that for every later plan. ``tell`` hears where, and what is missing."""
+    path = rates_path()
+    keep_rates(measure_machine(tell=tell), path)
+    tell(f"this machine was measured; kept in {path}")
+
+
+def wanted_of(request: PlanRequest) -> Wanted:
+    """Settings, scenario and site as one; this machine as it was measured, where it was."""
     scenario = read_scenario(request.scenario or "laptop")
-    site = read_site(request.site) if request.site else machine or scenario.site
-    if request.memory_bytes is not None and not request.site and machine is None and site.memory_bytes is None:
+    site, machine = read_site(request.site) if request.site else scenario.site, None
+    if request.memory_bytes is not None and not request.site and site.memory_bytes is None:
         # A budget without a site is what people say of a graphics card.
         site = Site(name=f"a GPU of {size(request.memory_bytes)}", kind="gpu", memory_bytes=request.memory_bytes)
     if request.runtime not in RUNTIMES:
@@ -77,8 +86,8 @@ def wanted_of(request: PlanRequest, machine: Site | None = None) -> Wanted:
     runtime: RuntimeName = next(known for known in RUNTIMES if known == request.runtime)
     limit = request.memory_bytes
     if limit is None and site.memory_bytes is None:
-        site = replace(site, kind=site.kind or "cpu")
-        limit = available_bytes()
+        limit, machine = available_bytes(), read_rates(rates_path())
+        site = machine.site() if machine is not None else replace(site, kind=site.kind or "cpu")
     return Wanted(
         context=scenario.context if request.context is None else request.context,
         concurrency=scenario.concurrency if request.concurrency is None else request.concurrency,
@@ -90,6 +99,7 @@ def wanted_of(request: PlanRequest, machine: Site | None = None) -> Wanted:
         gpu_layers=request.gpu_layers,
         experts_on_cpu=request.experts_on_cpu,
         limit_bytes=limit,
+        machine=machine,
     )
 
 

@@ -52,6 +52,8 @@ def add_parser(verbs: Any) -> None:
     p.add_argument("--experts-on-cpu", type=int, default=0, metavar="N",
                    help="layers whose experts stay in main memory (llama.cpp's --n-cpu-moe)")  # fmt: skip
     _add_training(p)
+    p.add_argument("--measure-machine", action="store_true",
+                   help="measure this machine's bandwidth and kernels in a few seconds, keep that, and use it")  # fmt: skip
     p.add_argument("--refit", type=Path, metavar="LOG", help="refit a runtime's figures from its own start-up log")
     p.add_argument("--open", action="store_true", help="serve an interactive page on this machine and open it")
     p.add_argument("--json", action="store_true", help="print the plan as JSON")
@@ -78,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
     if arguments.open and len(request.models) > 1:
         raise InputError("the page shows one model at a time; name one")
+    if arguments.measure_machine:
+        planning.measure(lambda line: print(f"quantwise: {line}", file=sys.stderr))
     if arguments.refit:
         record = planning.refit_from(arguments.refit, request)
     elif arguments.train:

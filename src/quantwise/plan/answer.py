@@ -22,6 +22,7 @@ from quantwise.plan.deployment import (
 )
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.fixes import Case, Fix, Need, fixes, usual_changes
+from quantwise.plan.machine_rates import MachineRates
 from quantwise.plan.model import Model, read_model
 from quantwise.plan.what_if import CACHES, what_if
 from quantwise.scenarios.site import Site
@@ -37,7 +38,10 @@ SCHEMES: Mapping[RuntimeName, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What was asked: settings as in ``Deployment``; ``schemes`` empty takes the usual ones of the runtime."""
+    """What was asked: settings as in ``Deployment``; ``schemes`` empty takes the usual ones of the runtime.
+
+    ``machine`` is what was measured of this machine, where the site is that.
+    """
 
     context: int
     concurrency: int
@@ -49,6 +53,7 @@ class Wanted:
     gpu_layers: int | None = None
     experts_on_cpu: int = 0
     limit_bytes: int | None = None
+    machine: MachineRates | None = None
 
 
 def answer(
@@ -125,6 +130,7 @@ def _deployment(model: Model, wanted: Wanted, scheme: str) -> Deployment:
         gpu_layers=wanted.gpu_layers,
         experts_on_cpu=wanted.experts_on_cpu,
         limit_bytes=wanted.limit_bytes,
+        machine=wanted.machine,
     )
 
 
@@ -162,6 +168,7 @@ def _record(plan: Plan) -> dict[str, Any]:
         "decode_bound_by": speed.bound,
         "operations_bind_from_requests": speed.flips_at,
         "multiplied_in": speed.multiplied,
+        "speed_source": plan.speed_source,
         "bus_bytes_per_token": plan.crossing,
         "terms": [
             {"name": t.name, "device": t.device, "bytes": [t.low, t.high], "source": t.source} for t in plan.terms

@@ -20,6 +20,7 @@ from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.machine_rates import MachineRates, decode_time, read_by_type
 from quantwise.plan.model import Model
 from quantwise.plan.offload import split
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
@@ -42,6 +43,7 @@ class Deployment:
 
     ``context`` tokens for each of ``concurrency`` requests. ``gpu_layers`` is llama.cpp's ``-ngl`` (None: all that
     a GPU takes), ``experts_on_cpu`` its ``--n-cpu-moe``. ``limit_bytes`` stands for the site's memory where given.
+    ``machine`` is what was measured of this machine, where the site is that.
     """
 
     model: Model
@@ -55,6 +57,7 @@ class Deployment:
     gpu_layers: int | None = None
     experts_on_cpu: int = 0
     limit_bytes: int | None = None
+    machine: MachineRates | None = None
 
     @property
     def decoder(self) -> Decoder:
@@ -108,6 +111,7 @@ class Plan:
     limit_bytes: int | None
     capacity: Capacity | None
     speed: Speed
+    speed_source: str
     crossing: int
     notes: tuple[str, ...]
 
@@ -148,6 +152,7 @@ def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capa
     weights = asked.model.weights(asked.scheme, in_gguf=asked.runtime == "llamacpp")
     terms, crossing = _terms(asked, weights, constants)
     here = _binding(asked, terms)
+    found_speed, speed_source = _speed(asked, weights)
     found = Plan(
         asked=asked,
         weights=weights,
@@ -159,7 +164,8 @@ def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capa
         overhead=_sum(here, ("process", "context")),
         limit_bytes=asked.limit,
         capacity=None,
-        speed=_speed(asked, weights),
+        speed=found_speed,
+        speed_source=speed_source,
         crossing=crossing,
         notes=_notes(asked, weights),
     )
@@ -217,14 +223,24 @@ def _sum(terms: Sequence[Term], names: tuple[str, ...]) -> tuple[int, int]:
     return sum(term.low for term in here), sum(term.high for term in here)
 
 
-def _speed(asked: Deployment, weights: Weights) -> Speed:
+def _speed(asked: Deployment, weights: Weights) -> tuple[Speed, str]:
+    """By the roofline; of one request in llama.cpp on this machine by its kernels, where they were measured."""
     decoder = asked.decoder
     scheme = _scheme(asked.scheme)
     multiplied = multiplied_in(scheme, asked.runtime, asked.site) if scheme else "bf16"
     numbers = max(1, cache_numbers(decoder, asked.context))
     each = cache_of(asked.runtime, decoder, replace(asked.workload, concurrency=1)) / numbers
     load: Load = load_of(decoder, weights.effective, multiplied, max(1, asked.context // 2), each)
-    return speed(asked.site, load, asked.concurrency, min(PROMPT, asked.context))
+    found = speed(asked.site, load, asked.concurrency, min(PROMPT, asked.context))
+    if asked.machine is None or asked.runtime != "llamacpp" or asked.concurrency > 1:
+        return found, "roofline, not measured"
+    own = asked.model.in_gguf
+    read = read_by_type(own, ((t.name, t.type, t.bytes) for t in asked.model.tensors(asked.scheme)))
+    time = decode_time(asked.machine, own, read, max(1, asked.context // 2), asked.cache)
+    if time is None:
+        return found, "roofline, not measured"
+    rate = 1 / time.interval[1], 1 / time.interval[0]
+    return replace(found, decode_seconds=time.interval, decode_per_request=rate, decode_total=rate), time.source
 
 
 def _scheme(name: str) -> Scheme | None:

@@ -148,7 +148,7 @@ def _speed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         told.append(f"{record['decode_bound_by']} bind")
     if record["operations_bind_from_requests"]:
         told.append(f"from {record['operations_bind_from_requests']} requests at a time operations do")
-    yield _line("speed", "; ".join(told) + " (roofline, not measured)")
+    yield _line("speed", "; ".join(told) + f" ({record['speed_source']})")
 
 
 def _what_if(record: Mapping[str, Any]) -> Iterator[RenderableType]:
