@@ -105,11 +105,15 @@ def build_recipes(
 
     model = fetch.local(model) or model
     wanted = [parse_recipe(text) for text in recipes]
+    if twice := [recipe.name for recipe in wanted if wanted.count(recipe) > 1]:
+        raise InputError(f"{twice[0]} is named twice; name every recipe once")
     texts: list[str] | Sample = []
     if any(recipe.reads_data for recipe in wanted):
         chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
         texts = gathered(chosen or CalibrationSet(seed=seed), pose.rendering(ChatTemplate.from_folder(model)))
         texts = Sample(tuple(texts)) if chosen and chosen.samples else texts
+    elif tell and isinstance(calibration, CalibrationSet) and calibration.sources:
+        tell("note: no recipe here reads calibration texts")
     return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed, tell=tell)
 
 
@@ -144,7 +148,7 @@ def _answer(
     with _timed(store, "plan"):
         prepare.plan(store, posed)
     with _timed(store, "build"):
-        artifacts = prepare.build(store, posed, progress, tell)
+        artifacts = prepare.build(store, posed, _artifacts(store), progress, tell)
     arms = prepare.arms(posed, artifacts, out=tuple(store.all("broken")))
     length = min(HELD_OUT_CHARACTERS, question.context - 2)  # a token is at least a character, and one opens the text
     texts = [text[:length] for text in held_out_text("screen", HELD_OUT_TEXTS, question.seed)]
@@ -166,8 +170,11 @@ def _answer(
 
 def _posed_again(store: Store, question: Question) -> Posed:
     kept = store.get("facts", "model")
-    artifacts = {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
-    return pose.repose(question, Path(kept) if kept else None, artifacts)
+    return pose.repose(question, Path(kept) if kept else None, _artifacts(store))
+
+
+def _artifacts(store: Store) -> dict[str, Artifact]:
+    return {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
 
 
 def _conclude(store: Store, question: Question) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from quantwise.build.unfinished import Unfinished
 from quantwise.build.walk import build
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
+from quantwise.formats.content_hash import content_hash
 
 RECIPES = ["gptq:int4-g64", "gptq+propagate:int4-g64", "awq+rtn:int4-g64"]
 BLOCKS = 5
@@ -26,6 +28,7 @@ import sys, time
 from pathlib import Path
 from quantwise.build.walk import build
 from quantwise.core.recipe import parse_recipe
+from quantwise.formats.content_hash import content_hash
 from tiny_models import TEXTS
 def tell(what, done, total):
     print(what, done, flush=True)
@@ -145,6 +148,28 @@ def test_a_refusal_leaves_nothing_and_two_walks_do_not_meet(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_walks_that_begin_while_others_clear_away_never_share_a_folder(tmp_path: Path) -> None:
+    end = time.monotonic() + 1.0
+    held: set[Path] = set()
+
+    def work(number: int) -> int:
+        walks = 0
+        while time.monotonic() < end:
+            kept = Unfinished.take(tmp_path, "model", "texts")
+            assert kept.folder not in held
+            held.add(kept.folder)
+            kept.keep_block(f"recipe {number}", 0, {"a": torch.zeros(2)}, {"n": number})
+            assert kept.facts(f"recipe {number}", 0) == {"n": number}
+            held.remove(kept.folder)
+            kept.forget()
+            walks += 1
+        return walks
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(walks for walks in pool.map(work, range(4)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_finished_walk_is_gone_before_its_lock_is(
     whole: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,3 +204,17 @@ def test_damaged_hidden_states_are_made_again(tmp_path: Path, size: int) -> None
     file.write_bytes(file.read_bytes()[:size])
     assert kept.hidden("shared") is None
     assert not file.exists()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_was_left_after_the_last_artifact_goes_with_the_next_build(
+    whole: tuple[Path, dict[str, str]], tmp_path: Path, finished: bool
+) -> None:
+    recipe = parse_recipe("rtn:int8-channel")
+    made = build(whole[0], [recipe], [], tmp_path)
+    kept = Unfinished.take(tmp_path, content_hash(whole[0]), "")
+    for name in (Path(made[0].location).name, *(() if finished else ("another-recipe",))):
+        kept.keep_block(name, 0, {"a": torch.zeros(2)}, {})
+    kept.leave()
+    build(whole[0], [recipe], [], tmp_path)
+    assert kept.folder.exists() == (not finished)

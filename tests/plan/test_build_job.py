@@ -132,3 +132,21 @@ def test_passes_over_the_whole_model_are_told() -> None:
     # Every matrix in six types lies on the disk beside the finished mix and the hidden states.
     made, hidden = artifact_bytes(llama(8), parse_recipe("auto:4bpw")), 4 * 4096 * HIDDEN
     assert plans["auto:4bpw"].disk == 2 * made + 2 * hidden + math.ceil(4.7 * (weights + HIDDEN))
+
+
+def test_experts_that_share_a_type_are_probed_once() -> None:
+    """Beside a model of the same matrices, none of them experts, a pass over an eighth of the texts less for each."""
+
+    def mixed(path: str) -> dict[str, TensorEntry]:
+        more = {
+            name: TensorEntry(name, "BF16", (INNER, HIDDEN), Path("model.safetensors"), 0, 2 * INNER * HIDDEN)
+            for name in (f"model.layers.0.mlp.{path}.{number}.up_proj.weight" for number in range(5))
+        }
+        return llama(1) | more
+
+    pace, texts, recipe = Pace(1e9, {}), Texts(5000, 100), parse_recipe("auto:4.5bpw")
+    experts, others = (plan_build(mixed(path), [recipe], texts, pace).seconds for path in ("experts", "parts"))
+    assert experts is not None
+    assert others is not None
+    weights = sum(_count(entry.shape) for entry in mixed("experts").values())
+    assert others - experts == pytest.approx(4 / 8 * 2 * 5000 * weights / 1e9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,8 @@ def announce(
     ``behind`` are the bytes that a killed walk left in ``out`` for this one, which count as free. Without ``tell`` only
     the disk is looked at.
 
-    Raises EnvironmentFailure where there is not enough room.
+    Raises InputError where ``out`` is a file, EnvironmentFailure where it may not be written into or has not enough
+    room.
     """
     texts = Texts(data.tokens, max(map(len, data.sequences))) if data else Texts()
     pace = measured_pace(storages) if tell else None
@@ -44,6 +46,10 @@ def announce(
         source.entries, recipes, texts, pace, shape, sum(f.stat().st_size for f in side_files(source.path))
     )
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file where a folder should be; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise EnvironmentFailure(f"{there} may not be written into; choose another --out, or change its permissions")
     free = shutil.disk_usage(there).free + behind
     if tell:
         tell(job.sentence(available_bytes(), free))

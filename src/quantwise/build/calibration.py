@@ -19,8 +19,7 @@ MOST_TOKENS = 65_536
 # Fewer are a slip of the pen. Enough is another matter: `quantwise build --calibration-study` shows it.
 FEWEST_TOKENS = 16
 LONGEST_SEQUENCE = 2048
-# What one layer gives for so many tokens is small enough to be used again from the heap; fresh pages cost more than
-# sums.
+# What a layer gives for so many tokens is small enough to be used again from the heap; fresh pages cost more than sums.
 _BATCH_TOKENS = 1024
 
 
@@ -92,7 +91,9 @@ def calibrate(folder: Path, texts: Sequence[str] | Sample, longest: int, seed: i
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises bare Exception
-        raise InputError(f"{folder / 'tokenizer.json'} is unreadable; calibration needs it ({error})") from error
+        raise InputError(
+            f"{folder / 'tokenizer.json'} cannot be read ({error}); calibration needs it: download it again, or use rtn"
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     sample = texts if isinstance(texts, Sample) else Sample(tuple(texts), MOST_TOKENS)

@@ -68,6 +68,9 @@ class Stream:
             out = block(self.hidden[i], **self._keywords[i][self.at])
             if keep:
                 self.hidden[i] = out[0] if isinstance(out, tuple) else out
+        # Passes over the whole model come with batches of other shapes.
+        for mixture in mixtures:
+            mixture.real = None
 
 
 def _calls(skeleton: Skeleton, batch: Batch) -> tuple[Tensor, list[dict[str, Any]]]:

@@ -65,6 +65,17 @@ class Unfinished:
         """Bytes of what a killed process left of the walk that ``parts`` describe."""
         return sum(file.stat().st_size for file in _place(out, parts).rglob("*") if file.is_file())
 
+    @staticmethod
+    def sweep(out: Path, *parts: str) -> None:
+        """Remove what a process left that was killed after its last artifact: all recipes in it have theirs."""
+        folder = _place(out, parts)
+        if not folder.is_dir():
+            return
+        recipes = {place.name.removesuffix("-distilled") for place in folder.iterdir() if place.is_dir()}
+        if all((out / recipe).is_dir() for recipe in recipes) and (lock := _locked(folder)) is not None:
+            _remove(folder)
+            os.close(lock)
+
     @property
     def worth_keeping(self) -> bool:
         """Whether a block is finished, of any recipe."""
@@ -196,13 +207,15 @@ def _locked(folder: Path) -> int | None:
 
 def _remove(folder: Path) -> None:
     """Remove a folder whose lock is held. It goes from its name at once: who comes meanwhile makes another."""
-    going = folder.with_name(f"{folder.name}.going-{secrets.token_hex(4)}")
+    gone = folder.with_name(f".gone-{secrets.token_hex(8)}")
     with contextlib.suppress(OSError):
-        folder = folder.rename(going)
+        folder = folder.rename(gone)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _forget(out: Path) -> None:
+    for folder in out.glob(".gone-*"):
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in out.glob(".walk-*"):
         with contextlib.suppress(OSError):
             if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS and (lock := _locked(folder)) is not None:

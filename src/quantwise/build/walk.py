@@ -21,6 +21,7 @@ from quantwise.build.distil import Training
 from quantwise.build.distil_pass import distil_job
 from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
+from quantwise.build.preflight import check_names
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.storage import Storage, storage_for
 from quantwise.build.stream import Stream
@@ -61,6 +62,8 @@ def build(
     """
     report = progress or (lambda what, done, total: None)
     source = ModelFolder(model_dir)
+    for recipe in recipes:
+        check_names(recipe, source.entries)
     storages = {r: storage_for(r, source) for r in recipes if not _is_direct(r)}
     needs_data = {recipe for recipe in recipes if recipe.reads_data}
     longest = int(source.config.get("max_position_embeddings", 2048))
@@ -77,14 +80,21 @@ def build(
             tell(data.sentence)
         behind = Unfinished.left_behind(out_dir, *_walk_of(model_hash, data))
         announce(source, out_dir, [m.recipe for m in missing], open_storages, data, tell, behind)
+        report("read the model", 0, 1)
+        settle()
+        skeleton = Skeleton(source)
+        skeleton.check_folder()
         _require_finite(source, report)
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
         done[made_of.recipe] = _write_direct(source, out_dir, made_of)
+        report(f"write {made_of.recipe.name}", i + 1, len(direct))
     walked = [made_of for made_of in missing if not _is_direct(made_of.recipe)]
     if walked:
-        for artifact, made_of in zip(_walk(source, out_dir, walked, storages, data, report), walked, strict=True):
+        for artifact, made_of in zip(_walk(skeleton, out_dir, walked, storages, data, report), walked, strict=True):
             done[made_of.recipe] = artifact
+    else:
+        Unfinished.sweep(out_dir, *_walk_of(model_hash, data))
     return [done[r] for r in recipes]
 
 
@@ -138,7 +148,7 @@ def _walk_of(model_hash: str, data: Calibration | None) -> tuple[str, str]:
 
 
 def _walk(
-    source: ModelFolder,
+    skeleton: Skeleton,
     out: Path,
     wanted: Sequence[Ingredients],
     storages: Mapping[Recipe, Storage],
@@ -150,8 +160,6 @@ def _walk(
     What is finished stays on disk when the process is killed or interrupted, or the machine fails, and goes with the
     last artifact, or where the walk was refused.
     """
-    settle()
-    skeleton = Skeleton(source)
     names = ", ".join(made_of.recipe.name for made_of in wanted)
     with no_disk(names, out):
         kept = Unfinished.take(out, *_walk_of(wanted[0].model_hash, data))
@@ -180,6 +188,7 @@ def _walk(
             for i, job in enumerate(jobs):
                 report(f"write {job.recipe.name}", i, len(jobs))
                 artifacts.append(_write_made(skeleton, out, job))
+                report(f"write {job.recipe.name}", i + 1, len(jobs))
             kept.forget()
             return artifacts
     except EnvironmentFailure as error:

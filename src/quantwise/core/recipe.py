@@ -54,10 +54,7 @@ class Recipe:
                 raise InputError(f"{self.scheme.name!r} needs a quantizer; write for example rtn:{self.scheme.name}")
             return
         if self.quantizer not in QUANTIZERS:
-            raise InputError(
-                f"unknown quantizer {self.quantizer!r}; allowed: {', '.join(QUANTIZERS)}, "
-                f"behind the transforms {', '.join(TRANSFORMS)} or the options {', '.join(OPTIONS)}"
-            )
+            raise _unknown(self.quantizer)
         if self.budget is None and self.scheme.kind not in QUANTIZERS[self.quantizer]:
             able = [name for name, kinds in QUANTIZERS.items() if self.scheme.kind in kinds]
             advice = f"use {able[0]}:{self.scheme.name}" if able else f"use {self.scheme.name} alone"
@@ -67,6 +64,16 @@ class Recipe:
         for transform in self.transforms:
             if self.scheme.kind not in TRANSFORMS[transform]:
                 raise InputError(f"{transform} does not help {self.scheme.name!r}; leave it out")
+        if "distil" in self.options and not self._has_trainable_scales:
+            raise InputError(
+                f"{self.name}: scales of {self.scheme.name} are not trained; use distil+ with GGUF types, or integer "
+                "schemes in compressed-tensors whose inputs are not rounded"
+            )
+
+    @property
+    def _has_trainable_scales(self) -> bool:
+        integer = self.scheme.kind == "integer" and self.scheme.format == "compressed-tensors"
+        return self.scheme.format == "gguf" or (integer and not self.scheme.activations)
 
     @property
     def reads_data(self) -> bool:
@@ -113,7 +120,11 @@ def parse_recipe(text: str) -> Recipe:
     transforms = tuple(p for p in parts if p in TRANSFORMS)
     options = tuple(o for o in OPTIONS if o in parts)
     named = [p for p in parts if p not in TRANSFORMS and p not in OPTIONS and p != "auto"]
-    if len(named) > 1 or len(set(parts)) < len(parts):
+    if unknown := [p for p in named if p not in QUANTIZERS]:
+        raise _unknown(unknown[0])
+    if twice := [p for p in parts if parts.count(p) > 1]:
+        raise InputError(f"recipe {text!r} names {twice[0]} twice; write it once")
+    if len(named) > 1:
         raise InputError(f"recipe {text!r} names more than one quantizer; write one of {', '.join(QUANTIZERS)}")
     if "auto" in parts:
         scheme = Scheme("auto", "auto", 4, "group", "gguf")
@@ -121,6 +132,13 @@ def parse_recipe(text: str) -> Recipe:
     name, comma, layout = rest.partition(",layout=")
     scheme = parse_scheme(name)
     return Recipe(with_layout(scheme, layout) if comma else scheme, named[0] if named else "rtn", transforms, options)
+
+
+def _unknown(quantizer: str) -> InputError:
+    return InputError(
+        f"unknown quantizer {quantizer!r}; allowed: {', '.join(QUANTIZERS)}, "
+        f"behind the transforms {', '.join(TRANSFORMS)} or the options {', '.join(OPTIONS)}"
+    )
 
 
 def read_budget(text: str) -> Budget:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from quantwise.core.errors import InputError
-from quantwise.formats.safetensors_header import read_folder
+from quantwise.formats.safetensors_header import read_model
 
 # What a tokenizer, a chat template or a generation setting may be called.
 _SIDE_FILES = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*")
@@ -28,17 +28,8 @@ class ModelFolder(Mapping[str, Tensor]):
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
-            what = "is a file" if path.exists() else "does not exist"
-            raise InputError(f"model folder {path} {what}; give a folder in the Hugging Face layout")
         self.path = path
-        try:
-            self.config: dict[str, Any] = json.loads((path / "config.json").read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path / 'config.json'} is missing or no JSON; give a model folder") from error
-        self.entries = read_folder(path)
-        if "quantization_config" in self.config:
-            raise InputError(f"{path} is quantized already; build from the 16-bit model")
+        self.config, self.entries = read_model(path)
 
     def __getitem__(self, name: str) -> Tensor:
         """One tensor as stored. Raises KeyError where there is none, InputError where it cannot be read."""

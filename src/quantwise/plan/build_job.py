@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
@@ -44,6 +45,7 @@ _SHARED = {
     "w1": "up",
     "w3": "up",
 }
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 # Of one tensor in a header besides its name: type, shape and place; and what aligns its data.
 _NAME_BYTES = 128
 _BLOCK = re.compile(r"^(.*?\.)?(\d+)\.(.+)$")
@@ -144,8 +146,10 @@ def artifact_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: Mo
         if shape is not None:
             return recipe_bytes(entries, recipe, shape) + names
     scheme, total = recipe.scheme, 0
-    bits = recipe.budget.bits_per_weight if recipe.budget and recipe.budget.bits_per_weight else scheme.bits + 2.0
+    given = recipe.budget.bits_per_weight if recipe.budget else None
+    assigned = Assignment.of(entries)
     for name, entry in entries.items():
+        bits = given or assigned.scheme_of(name, scheme).bits + 2.0
         matrix = len(entry.shape) == 2 and (_block_of(name) is not None or scheme.format == "gguf")
         small = scheme.kind != "float" and matrix and scheme.divides(entry.shape[-1])
         total += math.ceil(math.prod(entry.shape) * (bits if small else 16 if matrix else 32) / 8)
@@ -266,8 +270,8 @@ def _seconds(model: _Model, made: Mapping[Recipe, int], texts: Texts, pace: Pace
             if "awq" in recipe.transforms:
                 operations += sum(84 * min(rows, 512) * columns**2 for rows, columns in matrices)
     every = sum(math.prod(entry.shape) for entry in model.entries.values())
-    # Each matrix is probed on an eighth of the texts; scales learn for three epochs, forth and back.
-    probes = sum(len(_matrices(block)) for block in model.blocks) / 8 * any(r.budget is not None for r in recipes)
+    # Each tensor of the file is probed on an eighth of the texts; scales learn for three epochs, forth and back.
+    probes = sum(map(_choices, model.blocks)) / 8 * any(r.budget is not None for r in recipes)
     epochs = 3 * 4 * sum("distil" in recipe.options for recipe in recipes)
     operations += 2 * texts.tokens * every * (probes + epochs)
     by_weight += sum(every * pace.seconds_per_weight.get(r.name, 0.0) for r in recipes if not _walked(r))
@@ -293,6 +297,11 @@ def _weights(block: Mapping[str, TensorEntry]) -> int:
 
 def _matrices(block: Mapping[str, TensorEntry]) -> list[tuple[int, int]]:
     return [(entry.shape[0], entry.shape[1]) for entry in block.values() if len(entry.shape) == 2]
+
+
+def _choices(block: Mapping[str, TensorEntry]) -> int:
+    """Matrices that ``auto`` gives a type of their own: experts share one."""
+    return len({_EXPERT.sub(".experts.", name) for name, entry in block.items() if len(entry.shape) == 2})
 
 
 def _inputs(block: Mapping[str, TensorEntry]) -> list[int]:

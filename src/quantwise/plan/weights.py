@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
 from quantwise.core.scheme import Scheme
 from quantwise.formats.gguf.architectures import USUAL, architecture_of_class
@@ -23,6 +24,8 @@ from quantwise.models.config import ModelShape
 from quantwise.plan.layer_bytes import held_layer_bytes, stored_layer_bytes
 
 _LAYER_MATRIX = re.compile(r"(^|\.)layers\.\d+\..*\.weight")
+# Routers of mixtures, which stay in 16 bit.
+_ROUTER = re.compile(r"\.(gate|shared_expert_gate)\.weight$")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 LayerBytes = Callable[[int, int, Scheme], int | None]
 
@@ -40,14 +43,14 @@ def scheme_bytes(
         return _gguf_bytes(entries, scheme.name, shape, importance)
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
-    return sum(_integer_bytes(entry, scheme, stored_layer_bytes) for entry in entries.values())
+    return _folder_bytes(entries, scheme, stored_layer_bytes)
 
 
 def held_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme) -> int:
     """Bytes that Transformers will hold of a model's tensors once ``scheme`` has filled it: most are expanded."""
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
-    return sum(_integer_bytes(entry, scheme, held_layer_bytes) for entry in entries.values())
+    return _folder_bytes(entries, scheme, held_layer_bytes)
 
 
 def recipe_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: ModelShape) -> int:
@@ -92,8 +95,13 @@ def _sixteen(entry: TensorEntry) -> int:
     return 2 * math.prod(entry.shape) if entry.dtype in _FLOATS else entry.bytes
 
 
+def _folder_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme, layer: LayerBytes) -> int:
+    assigned = Assignment.of(entries)
+    return sum(_integer_bytes(entry, assigned.scheme_of(name, scheme), layer) for name, entry in entries.items())
+
+
 def _integer_bytes(entry: TensorEntry, scheme: Scheme, layer: LayerBytes) -> int:
-    if len(entry.shape) != 2 or _LAYER_MATRIX.search(entry.name) is None:
+    if len(entry.shape) != 2 or _LAYER_MATRIX.search(entry.name) is None or _ROUTER.search(entry.name):
         return _sixteen(entry)
     found = layer(*entry.shape, scheme)
     return _sixteen(entry) if found is None else found

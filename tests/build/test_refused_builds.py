@@ -83,6 +83,44 @@ def test_what_overflows_as_it_is_rounded_to_sixteen_bit(model: Path, tmp_path: P
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"])
+@pytest.mark.parametrize("recipe", ["rtn:int8-channel", "gptq:q4_0", "q8_0"])
+def test_weights_that_are_not_finite_outside_of_the_blocks(model: Path, tmp_path: Path, name: str, recipe: str) -> None:
+    change(model, name, torch.nan, (1,))
+    with pytest.raises(InputError, match=rf"{name}.*NaN or infinite"):
+        build(model, [parse_recipe(recipe)], TEXTS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "why"),
+    [
+        ("num_hidden_layers", 3, "has no tensor model.layers.2"),
+        ("intermediate_size", 256, r"gate_proj.weight has shape \(128, 64\), and config.json of .* wants \(256, 64\)"),
+        ("vocab_size", 400, r"embed_tokens.weight has shape \(300, 64\)"),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["int8-channel", "q8_0", "f16"])
+def test_a_config_of_another_model(
+    model: Path, tmp_path: Path, setting: str, value: int, why: str, recipe: str
+) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {setting: value}))
+    with pytest.raises(InputError, match=why):
+        build(model, [parse_recipe(recipe)], TEXTS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_that_no_index_misses(model: Path, tmp_path: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    for lost in ("lm_head.weight", "model.layers.1.mlp.up_proj.weight"):
+        save_file({n: t for n, t in tensors.items() if n != lost}, model / "model.safetensors")
+        for recipe in ("q8_0", "int8-channel"):
+            with pytest.raises(InputError, match=f"has no tensor {lost}; a file is missing"):
+                build(model, [parse_recipe(recipe)], TEXTS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dead_channel_is_a_degradation(model: Path, tmp_path: Path) -> None:
     change(model, "model.layers.0.input_layernorm.weight", 0.0, (5,))
     artifact = build(model, [GPTQ], TEXTS, tmp_path / "out")[0]
