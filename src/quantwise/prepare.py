@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -36,9 +36,15 @@ def plan(store: Store, posed: Posed) -> None:
             store.put("broken", candidate.name, {"why": f"does not fit this machine: it {needs(able)}"})
 
 
-def build(store: Store, posed: Posed, known: Mapping[str, Artifact], progress: Progress) -> dict[str, Artifact]:
+def build(
+    store: Store,
+    posed: Posed,
+    known: Mapping[str, Artifact],
+    progress: Progress,
+    tell: Callable[[str], None] | None = None,
+) -> dict[str, Artifact]:
     """The artifact of every candidate that is still in: brought, built now in one walk, or ``known`` by name as this
-    very question had it built before, and still there.
+    very question had it built before, and still there. ``tell`` is given what the walk will take, beforehand.
     """
     question = posed.question
     wanted = {
@@ -59,6 +65,7 @@ def build(store: Store, posed: Posed, known: Mapping[str, Artifact], progress: P
             store.folder / "artifacts",
             progress=Steps(progress),
             seed=question.seed,
+            tell=tell,
         )
         by_recipe = dict(zip(recipes, artifacts, strict=True))
         made |= {name: replace(by_recipe[recipe], recipe=recipe.name) for name, recipe in wanted.items()}

@@ -105,6 +105,8 @@ def test_texts_are_set_aside_evenly_and_at_least_one() -> None:
     aside = [watched for _, watched in set_aside([(i,) for i in range(24)])]
     assert [i for i, watched in enumerate(aside) if watched] == [1, 9, 17]
     assert [watched for _, watched in set_aside([(1,), (2,)])] == [False, True]
+    texts = [(i, i) for i in range(24)]
+    assert list(set_aside(texts)) == list(set_aside(texts[::-1]))
     assert list(set_aside([(1, 2, 3, 4)])) == [((1, 2), False), ((3, 4), True)]
     with pytest.raises(InputError, match="no calibration text is left to watch"):
         watch(Small(), [])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import write_tiny
 
 from quantwise.build import calibration
-from quantwise.build.calibration import calibrate
+from quantwise.build.calibration import Sample, calibrate
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.stream import walk_blocks
 from quantwise.build.walk import build
@@ -73,8 +73,28 @@ def test_calibration_is_seeded_cut_and_hashed(built, monkeypatch: pytest.MonkeyP
     assert one.hash != other.hash
     assert one.tokens == 200
     assert max(map(len, one.sequences)) <= 50
+    assert 4 <= len(one.sequences) == 40 - one.unread
+    assert f"reads {len(one.sequences)} of 40 texts, 200 tokens" in one.sentence
+    every = [calibrate(built.model, Sample(tuple(texts)), 50, seed) for seed in (1, 2)]
+    assert {(len(data.sequences), data.unread, data.hash) for data in every} == {(40, 0, every[0].hash)}
     with pytest.raises(InputError, match="no text"):
         calibrate(built.model, ["", ""], 50, 0)
+
+
+def test_texts_left_unread_are_told_and_recorded(built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(calibration, "MOST_TOKENS", 100)
+    told: list[str] = []
+    recipes = [parse_recipe("gptq:int4-g64"), parse_recipe("rtn:int8-channel")]
+    texts = [f"text number {i} " * 8 for i in range(9)]
+    made = build(built.model, recipes, texts, tmp_path, tell=told.append)
+    read = made[0].notes["calibration"]
+    assert read["of"] == 9 > read["texts"]
+    assert read["tokens"] == 100
+    assert told[0].startswith(f"calibration reads {read['texts']} of 9 texts, 100 tokens; ")
+    assert not made[1].notes
+    whole = build(built.model, recipes, Sample(tuple(texts)), tmp_path)[0]
+    assert whole.notes["calibration"]["texts"] == 9
+    assert whole.hash != made[0].hash
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from quantwise.build.palette import Palette, Purse, fixed_mixes
 from quantwise.build.sensitivity import PROBE, Mix, Probe, best, compare, sensitivities
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.unfinished import Unfinished
-from quantwise.build.watch import Watch, watch, watched_batches, whole
+from quantwise.build.watch import NOT_HELD_OUT, Watch, watch, watched_batches, whole
 from quantwise.core.errors import InputError
 
 _Report = Callable[[str, int, int], None]
@@ -145,6 +145,7 @@ def _notes(mixes: Mapping[str, Mix], won: str, watched: Watch, seconds: float) -
         "measured_divergence": mixes[won].measured,
         "mixes_measured": {name: mix.measured for name, mix in mixes.items()},
         "watched_tokens": sum(map(len, watched.reference)),
+        "watched_texts": NOT_HELD_OUT,
         "choosing_seconds": seconds,
         "types": dict(mixes[won].kinds),
     }

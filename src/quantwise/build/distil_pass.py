@@ -18,7 +18,7 @@ from quantwise.build.calibration import Calibration
 from quantwise.build.distil import Coded, Training, distil
 from quantwise.build.job import Facts, Job
 from quantwise.build.skeleton import Skeleton
-from quantwise.build.watch import trained_batches, watch, watched_batches, whole
+from quantwise.build.watch import NOT_HELD_OUT, trained_batches, watch, watched_batches, whole
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.formats.safetensors_stream import read_entry
 from quantwise.quantize.quantizer import Quantized
@@ -63,6 +63,7 @@ def distil_job(
         notes = {
             "watched_divergence": {"before": found.before, "after": found.after, "checks": list(found.watched)},
             "watched_tokens": sum(map(len, watched.reference)),
+            "watched_texts": NOT_HELD_OUT,
             "distil_seconds": time.perf_counter() - start,
         }
         job.kept.keep_block(job.distilled, 0, tensors, notes)

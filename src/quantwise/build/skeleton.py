@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from quantwise.build.architectures import Architecture, architecture_of
 from quantwise.build.experts import separate
 from quantwise.core.errors import InputError
-from quantwise.formats.safetensors_folder import ModelFolder
+from quantwise.formats.safetensors_folder import ModelFolder, require_finite
 
 
 class Skeleton:
@@ -22,6 +21,7 @@ class Skeleton:
 
     def __init__(self, source: ModelFolder) -> None:
         self.source = source
+        self._stored: dict[str, str] = {}
         self.model = _empty(source)
         self.config: Mapping[str, object] = self.model.config.to_dict()  # type: ignore[union-attr,operator]
         self.architecture: Architecture = self._separated()
@@ -44,23 +44,22 @@ class Skeleton:
 
     def stored_name(self, name: str) -> str:
         """The name in the folder of a parameter of the tree. Raises InputError where the folder lacks it."""
+        if (known := self._stored.get(name)) is not None:
+            return known
         for candidate in self._spellings(name):
             if candidate in self.source:
+                self._stored[name] = candidate
                 return candidate
         raise self._lacks(name)
 
     def check_folder(self) -> None:
-        """Raise InputError where the folder lacks a parameter or holds it in another shape, told from headers, and
-        where a tensor outside of the blocks is not finite; those of a block are looked at when it is filled.
-        """
+        """Raise InputError where the folder lacks a parameter or holds it in another shape, told from headers."""
         output, tied = f"{self.architecture.output}.weight", bool(self.config.get("tie_word_embeddings"))
         for name, parameter in self.model.named_parameters():
             stored = self.stored_name(name)
             if name == output and not tied and stored == self.stored_name(f"{self.architecture.embeddings[0]}.weight"):
                 raise self._lacks(name)
             self._check_shape(name, self.source.entries[stored].shape, parameter)
-            if not name.startswith(f"{self.architecture.blocks}."):
-                require_finite(stored, self.source[stored])
 
     def read(self, name: str) -> Tensor:
         """A parameter rounded to the model's 16-bit type, in float32. Raises InputError where it is not finite."""
@@ -138,14 +137,6 @@ class Skeleton:
             yield spelled.removeprefix(f"{self.architecture.base}.")
         if name == f"{self.architecture.output}.weight":  # tied to the embedding
             yield from self._spellings(f"{self.architecture.embeddings[0]}.weight")
-
-
-def require_finite(name: str, tensor: Tensor) -> None:
-    """Raise InputError where a floating-point tensor holds NaN or infinite values."""
-    # In parts: the answers for all weights of a large embedding would be half as large again.
-    parts = torch.split(tensor.flatten(), 1 << 24)
-    if tensor.is_floating_point() and not all(bool(part.isfinite().all()) for part in parts):
-        raise InputError(f"tensor {name!r} holds NaN or infinite values; repair the model before it is quantized")
 
 
 def _holds_weights(module: nn.Module) -> bool:

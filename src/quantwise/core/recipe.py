@@ -21,7 +21,7 @@ TRANSFORMS: dict[str, frozenset[SchemeKind]] = {
 }
 # ``propagate`` feeds each block what the quantized blocks before it give; ``distil`` trains the scales afterwards.
 OPTIONS = ("propagate", "distil")
-_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>bpw|[kmg]?i?b)")
+_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>bpw|([kmg]i?)?b)")
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -59,6 +59,8 @@ class Recipe:
             able = [name for name, kinds in QUANTIZERS.items() if self.scheme.kind in kinds]
             advice = f"use {able[0]}:{self.scheme.name}" if able else f"use {self.scheme.name} alone"
             raise InputError(f"{self.quantizer} cannot fill {self.scheme.name!r}; {advice}")
+        if "propagate" in self.options and not self._sees_inputs:
+            raise InputError(f"{self.name}: rounding sees no inputs, so nothing is propagated; leave propagate out")
         for transform in self.transforms:
             if self.scheme.kind not in TRANSFORMS[transform]:
                 raise InputError(f"{transform} does not help {self.scheme.name!r}; leave it out")
@@ -76,9 +78,13 @@ class Recipe:
     @property
     def reads_data(self) -> bool:
         """Whether it is made with calibration texts: then it has a calibration hash."""
+        return bool(self._sees_inputs or self.budget is not None or self.options)
+
+    @property
+    def _sees_inputs(self) -> bool:
+        """Whether what is made of a layer depends on its inputs."""
         static = self.scheme.activations in ("int8-tensor", "fp8-tensor")
-        chosen = self.quantizer not in (None, "rtn") or self.budget is not None
-        return bool(chosen or self.transforms or self.options or static)
+        return bool(self.quantizer not in (None, "rtn") or self.transforms or static)
 
     @property
     def name(self) -> str:

@@ -41,6 +41,10 @@ class ModelFolder(Mapping[str, Tensor]):
         except (SafetensorError, OSError) as error:
             raise InputError(f"{entry.file} cannot be read at tensor {name!r}: {error}; download it again") from error
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a tensor; nothing is read."""
+        return name in self.entries
+
     def __iter__(self) -> Iterator[str]:
         """Names in the order of the files."""
         return iter(self.entries)
@@ -56,9 +60,20 @@ class ModelFolder(Mapping[str, Tensor]):
         return torch.float16 if stored == {"F16"} else torch.bfloat16
 
     @property
+    def is_wider(self) -> bool:
+        """Whether some tensor is rounded on its way to 16 bit."""
+        return any(entry.dtype in ("F32", "F64") for entry in self.entries.values())
+
+    @property
     def is_sixteen_bit(self) -> bool:
         """Whether no tensor has more than 16 bits."""
         return all(entry.dtype in ("F16", "BF16") for entry in self.entries.values())
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise InputError where a floating-point tensor holds NaN or infinite values."""
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise InputError(f"tensor {name!r} holds NaN or infinite values; repair the model before it is quantized")
 
 
 def in_sixteen_bit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -66,12 +81,16 @@ def in_sixteen_bit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
 
 
+def side_files(folder: Path) -> list[Path]:
+    """The tokenizer, chat template and generation settings."""
+    found = {file for pattern in _SIDE_FILES for file in folder.glob(pattern) if file.is_file()}
+    return sorted(file for file in found if file.name not in _NOT_COPIED)
+
+
 def copy_side_files(source: Path, target: Path) -> None:
-    """Copy the tokenizer, chat template and generation settings, unchanged."""
-    for pattern in _SIDE_FILES:
-        for file in source.glob(pattern):
-            if file.is_file() and file.name not in _NOT_COPIED:
-                shutil.copyfile(file, target / file.name)
+    """Copy them, unchanged."""
+    for file in side_files(source):
+        shutil.copyfile(file, target / file.name)
 
 
 def write_config(target: Path, config: Mapping[str, Any], dtype: torch.dtype, **more: Any) -> None:
