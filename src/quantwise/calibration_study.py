@@ -23,6 +23,7 @@ from quantwise.chat import ChatTemplate
 from quantwise.core.errors import InputError
 from quantwise.core.item import Message
 from quantwise.core.recipe import Recipe, parse_recipe
+from quantwise.models.config import read_config
 from quantwise.tasks import SUITES
 from quantwise.tasks.general_prose import general_prose
 from quantwise.tasks.prose import held_out_text
@@ -144,14 +145,14 @@ def _standing(cell: Cell, found: Study) -> str:
 def _cells(
     model: Path, recipe: Recipe, what: tuple[str, int], samples: Sequence[Any], data: Mapping[str, Any]
 ) -> list[_Measured]:
-    from quantwise.build.calibration import LONGEST_SEQUENCE, calibrate
+    from quantwise.build.calibration import calibrate
     from quantwise.build.held_out import divergences
     from quantwise.build.walk import build
 
     found: dict[str, list[FloatArray]] = {kind: [] for kind in data}
-    tokens = []
+    tokens, context = [], read_config(model).context
     for seed, texts in enumerate(samples):
-        tokens.append(calibrate(model, texts, LONGEST_SEQUENCE, seed).tokens)
+        tokens.append(calibrate(model, texts, context, seed).tokens)
         with tempfile.TemporaryDirectory(prefix="quantwise-study-") as folder:
             artifact = build(model, [recipe], texts, Path(folder), seed=seed)[0]
             for kind, held in data.items():

@@ -23,7 +23,7 @@ from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
-from quantwise.core.recipe import parse_recipe
+from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.forecast import expectations
 from quantwise.measure import Arm, Bench
 from quantwise.models import reference
@@ -57,6 +57,8 @@ def decide(request: Request, progress: Progress, tell: Callable[[str], None] = l
         store.freeze(posed.question)
         if posed.model is not None:
             store.put("facts", "model", str(posed.model.resolve()))
+        if request.calibration is not None:
+            store.put("facts", "calibration", asdict(request.calibration.absolute()))
         planned = {task.name: task.items for task in posed.question.tasks}
         return _answer(store, posed, planned, request.budget_seconds, progress, tell)
 
@@ -74,7 +76,10 @@ def extend(folder: Path, more: int, budget_seconds: float | None, progress: Prog
                 f"{folder} asks a fixed-n question; looking again would break its error rate, so decide anew"
             )
         posed = _posed_again(store, question)
-        return _answer(store, posed, _further(store, posed, more), budget_seconds, progress)
+        further = _further(store, posed, more)
+        if (kept := store.get("facts", "calibration")) is not None:
+            pose.recheck(posed, CalibrationSet(**{**kept, "sources": tuple(kept["sources"])}), further)
+        return _answer(store, posed, further, budget_seconds, progress)
 
 
 def reread(folder: Path) -> dict[str, Any]:
@@ -103,18 +108,39 @@ def build_recipes(
     from quantwise.build.calibration import Sample
     from quantwise.build.walk import build
 
-    model = fetch.local(model) or model
     wanted = [parse_recipe(text) for text in recipes]
     if twice := [recipe.name for recipe in wanted if wanted.count(recipe) > 1]:
         raise InputError(f"{twice[0]} is named twice; name every recipe once")
+    chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
     texts: list[str] | Sample = []
-    if any(recipe.reads_data for recipe in wanted):
-        chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
+    reads_data = any(recipe.reads_data for recipe in wanted)
+    if reads_data and chosen is not None and chosen.files:
+        gathered(chosen, None)  # what is wrong with a file is said before a model is downloaded
+    model = source_of(model, wanted, out, tell)
+    if reads_data:
         texts = gathered(chosen or CalibrationSet(seed=seed), pose.rendering(ChatTemplate.from_folder(model)))
         texts = Sample(tuple(texts)) if chosen and chosen.samples else texts
     elif tell and isinstance(calibration, CalibrationSet) and calibration.sources:
         tell("note: no recipe here reads calibration texts")
     return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed, tell=tell)
+
+
+def source_of(model: Path, recipes: Sequence[Recipe], out: Path, tell: Callable[[str], None] | None = None) -> Path:
+    """The folder that ``recipes`` are applied to, downloaded into the hub's cache where it is a hub id.
+
+    Raises InputError and EnvironmentFailure, from its headers alone, where it cannot become what they say, or ``out``
+    has no room for that.
+    """
+
+    def check(here: Path) -> None:
+        from quantwise.build.beforehand import announce
+        from quantwise.build.preflight import check_recipes
+        from quantwise.formats.safetensors_folder import ModelFolder
+
+        check_recipes(here, recipes)
+        announce(ModelFolder(here), out, recipes, {}, None, None)
+
+    return fetch.local(model, check, tell or (lambda line: None))
 
 
 def plan(model: Path | None, scenario: str | None, context: int | None, concurrency: int | None) -> list[Fit]:

@@ -147,8 +147,8 @@ def test_of_a_mixture_only_experts_take_the_lower_scheme(tmp_path: Path, kind: s
 
 
 def test_vllm_takes_rounded_inputs_on_a_cpu_and_no_eight_bits_alone(tmp_path: Path) -> None:
-    assert kernel_lacks("vllm", parse_scheme("layerwise-w4a8")) is None
-    why = kernel_lacks("vllm", parse_scheme("layerwise-int4-g128"))
+    assert kernel_lacks("vllm-cpu", parse_scheme("layerwise-w4a8")) is None
+    why = kernel_lacks("vllm-cpu", parse_scheme("layerwise-int4-g128"))
     assert why is not None
     assert "layerwise-w4a8" in why
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantwise.build.architectures import ARCHITECTURES, Architecture
+from quantwise.build.mixtures import check_experts
 from quantwise.core.errors import InputError
 from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
@@ -37,7 +38,9 @@ def check_recipes(model: Path, recipes: Sequence[Recipe]) -> dict[str, str]:
             _check_gguf(model, config, entries, recipe)
             continue  # a matrix whose rows do not split takes another type of llama.cpp's
         schemes = {name: assigned.scheme_of(name, recipe.scheme) for name in matrices}
-        whys = [why for name in matrices if (why := stays(schemes[name], *entries[f"{name}.weight"].shape))]
+        left = {name: stays(schemes[name], *entries[f"{name}.weight"].shape) for name in matrices}
+        check_experts(recipe, left)
+        whys = [why for why in left.values() if why]
         if matrices and len(whys) == len(matrices):
             raise InputError(f"{recipe.name} would change nothing in {model}: {whys[0]}; use a channel scheme")
         if whys:

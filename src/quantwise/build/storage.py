@@ -64,11 +64,6 @@ class Storage(Protocol):
         """The statistics that ``pack`` reads from ``seen``."""
         ...
 
-    @property
-    def experts(self) -> bool:
-        """Whether runtimes read experts from this format."""
-        ...
-
     def grid(self, name: str, shape: torch.Size) -> Grid[Any] | str | None:
         """The grid of a matrix by its stored name without ``.weight``; or why it stays in 16 bit; or None where it does
         and ``write`` says so.
@@ -99,7 +94,6 @@ class _Folder:
     source: ModelFolder
     dtype: torch.dtype = field(init=False)
     needs: ClassVar[frozenset[str]] = frozenset()
-    experts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", self.source.sixteen_bit)
@@ -144,11 +138,6 @@ class CompressedTensors(_Folder):
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """A fixed scale of inputs comes from their largest values."""
         return frozenset({"absmax"} if is_static(self.recipe.scheme) else ())
-
-    @property
-    def experts(self) -> bool:  # type: ignore[override]
-        """Transformers unpacks them while it loads, but drops their zero points and scales of inputs."""
-        return self.recipe.scheme.symmetric and not self.recipe.scheme.activations
 
     @cached_property
     def _assignment(self) -> Assignment:

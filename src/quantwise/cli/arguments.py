@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
+from typing import TYPE_CHECKING
+
+from quantwise.core.errors import InputError
+
+if TYPE_CHECKING:
+    from quantwise.tasks.calibration import CalibrationSet
+
+FEWEST_SAMPLES, MOST_SAMPLES = 16, 10_000
 
 
 def share(text: str) -> float:
@@ -38,3 +46,23 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def add_calibration(p: argparse.ArgumentParser) -> None:
+    """The options that say what recipes are calibrated on; ``--seed`` is the verb's own."""
+    p.add_argument(
+        "--calibration", action="append", metavar="TEXTS",
+        help="a text file, or in-domain (what the suites generate; the default), general (QUANTWISE_DATA/text), mixed; "
+        "repeatable",
+    )  # fmt: skip
+    p.add_argument("--samples", type=positive, metavar="N", help="calibration texts to take, 16 to 10000, by --seed")
+
+
+def calibration_set(arguments: argparse.Namespace) -> CalibrationSet:
+    """What those options say. Raises InputError for a number of samples out of range."""
+    from quantwise.tasks.calibration import CalibrationSet
+
+    samples = arguments.samples
+    if samples is not None and not FEWEST_SAMPLES <= samples <= MOST_SAMPLES:
+        raise InputError(f"--samples {samples} is out of range; give {FEWEST_SAMPLES} to {MOST_SAMPLES}")
+    return CalibrationSet(tuple(arguments.calibration or ()), samples, arguments.seed)

@@ -49,7 +49,9 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Read a header; data is mapped, not read. Raises InputError where the file is missing, damaged or truncated."""
+    """Read a header; data is mapped, not read. Raises InputError where the file is missing, damaged or truncated, or is
+    one part of several: its bytes, its hash and its tensors would be those of the part.
+    """
     import gguf
 
     if not path.is_file():
@@ -66,7 +68,17 @@ def read_gguf_header(path: Path) -> GgufHeader:
         architecture = keys["general.architecture"]
     except (ValueError, KeyError, IndexError, OSError, OverflowError, MemoryError) as error:
         raise InputError(f"{path} is no complete GGUF file; download or build it again ({_line(error)})") from error
+    _require_whole(path, keys)
     return GgufHeader(path, architecture, keys, tensors, path.stat().st_size)
+
+
+def _require_whole(path: Path, keys: dict[str, Any]) -> None:
+    parts = keys.get("split.count", 1)
+    if isinstance(parts, int) and parts > 1:
+        raise InputError(
+            f"{path} is one of {parts} parts of a model, which are not read here; choose one in a single file, or join "
+            "them with llama-gguf-split --merge and give the file"
+        )
 
 
 def _count(shape: tuple[int, ...]) -> int:
