@@ -1,7 +1,8 @@
 """Quality beside peers: held-out KL at equal or fewer bytes, with paired bootstrap intervals over texts.
 
     make peers
-    python benchmarks/quality.py                       both models, everything: about half an hour of one core
+    python benchmarks/quality.py                       both models, everything: an hour and more of one core
+    python benchmarks/quality.py --goals-only          without the recipes that are only shown beside: half of that
     python benchmarks/quality.py --models reference    one of them
     python benchmarks/quality.py --only gguf           gguf, integer, auto
     python benchmarks/quality.py --write               also docs/quality.md
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,9 +82,14 @@ class Row:
         return f"goal {self.goal}: reached" + ("" if surely else ", not by the whole interval")
 
 
-def weigh(bench: Bench, parts: Sequence[str]) -> list[Row]:
-    """Every contest of ``parts`` on one model."""
+def contests(parts: Sequence[str], goals_only: bool) -> list[Contest]:
+    """The contests of ``parts``, or without what is only shown beside."""
     chosen = [contest for contest in CONTESTS if contest.part in parts]
+    return [replace(contest, beside=()) for contest in chosen] if goals_only else chosen
+
+
+def weigh(bench: Bench, chosen: Sequence[Contest]) -> list[Row]:
+    """Every contest of ``chosen`` on one model."""
     bench.prepare([r for c in chosen for r in (c.ours, *c.beside) if "{bytes}" not in r])
     rows = []
     for contest in chosen:
@@ -151,6 +157,7 @@ def main() -> None:
     parser.add_argument(
         "--toolkit", type=Path, metavar="CLONE", help="also beside a clone of IST-DASLab/gptq-gguf-toolkit"
     )
+    parser.add_argument("--goals-only", action="store_true", help="leave out the recipes that are only shown beside")
     parser.add_argument("--write", action="store_true", help="also write docs/quality.md")
     options = parser.parse_args()
     sections: list[str] = []
@@ -158,7 +165,7 @@ def main() -> None:
     for name in options.models:
         with tempfile.TemporaryDirectory() as temporary:
             bench = Bench(MODELS[name](), Path(temporary))
-            rows = weigh(bench, options.only)
+            rows = weigh(bench, contests(options.only, options.goals_only))
             told = f"{bench.trained.about} {bench.data.tokens:,} calibration tokens; {len(bench.texts.ids)} texts, "
             positions = bench.texts.positions.sum()
             parts = [f"{told}{positions:,.0f} positions.", table(rows, positions)]

@@ -16,8 +16,9 @@ from pathlib import Path
 from quantwise.chat import ChatTemplate
 from quantwise.core.item import Message
 from quantwise.models.reference import path as reference_path
-from quantwise.pose import calibration
+from quantwise.pose import rendering
 from quantwise.tasks import SUITES
+from quantwise.tasks.calibration import CalibrationSet, gathered
 from quantwise.tasks.prose import held_out_text
 from quantwise.tasks.suite import solved_items
 
@@ -53,7 +54,7 @@ def reference_model() -> Trained:
         "The model that ships with the package, trained on the eight suites and on prose. Calibration: solved items of "
         "the suites' calibration split and generated prose; measured on both from the screening split."
     )
-    return Trained("reference", folder, calibration(None, template), texts, about)
+    return Trained("reference", folder, gathered(CalibrationSet(), rendering(template)), texts, about)
 
 
 def prose_model(seed: int = 0) -> Trained:

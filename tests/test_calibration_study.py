@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from quantwise import calibration_study
+from quantwise.build.held_out import held_out
 from quantwise.calibration_study import GENERAL, IN_DOMAIN, MIXED, Study, in_domain, interval, run, study, table
 from quantwise.chat import ChatTemplate
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
 from quantwise.models import reference
+from quantwise.models.config import read_config
+from quantwise.tasks.prose import held_out_text
 from quantwise.tasks.suite import split_of
 
 
@@ -105,3 +108,13 @@ def test_the_table_says_where_intervals_overlap() -> None:
     ends = [line.split("  ")[-1] for line in lines if line.startswith(("in-domain ", "general prose "))]
     assert ends == ["more, intervals overlap", "the least", "more"]
     assert lines[-1] == "a note"
+
+
+def test_tokens_are_those_that_a_build_reads() -> None:
+    """A context shorter than the texts cuts them: the study counts what the artifact's own build was calibrated on."""
+    model = reference.path()
+    long = " ".join(held_out_text("calibration", 200))
+    data = {IN_DOMAIN: held_out(model, held_out_text("screen", 2))}
+    found = calibration_study._cells(model, parse_recipe("gptq:int8-channel"), (IN_DOMAIN, 1), [[long]], data)
+    assert [cell.tokens for cell, _ in found] == [read_config(model).context]
+    assert 0 < found[0][0].kl < 0.01

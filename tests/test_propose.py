@@ -87,13 +87,6 @@ def test_files_and_folders(tmp_path: Path) -> None:
         ("nf4@llamacpp", "nf4 runs in transformers, not in 'llamacpp'"),
         ("nf4@vllm", "nf4 runs in transformers, not in 'vllm'"),
         ("q4_k_m@vllm", "q4_k_m runs in llamacpp, not in 'vllm'"),
-        (
-            "int3-g64@vllm",
-            "int3-g64@vllm: vLLM's CPU kernel for weights alone takes 4 bits, not 3; use int4-g128 or w8a8",
-        ),
-        ("int4-tensor@vllm", "takes a scale per channel or group"),
-        ("fp8-static@vllm", "vLLM has no CPU kernel for FP8 with fixed scales of inputs; use fp8"),
-        ("fp8-weights@vllm", "vLLM has no CPU kernel for weights alone in FP8"),
         ("w8a8@vllm,kv=q8_0", "vllm sets its own cache"),
         ("16bit@openai", "16bit runs in transformers or vllm or llamacpp"),
         ("@llamacpp", "names no candidate"),

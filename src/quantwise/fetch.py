@@ -47,9 +47,16 @@ def fetched(request: Request, tell: Tell = lambda line: None) -> Request:
 
 
 def _checked(request: Request, heads: Mapping[str, Path]) -> dict[str, Fit]:
-    """The quick look at headers; what it complains about is named as the person named it."""
-    try:
+    """The quick look at headers."""
+    with _named(heads):
         return pose.check(_replaced(request, heads))
+
+
+@contextmanager
+def _named(heads: Mapping[str, Path]) -> Iterator[None]:
+    """What is complained about inside is named as the person named it."""
+    try:
+        yield
     except (InputError, EnvironmentFailure) as error:
         told = str(error)
         for text, place in heads.items():
@@ -57,10 +64,20 @@ def _checked(request: Request, heads: Mapping[str, Path]) -> dict[str, Fit]:
         raise type(error)(told) from error
 
 
-def local(model: Path | None, tell: Tell = lambda line: None) -> Path | None:
-    """The folder or file of one model, downloaded where it is a hub id."""
-    name = None if model is None else hub_name(str(model))
-    return model if name is None else _downloaded(select(name), tell)
+def local(model: Path, check: Callable[[Path], None], tell: Tell = lambda line: None) -> Path:
+    """The folder of one model: itself, or its download where it is a hub id, once ``check`` lets its headers pass.
+
+    Raises what ``check`` raises, of the name that the person gave, before anything but headers is downloaded.
+    """
+    name = hub_name(str(model))
+    if name is None:
+        return model
+    selection = select(name)
+    with tempfile.TemporaryDirectory(prefix="quantwise-headers-") as folder:
+        place = stand_in(selection, Path(folder), _TOKENIZER)
+        with _named({name.text: place}):
+            check(place)
+    return _downloaded(selection, tell)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from quantwise.core.artifact import Artifact, Candidate, FormatName
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.item import Item
+from quantwise.core.loads import kernel_lacks
 from quantwise.core.question import MultiplicityRule, Question, TaskQuestion
 from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import Runtime
@@ -29,7 +30,7 @@ from quantwise.runtimes import runtime_named
 from quantwise.scenarios.reader import read_scenario
 from quantwise.scenarios.scenario import Scenario
 from quantwise.tasks import SUITES
-from quantwise.tasks.calibration import Render, calibration_texts, refuse_evaluation_items
+from quantwise.tasks.calibration import CalibrationSet, Render, gathered
 from quantwise.tasks.readers import read_all
 from quantwise.tasks.scorers import SCORERS_VERSION
 from quantwise.tasks.task import Task
@@ -40,7 +41,6 @@ BATCH = 32
 ITEMS = 512
 """Certification items per task where they are made and nobody says how many."""
 SCREEN_ITEMS = 64
-CALIBRATION_ITEMS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Request:
     items: int | None = None
     fixed: bool = False
     budget_seconds: float | None = None
-    calibration: Path | None = None
+    calibration: CalibrationSet | None = None
     parallel: int | None = None
     context: int | None = None
     seed: int = 0
@@ -109,7 +109,9 @@ def _check_recipes(candidates: Sequence[Candidate], model: Path) -> None:
     made = {c: parse_recipe(c.source) for c in candidates}
     for candidate, recipe in made.items():
         form: FormatName = "gguf" if candidate.runtime == "llamacpp" else recipe.scheme.format
-        if (why := runtime_named(candidate.runtime).refuses(Artifact("", form, "", None))) is not None:
+        runtime = runtime_named(candidate.runtime)
+        why = runtime.refuses(Artifact("", form, "", None)) or kernel_lacks(runtime.version(), recipe.scheme)
+        if why is not None:
             raise InputError(f"{candidate.name}: {why}")
     if wanted := [recipe for recipe in made.values() if recipe.scheme.kind != "float"]:
         from quantwise.build.preflight import check_recipes
@@ -126,9 +128,10 @@ def pose(request: Request) -> Posed:
     runtimes = {name: runtime_named(name) for name in dict.fromkeys(c.runtime for c in candidates)}
     brought = {c.name: made for c in candidates if (made := _brought(c, model, runtimes)) is not None}
     template = _template(model, brought)
-    texts = calibration(request.calibration, template) if any(map(_reads_data, candidates)) else []
-    if request.calibration is not None:
-        refuse_evaluation_items(texts, [item for task in tasks for item in asked(request, task)])
+    texts: list[str] = []
+    if any(map(_reads_data, candidates)):
+        wanted = request.calibration or CalibrationSet(seed=request.seed)
+        texts = gathered(wanted, rendering(template), [item for task in tasks for item in asked(request, task)])
     question = Question(
         model=_model_name(model, candidates),
         model_hash=content_hash(model) if model else "",
@@ -182,9 +185,17 @@ def repose(question: Question, model: Path | None, artifacts: Mapping[str, Artif
     return Posed(question, {t.name: t for t in tasks}, model, (), runtimes, artifacts, template)
 
 
-def calibration(file: Path | None, template: ChatTemplate | None) -> list[str]:
-    """The texts of a file, or of the suites' calibration split as the template renders them."""
-    return calibration_texts(file, CALIBRATION_ITEMS, rendering(template))
+def recheck(posed: Posed, calibration: CalibrationSet, items: Mapping[str, int]) -> None:
+    """Before so many certification items of each task are asked, more than when the question was posed: raise
+    InputError where files that it was calibrated on hold one of them, or have changed since.
+    """
+    if not calibration.files or not posed.question.calibration.get("texts"):
+        return
+    further = [item for name, count in items.items() for item in posed.certify_items(name, count)]
+    texts = gathered(calibration, rendering(posed.template), further)
+    if _hash_of(texts) != posed.question.calibration["hash"]:
+        named = ", ".join(map(str, calibration.files))
+        raise InputError(f"{named} has changed since the question was frozen; decide again into a new --run")
 
 
 def rendering(template: ChatTemplate | None) -> Render | None:
@@ -193,8 +204,8 @@ def rendering(template: ChatTemplate | None) -> Render | None:
 
 
 def asked(request: Request, task: Task) -> list[Item]:
-    """The items of a task that this request would ask, as far as its number of items goes."""
-    most = (request.items or ITEMS) if task.available is None else task.available
+    """The items of a task that this request would ask: all of a file, for they may be asked later."""
+    most = _planned(request, task) if task.available is None else task.available
     return [*task.supply("screen", SCREEN_ITEMS, request.seed), *task.supply("certify", most, request.seed)]
 
 

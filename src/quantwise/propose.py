@@ -8,7 +8,7 @@ from pathlib import Path
 from quantwise.core.artifact import Candidate, FormatName
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import InputError
-from quantwise.core.loads import homes, kernel_lacks, loading, refused
+from quantwise.core.loads import homes, loading, refused
 from quantwise.core.recipe import parse_recipe
 from quantwise.models.config import folder_format
 
@@ -63,8 +63,6 @@ def parse(text: str, *, baseline: bool = False) -> Candidate:
     runtime = runtime or where[0]
     if runtime not in where:
         raise InputError(f"{source} runs in {' or '.join(where)}, not in {runtime!r}; write {source}@{where[0]}")
-    if (why := kernel_lacks(runtime, scheme)) is not None:
-        raise InputError(f"{source}@{runtime}: {why}, or write {source}@{where[0]}")
     return _candidate(source, runtime, cache, baseline, scheme.format)
 
 

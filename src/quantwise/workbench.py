@@ -22,7 +22,7 @@ from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
-from quantwise.core.recipe import parse_recipe
+from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.forecast import expectations
 from quantwise.measure import Arm, Bench
 from quantwise.plan.memory import available_bytes
@@ -40,7 +40,7 @@ HELD_OUT_CHARACTERS = 320
 def decide(request: Request, progress: Progress, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Answer a request. Returns the record that reports show; it is also in the run folder as ``decision.json``.
 
-    ``tell`` is given, before anything runs, what each margin will take.
+    ``tell`` is given, before anything runs, what each margin will take, and what the builds will.
     """
     progress.stage("read the question", None)
     request = fetch.fetched(request, tell)
@@ -53,8 +53,10 @@ def decide(request: Request, progress: Progress, tell: Callable[[str], None] = l
         store.freeze(posed.question)
         if posed.model is not None:
             store.put("facts", "model", str(posed.model.resolve()))
+        if request.calibration is not None:
+            store.put("facts", "calibration", asdict(request.calibration.absolute()))
         planned = {task.name: task.items for task in posed.question.tasks}
-        return _answer(store, posed, planned, request.budget_seconds, progress)
+        return _answer(store, posed, planned, request.budget_seconds, progress, tell)
 
 
 def extend(folder: Path, more: int, budget_seconds: float | None, progress: Progress) -> dict[str, Any]:
@@ -70,7 +72,10 @@ def extend(folder: Path, more: int, budget_seconds: float | None, progress: Prog
                 f"{folder} asks a fixed-n question; looking again would break its error rate, so decide anew"
             )
         posed = _posed_again(store, question)
-        return _answer(store, posed, _further(store, posed, more), budget_seconds, progress)
+        further = _further(store, posed, more)
+        if (kept := store.get("facts", "calibration")) is not None:
+            pose.recheck(posed, CalibrationSet(**{**kept, "sources": tuple(kept["sources"])}), further)
+        return _answer(store, posed, further, budget_seconds, progress)
 
 
 def reread(folder: Path) -> dict[str, Any]:
@@ -96,19 +101,51 @@ def build_recipes(
     tell: Callable[[str], None] | None = None,
 ) -> list[Artifact]:
     """Artifacts for the recipes, in one walk; nothing is measured. ``tell`` is given what it will take, beforehand."""
+    from quantwise.build.calibration import Sample
     from quantwise.build.walk import build
 
-    model = fetch.local(model) or model
     wanted = [parse_recipe(text) for text in recipes]
-    texts: list[str] = []
-    if any(recipe.reads_data for recipe in wanted):
-        chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
+    if twice := [recipe.name for recipe in wanted if wanted.count(recipe) > 1]:
+        raise InputError(f"{twice[0]} is named twice; name every recipe once")
+    chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
+    texts: list[str] | Sample = []
+    reads_data = any(recipe.reads_data for recipe in wanted)
+    if reads_data and chosen is not None and chosen.files:
+        gathered(chosen, None)  # what is wrong with a file is said before a model is downloaded
+    model = source_of(model, wanted, out, tell)
+    if reads_data:
         texts = gathered(chosen or CalibrationSet(seed=seed), pose.rendering(ChatTemplate.from_folder(model)))
+        texts = Sample(tuple(texts)) if chosen and chosen.samples else texts
+    elif tell and isinstance(calibration, CalibrationSet) and calibration.sources:
+        tell("note: no recipe here reads calibration texts")
     return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed, tell=tell)
 
 
+def source_of(model: Path, recipes: Sequence[Recipe], out: Path, tell: Callable[[str], None] | None = None) -> Path:
+    """The folder that ``recipes`` are applied to, downloaded into the hub's cache where it is a hub id.
+
+    Raises InputError and EnvironmentFailure, from its headers alone, where it cannot become what they say, or ``out``
+    has no room for that.
+    """
+
+    def check(here: Path) -> None:
+        from quantwise.build.beforehand import announce
+        from quantwise.build.preflight import check_recipes
+        from quantwise.formats.safetensors_folder import ModelFolder
+
+        check_recipes(here, recipes)
+        announce(ModelFolder(here), out, recipes, {}, None, None)
+
+    return fetch.local(model, check, tell or (lambda line: None))
+
+
 def _answer(
-    store: Store, posed: Posed, items: Mapping[str, int], budget_seconds: float | None, progress: Progress
+    store: Store,
+    posed: Posed,
+    items: Mapping[str, int],
+    budget_seconds: float | None,
+    progress: Progress,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Every stage up to ``items`` certification items per task."""
     question = posed.question
@@ -121,7 +158,7 @@ def _answer(
     with _timed(store, "plan"):
         prepare.plan(store, posed)
     with _timed(store, "build"):
-        artifacts = prepare.build(store, posed, progress)
+        artifacts = prepare.build(store, posed, _artifacts(store), progress, tell)
     arms = prepare.arms(posed, artifacts, out=tuple(store.all("broken")))
     length = min(HELD_OUT_CHARACTERS, question.context - 2)  # a token is at least a character, and one opens the text
     texts = [text[:length] for text in held_out_text("screen", HELD_OUT_TEXTS, question.seed)]
@@ -143,8 +180,11 @@ def _answer(
 
 def _posed_again(store: Store, question: Question) -> Posed:
     kept = store.get("facts", "model")
-    artifacts = {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
-    return pose.repose(question, Path(kept) if kept else None, artifacts)
+    return pose.repose(question, Path(kept) if kept else None, _artifacts(store))
+
+
+def _artifacts(store: Store) -> dict[str, Artifact]:
+    return {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
 
 
 def _conclude(store: Store, question: Question) -> dict[str, Any]:

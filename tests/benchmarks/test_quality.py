@@ -58,6 +58,14 @@ def test_every_recipe_can_be_read_and_goals_are_those_of_the_plan(quality: Modul
             assert parse_recipe(recipe.format(bytes=2_000_000)).quantizer is not None
 
 
+def test_goals_only_leaves_out_what_stands_beside_and_nothing_else(quality: ModuleType) -> None:
+    every, goals = (quality.contests(quality.PARTS, only) for only in (False, True))
+    assert every == list(quality.CONTESTS)
+    assert [(c.peer, c.kind, c.ours, c.goal) for c in goals] == [(c.peer, c.kind, c.ours, c.goal) for c in every]
+    assert not any(contest.beside for contest in goals)
+    assert {contest.part for contest in quality.contests(("auto",), True)} == {"auto"}
+
+
 def test_bytes_are_those_of_files_with_tensors(quality: ModuleType, tmp_path: Path) -> None:
     weighing = importlib.import_module("weighing")
     (tmp_path / "model.safetensors").write_bytes(b"x" * 7)

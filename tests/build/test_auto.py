@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import TEXTS, write_tiny
 
 from quantwise.build.held_out import divergences, held_out
 from quantwise.build.unfinished import Unfinished
@@ -16,6 +15,7 @@ from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.grids import ggml_library
+from tiny_models import TEXTS, write_tiny
 
 pytestmark = pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
 BYTES, BITS = "auto:190000b", "rtn+auto:5.2bpw"
@@ -102,12 +102,6 @@ def test_what_cannot_be_is_refused_before_the_walk(model: Path, tmp_path: Path, 
     with pytest.raises(InputError, match=said):
         build(model, [parse_recipe(recipe)], TEXTS, tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_mixture_of_experts_is_refused(tmp_path: Path) -> None:
-    write_tiny(tmp_path / "model", "mixtral", hidden_size=256, intermediate_size=256)
-    with pytest.raises(InputError, match=r"auto:4bpw: mixtures of experts are not mixed; use gptq:q4_k_m"):
-        build(tmp_path / "model", [parse_recipe("auto:4bpw")], TEXTS, tmp_path / "out")
 
 
 def test_the_smallest_budget_that_is_named_is_enough(model: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from test_auto import write_wide
-from tiny_models import TEXTS
 
 from quantwise.build import walk
 from quantwise.build.calibration import Calibration, calibrate
@@ -22,6 +21,7 @@ from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.grids import ggml_library
 from quantwise.grids.ggml_grid import GgmlGrid
 from quantwise.grids.integer import IntegerGrid
+from tiny_models import TEXTS
 
 pytestmark = pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
 MATRICES = ("self_attn.v_proj", "mlp.up_proj", "mlp.down_proj")
@@ -111,6 +111,17 @@ def test_a_build_ends_in_trained_scales(model: Path, tmp_path: Path, recipe: str
         found = divergences(held, artifact)[kept].sum() / held.positions[kept].sum()
         # Transformers unpacks integers to bfloat16.
         assert found == pytest.approx(said, rel=1e-3 if artifact.format == "gguf" else 0.05)
+
+
+@pytest.mark.usefixtures("briefly")
+def test_an_equal_key_is_an_equal_artifact_in_whatever_order_the_texts_come(model: Path, tmp_path: Path) -> None:
+    one, other = (
+        build(model, [parse_recipe("distil+rtn:q2_k")], TEXTS, tmp_path / str(seed), seed=seed)[0] for seed in (0, 1)
+    )
+    assert Path(one.location).parent.name == Path(other.location).parent.name
+    assert one.hash == other.hash
+    assert one.notes["watched_divergence"] == other.notes["watched_divergence"]
+    assert "had a part in making this artifact" in one.notes["watched_texts"]
 
 
 @pytest.mark.usefixtures("briefly")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,19 @@ import pytest
 
 from quantwise.models import reference
 
-QUICK = ["awq+rtn:int4-g64", "smoothquant+rtn:w8a8", "nf4@transformers", "gptq:q4_0@llamacpp,kv=q8_0"]
+QUICK = ["awq+rtn:int4-g64", "smoothquant+rtn:w8a8", "nf4@transformers", "gptq:q4_0@llamacpp,kv=q8_0", "auto:6bpw",
+         "distil+gptq:int4-g64"]  # fmt: skip
+# Neither is a Llama: one has experts, the other no GGUF.
+OTHERS = {
+    "mixtral": ["rtn:int8-channel", "smoothquant+rtn:w8a8", "gptq:int4-g64-asym,layout=gptq", "gptq:q8_0"],
+    "opt": ["rtn:int8-channel", "gptq:int4-g64", "w8a8"],
+}
 LONG = [
     "awq+rtn:int4-g64", "smoothquant+rtn:w8a8", "nf4@transformers", "gptq:q4_k_m@llamacpp,kv=q8_0",
     "imatrix:int3-g64", "gptq+propagate:int4-g128", "w8a8-static", "w4a8", "fp8", "fp8-static", "fp8-weights",
     "nf4-dq", "llm-int8", "gptq:int4-g128,layout=gptq", "awq+rtn:int4-g64-asym,layout=awq", "imatrix:q2_k",
-    "awq+imatrix:q4_0", "q6_k", "rtn:int8-channel,kv=int8-token",
+    "awq+imatrix:q4_0", "q6_k", "rtn:int8-channel,kv=int8-token", "gptq:layerwise-int3-g128", "layerwise-w4a8",
+    "auto:4.5bpw", "rtn+auto:3.4bpw", "distil+gptq:q2_k", "distil+gptq:int3-g128",
 ]  # fmt: skip
 
 
@@ -39,11 +47,42 @@ def ask(here: Callable[..., Any], model: Path, tasks: object, candidates: list[s
 
 def test_one_of_each_family(here: Callable[..., Any], model: Path, own_words: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    record = ask(here, model, own_words, QUICK, "--items", 32, "--context", 64)
+    record = ask(here, model, own_words, QUICK, "--items", 32, "--context", 64, "--samples", 16)
     found = judged(record)
-    assert len(found) == 4, found
+    assert len(found) == len(QUICK), found
     assert set(found.values()) <= {"PASS", "UNKNOWN"}, found
     assert record["decision"]["status"] in ("ship", "keep", "unknown")
+
+
+@pytest.mark.parametrize("kind", ["mixtral", pytest.param("opt", marks=pytest.mark.long)])
+def test_other_models(
+    here: Callable[..., Any], model: Path, own_words: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    folder = tmp_path_factory.mktemp(kind)
+    write_other(folder, kind, model)
+    record = ask(
+        here, folder, own_words, OTHERS[kind], "--items", 32, "--context", 64, "--baseline", "16bit", "--samples", 16
+    )
+    found = judged(record)
+    assert len(found) == len(OTHERS[kind]), found
+    assert set(found.values()) <= {"PASS", "UNKNOWN", "FAIL"}, found
+
+
+def write_other(folder: Path, kind: str, model: Path) -> None:
+    """A random model of type ``kind`` with the tokenizer of ``model``."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (model / name).exists():
+            shutil.copyfile(model / name, folder / name)
+    inner = {"ffn_dim": 128, "word_embed_proj_dim": 64} if kind == "opt" else {"intermediate_size": 128}
+    experts = {"num_local_experts": 4, "num_key_value_heads": 2} if kind == "mixtral" else {}
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
+    given = {"vocab_size": 330, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1, "initializer_range": 0.1}
+    torch.manual_seed(0)
+    live = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **given, **inner, **experts))
+    live.to(torch.bfloat16).save_pretrained(folder)
 
 
 @pytest.mark.long
@@ -75,7 +114,6 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("candidate", "complaint"),
     [
         ("nf4@llamacpp", "nf4 runs in transformers, not in 'llamacpp'; write nf4@transformers"),
-        ("rtn:int3-g64@vllm", "takes 4 bits, not 3"),
         ("gptq:int4-g64@vllm", "vLLM is not installed"),
         ("w4a8", "rtn:w4a8 would change nothing"),
         ("auto:4.5bpw@transformers", "auto:4.5bpw runs in llamacpp"),

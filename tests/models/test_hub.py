@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import sys
+from collections import namedtuple
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_hub import COMMIT, Hub, serve
 
-from quantwise import fetch, pose, propose
+from quantwise import fetch, pose, propose, workbench
 from quantwise.core.errors import EnvironmentFailure, InputError
+from quantwise.core.progress import Silent
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header_end import gguf_header_end
@@ -18,7 +23,9 @@ from quantwise.models import hub as client
 from quantwise.models import reference
 from quantwise.models.hub import HubName, download, first_bytes, hub_name, select
 from quantwise.plan.model_source import read_decoder, read_source
+from quantwise.planning import PlanRequest, plan
 from quantwise.pose import Request
+from quantwise.tasks.calibration import CalibrationSet
 
 FOLDER, GGUF = "someone/small-model", "someone/small-model-GGUF"
 FILE = f"{GGUF}:*Q8_0*"
@@ -103,8 +110,6 @@ def test_a_header_is_read_by_growing_ranges_and_nothing_twice(
 
 
 def test_the_plan_of_headers_is_that_of_the_files(hub: Hub, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quantwise.planning import PlanRequest, plan
-
     monkeypatch.setattr(client, "_FIRST_RANGE", 1 << 16)
 
     def planned(model: object) -> dict[str, object]:
@@ -251,3 +256,52 @@ def test_a_hub_id_is_a_decoder_by_its_headers_alone(hub: Hub) -> None:
     file = read_decoder(f"{GGUF}:*Q8_0*")
     assert file.layers == folder.decoder.layers
     assert all(stored > 0 for stored in file.stored.values())
+
+
+def test_a_build_checks_recipes_texts_and_room_before_it_downloads(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From headers alone: then the same bytes as from the folder itself."""
+    weights = sum(file.stat().st_size for file in reference.path().glob("*.safetensors"))
+
+    def make(recipe: str, **more: CalibrationSet) -> tuple[str, list[str]]:
+        told: list[str] = []
+        given = {"calibration": None, **more}
+        made = workbench.build_recipes(
+            Path(FOLDER), [recipe], tmp_path / "out", seed=0, progress=Silent(), tell=told.append, **given
+        )
+        return made[0].hash, told
+
+    (tmp_path / "opt").mkdir()
+    config = json.loads((reference.path() / "config.json").read_text())
+    (tmp_path / "opt" / "config.json").write_text(json.dumps(config | {"model_type": "unheard-of"}))
+    with pytest.raises(InputError, match="unknown quantizer 'gptk'"):
+        make("gptk:int4-g64")
+    with pytest.raises(InputError, match=r"nowhere\.txt: No such file"):
+        make("gptq:int4-g64", calibration=CalibrationSet(("nowhere.txt",)))
+    hub.repos["someone/strange"] = {**hub.repos[FOLDER], "config.json": tmp_path / "opt" / "config.json"}
+    with pytest.raises(InputError, match="unheard-of"):
+        workbench.source_of(Path("someone/strange"), [parse_recipe("rtn:int4-g64")], tmp_path / "out")
+    with monkeypatch.context() as full:
+        usage = namedtuple("usage", "total used free")(1, 1, 1000)
+        full.setattr("quantwise.build.beforehand.shutil.disk_usage", lambda place: usage)
+        with pytest.raises(EnvironmentFailure, match=r"the build needs .* of disk"):
+            make("rtn:int4-g64")
+    assert hub.weight_bytes() < weights / 2
+    made, told = make("rtn:int4-g64")
+    assert told[0].startswith(f"{FOLDER}: ")
+    assert f"at commit {COMMIT[:12]}" in told[0]
+    monkeypatch.setattr(workbench.fetch, "local", lambda model, check, tell: reference.path())
+    assert make("rtn:int4-g64")[0] == made
+
+
+def test_without_the_library_of_the_hub_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", None)
+    for ask in (
+        lambda: plan(PlanRequest(models=(FOLDER,))),
+        lambda: fetch.fetched(Request(model=Path(FOLDER))),
+        lambda: workbench.source_of(Path(FOLDER), [parse_recipe("q8_0")], Path("out")),
+    ):
+        with pytest.raises(EnvironmentFailure, match="need the huggingface_hub library; pip install huggingface_hub"):
+            ask()

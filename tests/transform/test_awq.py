@@ -29,7 +29,9 @@ def matrices(seed: int, columns: int, *rows: int) -> list[torch.Tensor]:
     return [torch.randn(count, columns, generator=generator) for count in rows]
 
 
-def slow_scale(sinks: list[torch.Tensor], grid: IntegerGrid, x: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+def slow_scale(
+    sinks: list[torch.Tensor], grids: list[IntegerGrid], x: torch.Tensor
+) -> tuple[torch.Tensor, list[float]]:
     """The best scale and the error of each exponent, without weights and then over weights, by running the layers."""
     best, errors = torch.empty(0), []
     sizes = x.square().mean(0).sqrt()
@@ -41,7 +43,7 @@ def slow_scale(sinks: list[torch.Tensor], grid: IntegerGrid, x: torch.Tensor) ->
                 scale = scale / weights ** (1 - step / 20)
             scale = (scale / scale.log().mean().exp()).float()
             error = 0.0
-            for sink in sinks:
+            for sink, grid in zip(sinks, grids, strict=True):
                 wanted = x @ sink.double().T
                 got = (x / scale) @ rounded(sink * scale, grid).double().T
                 error += float((wanted - got).square().sum())
@@ -55,18 +57,29 @@ def slow_scale(sinks: list[torch.Tensor], grid: IntegerGrid, x: torch.Tensor) ->
 def test_the_scale_equals_the_obvious_version(scheme: str) -> None:
     grid, x = integer_grid(parse_scheme(scheme)), inputs(200, 64, 1)
     sinks = matrices(2, 64, 24, 8)
-    scaling = Awq()(sinks, grid, {"hessian": x.T @ x})
-    best, errors = slow_scale(sinks, grid, x)
+    scaling = Awq()(sinks, [grid] * len(sinks), {"hessian": x.T @ x})
+    best, errors = slow_scale(sinks, [grid] * len(sinks), x)
     assert torch.allclose(scaling.scale, best, rtol=1e-5)
     assert min(errors) < 0.9 * errors[0]
     assert scaling.degradations == ()
+
+
+def test_each_sink_is_searched_on_the_grid_that_it_will_have() -> None:
+    """A mix gives one more bits than the other: what it gains then weighs less. Bounds too are those of its own."""
+    coarse, fine = (integer_grid(parse_scheme(scheme)) for scheme in ("int2-g32", "int8-channel"))
+    x, sinks = inputs(200, 64, 1), matrices(2, 64, 24, 24)
+    mixed = Awq()(sinks, [coarse, fine], {"hessian": x.T @ x})
+    best, _ = slow_scale(sinks, [coarse, fine], x)
+    assert torch.allclose(mixed.scale, best, rtol=1e-5)
+    assert not torch.allclose(mixed.scale, Awq()(sinks, [coarse] * 2, {"hessian": x.T @ x}).scale, rtol=1e-2)
+    assert [clip.shape for clip in mixed.clips or ()] == [(24, 2), (24, 1)]
 
 
 @pytest.mark.parametrize("scheme", ["int4-g32", "int3-g32-asym", "int4-channel"])
 def test_each_groups_bound_equals_the_obvious_version(scheme: str) -> None:
     grid, x = integer_grid(parse_scheme(scheme)), inputs(150, 64, 3)
     (sink,) = matrices(4, 64, 10)
-    scaling = Awq()([sink], grid, {"hessian": x.T @ x})
+    scaling = Awq()([sink], [grid], {"hessian": x.T @ x})
     assert scaling.clips is not None
     scaled, seen = (sink * scaling.scale).double(), x / scaling.scale
     group, agreed = grid.group or 64, []
@@ -89,7 +102,7 @@ def test_each_groups_bound_equals_the_obvious_version(scheme: str) -> None:
 def test_clipping_lowers_the_error_of_the_outputs() -> None:
     grid, x = integer_grid(parse_scheme("int3-g64")), inputs(300, 128, 5)
     (sink,) = matrices(6, 128, 32)
-    scaling = Awq()([sink], grid, {"hessian": x.T @ x})
+    scaling = Awq()([sink], [grid], {"hessian": x.T @ x})
     assert scaling.clips is not None
 
     def error(weight: torch.Tensor) -> float:
@@ -104,7 +117,7 @@ def test_channels_of_one_row_share_a_scale_and_silent_ones_keep_theirs() -> None
     x = inputs(100, 32, 7)
     x[:, [4, 20]] = 0
     rows = torch.arange(32) % 16
-    scaling = Awq()(matrices(8, 32, 16), integer_grid(parse_scheme("int3-g32")), {"hessian": x.T @ x}, rows)
+    scaling = Awq()(matrices(8, 32, 16), [integer_grid(parse_scheme("int3-g32"))], {"hessian": x.T @ x}, rows)
     assert torch.equal(scaling.scale[:16], scaling.scale[16:])
     assert len(set(scaling.scale.tolist())) > 8
     assert scaling.scale[4] == 1
@@ -116,9 +129,9 @@ def test_channels_of_one_row_share_a_scale_and_silent_ones_keep_theirs() -> None
 def test_inputs_that_never_came_or_are_not_finite() -> None:
     grid, (sink,) = integer_grid(parse_scheme("int4-g32")), matrices(9, 32, 4)
     nothing = torch.zeros(32, 32, dtype=torch.float64)
-    assert torch.equal(Awq()([sink], grid, {"hessian": nothing}).scale, torch.ones(32))
+    assert torch.equal(Awq()([sink], [grid], {"hessian": nothing}).scale, torch.ones(32))
     with pytest.raises(QuantwiseError, match="not finite"):
-        Awq()([sink], grid, {"hessian": nothing + torch.nan})
+        Awq()([sink], [grid], {"hessian": nothing + torch.nan})
 
 
 def test_channels_that_a_model_merely_scaled_up_are_undone() -> None:
@@ -130,7 +143,7 @@ def test_channels_that_a_model_merely_scaled_up_are_undone() -> None:
     errors = []
     for factor in (torch.ones(64), outlier):
         seen, weight = x * factor, sink / factor
-        scale = Awq()([weight], grid, {"hessian": seen.T @ seen}).scale
+        scale = Awq()([weight], [grid], {"hessian": seen.T @ seen}).scale
         got = (seen / scale) @ rounded(weight * scale, grid).double().T
         errors.append(float((got - x @ sink.double().T).square().sum()))
     plain = (x * outlier) @ rounded(sink / outlier, grid).double().T
@@ -141,7 +154,7 @@ def test_channels_that_a_model_merely_scaled_up_are_undone() -> None:
 def test_a_sample_of_rows_finds_nearly_the_best_scale_for_all() -> None:
     grid, x = integer_grid(parse_scheme("int4-g32")), inputs(200, 64, 10)
     sinks = matrices(11, 64, 96)
-    scale = Awq(sample=32)(sinks, grid, {"hessian": x.T @ x}).scale
-    _, errors = slow_scale(sinks, grid, x)
+    scale = Awq(sample=32)(sinks, [grid] * len(sinks), {"hessian": x.T @ x}).scale
+    _, errors = slow_scale(sinks, [grid] * len(sinks), x)
     got = (x / scale) @ rounded(sinks[0] * scale, grid).double().T
     assert float((got - x @ sinks[0].double().T).square().sum()) < 1.1 * min(errors) < errors[0]

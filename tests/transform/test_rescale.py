@@ -69,7 +69,7 @@ def apply(model: LlamaForCausalLM, transform: str, ids: torch.Tensor) -> list[to
         ]
         for producer, sinks, read_by, rows in places:
             weights = [sink.weight.data for sink in sinks]
-            scale = TRANSFORMS[transform]()(weights, grid, statistics(seen[at + read_by]), rows).scale
+            scale = TRANSFORMS[transform]()(weights, [grid] * len(weights), statistics(seen[at + read_by]), rows).scale
             for sink in sinks:
                 sink.weight.copy_(scaled_sink(sink.weight, scale))
             if isinstance(producer, torch.nn.Linear):

@@ -24,7 +24,7 @@ def test_scales_are_positive_repeat_and_leave_their_arguments_alone(name: str, s
     before = [sink.clone() for sink in sinks]
     grid = integer_grid(parse_scheme(scheme))
     made, again = (
-        TRANSFORMS[name]()(sinks, grid, {k: v for k, v in seen.items() if k in TRANSFORMS[name]().needs})
+        TRANSFORMS[name]()(sinks, [grid] * 2, {k: v for k, v in seen.items() if k in TRANSFORMS[name]().needs})
         for _ in range(2)
     )
     assert all(torch.equal(a, b) for a, b in zip(sinks, before, strict=True))

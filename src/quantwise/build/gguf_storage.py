@@ -45,7 +45,6 @@ class GgufFile:
     source: ModelFolder
     types: Mapping[str, str] = field(default_factory=dict)
     needs: frozenset[str] = frozenset()
-    experts: bool = True
 
     def __post_init__(self) -> None:
         require_gguf(self.source.entries, self.source.config)

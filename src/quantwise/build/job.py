@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from quantwise.build.artifact_folder import Ingredients
+from quantwise.build.mixtures import check_experts
 from quantwise.build.rescaled_block import RescaledBlock
 from quantwise.build.sensitivity import output_error
 from quantwise.build.skeleton import Skeleton
@@ -95,14 +96,17 @@ class Job:
             made = self._matrix(name, block, grid, facts)
             stored = _stored(skeleton, name)
             inputs = block.seen.get(name)
+            if self.storage.needs and inputs is None:
+                raise InputError(
+                    f"calibration never reached {name}, so its inputs have no fixed scale; give more texts, "
+                    "or use w8a8 or fp8, which scale inputs as they come"
+                )
             tensors |= self.storage.pack(stored, made, inputs.values if inputs else {})
             facts.replaced.append(f"{stored}.weight")
             facts.layers.append(name)
             if self.measures and inputs:
-                hessian = inputs.values["hessian"]
-                facts.errors[f"{name}.weight"] = output_error(
-                    block.weight(name), made.dequantized, hessian, inputs.tokens
-                )
+                error = output_error(block.weight(name), made.dequantized, inputs.values["hessian"])
+                facts.errors[f"{name}.weight"] = error
             block.set_quantized(name, made.dequantized)
         for name, tensor in block.changed(skeleton.source.sixteen_bit):
             if name.removesuffix(".weight") not in grids:
@@ -126,17 +130,15 @@ class Job:
 
     def check(self, skeleton: Skeleton) -> None:
         """Raise InputError where every matrix would stay as it is, or experts could not be read back."""
-        source, idle = skeleton.source, True
+        source = skeleton.source
+        left: dict[str, str | None] = {}
         for index in range(len(skeleton.blocks)):
             for name in skeleton.linear_layers(index):
                 stored = _stored(skeleton, name)
                 grid = self.storage.grid(stored, torch.Size(source.entries[f"{stored}.weight"].shape))
-                quantized = grid is not None and not isinstance(grid, str)
-                idle = idle and not quantized
-                if ".experts." in name and not (quantized and self.storage.experts):
-                    why = "rows of experts do not split" if self.storage.experts else "runtimes read no experts from it"
-                    raise InputError(f"{self.recipe.name} cannot hold this mixture of experts: {why}; use int8-channel")
-        if idle:
+                left[name] = grid if isinstance(grid, str) else None if grid is not None else "rows do not split"
+        check_experts(self.recipe, left)
+        if all(left.values()):
             raise InputError(
                 f"no row of {source.path} splits into groups of {self.recipe.scheme.group}; "
                 f"{self.recipe.name} would change nothing: use a channel scheme"

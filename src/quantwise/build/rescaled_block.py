@@ -54,7 +54,8 @@ class RescaledBlock:
             if not quantized or not inputs:
                 continue
             rows = self._producer_rows(group, self.weight(sinks[0]).shape[1])
-            scaling = transform([self.weight(s) for s in quantized], grids[quantized[0]], _together(inputs), rows)
+            weights, own = [self.weight(s) for s in quantized], [grids[s] for s in quantized]
+            scaling = transform(weights, own, _together(inputs), rows)
             scale = self._divide(group, scaling.scale, rows)
             readers = [*sinks, *(f"{self._prefix}.{path}" for path in group.routers)]
             for reader in readers:

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
+from typing import TYPE_CHECKING
+
+from quantwise.core.errors import InputError
+
+if TYPE_CHECKING:
+    from quantwise.tasks.calibration import CalibrationSet
+
+FEWEST_SAMPLES, MOST_SAMPLES = 16, 10_000
 
 
 def share(text: str) -> float:
@@ -50,3 +58,23 @@ def byte_count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; write 12GB, 11.5GiB or bytes")
     unit = _UNITS[match[2] or ""] if not match[3] else 1024 ** ("kmgt".index(match[2]) + 1)
     return int(float(match[1]) * unit)
+
+
+def add_calibration(p: argparse.ArgumentParser) -> None:
+    """The options that say what recipes are calibrated on; ``--seed`` is the verb's own."""
+    p.add_argument(
+        "--calibration", action="append", metavar="TEXTS",
+        help="a text file, or in-domain (what the suites generate; the default), general (QUANTWISE_DATA/text), mixed; "
+        "repeatable",
+    )  # fmt: skip
+    p.add_argument("--samples", type=positive, metavar="N", help="calibration texts to take, 16 to 10000, by --seed")
+
+
+def calibration_set(arguments: argparse.Namespace) -> CalibrationSet:
+    """What those options say. Raises InputError for a number of samples out of range."""
+    from quantwise.tasks.calibration import CalibrationSet
+
+    samples = arguments.samples
+    if samples is not None and not FEWEST_SAMPLES <= samples <= MOST_SAMPLES:
+        raise InputError(f"--samples {samples} is out of range; give {FEWEST_SAMPLES} to {MOST_SAMPLES}")
+    return CalibrationSet(tuple(arguments.calibration or ()), samples, arguments.seed)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quantwise.cli.arguments import positive
+from quantwise.cli.arguments import add_calibration, calibration_set
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
-
-FEWEST, MOST = 16, 10_000
 
 
 def add_parser(verbs: Any) -> None:
@@ -28,12 +27,7 @@ def add_parser(verbs: Any) -> None:
         metavar="RECIPE",
         help="for example rtn:int8-channel gptq:int4-g64 awq+rtn:int4-g128 q4_k_m",
     )
-    p.add_argument(
-        "--calibration", action="append", metavar="TEXTS",
-        help="a text file, or in-domain (what the suites generate; the default), general (QUANTWISE_DATA/text), mixed; "
-        "repeatable",
-    )  # fmt: skip
-    p.add_argument("--samples", type=positive, metavar="N", help="calibration texts to take, 16 to 10000, by --seed")
+    add_calibration(p)
     p.add_argument(
         "--calibration-study", action="store_true",
         help="build RECIPE on many sample counts and domains, and print its held-out divergence for each",
@@ -47,8 +41,6 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build and list the artifacts, or study the calibration of one recipe."""
-    if arguments.samples is not None and not FEWEST <= arguments.samples <= MOST:
-        raise InputError(f"--samples {arguments.samples} is out of range; give {FEWEST} to {MOST}")
     return _study(arguments) if arguments.calibration_study else _build(arguments)
 
 
@@ -57,12 +49,11 @@ def _build(arguments: argparse.Namespace) -> int:
     from quantwise.plan.preflight import notes
     from quantwise.report.progress import progress_on
     from quantwise.report.tables import print_artifacts
-    from quantwise.tasks.calibration import CalibrationSet
 
+    wanted = calibration_set(arguments)
     if not arguments.quiet:
         for line in notes(arguments.recipes):
             print(f"note: {line}", file=sys.stderr)
-    wanted = CalibrationSet(tuple(arguments.calibration or ()), arguments.samples, arguments.seed)
     with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
         artifacts = workbench.build_recipes(
             arguments.model,
@@ -71,7 +62,7 @@ def _build(arguments: argparse.Namespace) -> int:
             calibration=wanted,
             seed=arguments.seed,
             progress=bar,
-            tell=None if arguments.quiet else lambda line: print(line, file=sys.stderr, flush=True),
+            tell=_tell(arguments),
         )
     rows = [shown(artifact) for artifact in artifacts]
     if arguments.json:
@@ -82,15 +73,22 @@ def _build(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _tell(arguments: argparse.Namespace) -> Callable[[str], None] | None:
+    return None if arguments.quiet else lambda line: print(line, file=sys.stderr, flush=True)
+
+
 def _study(arguments: argparse.Namespace) -> int:
-    from quantwise import calibration_study, fetch, prepare
+    from quantwise import calibration_study, prepare, workbench
+    from quantwise.core.recipe import parse_recipe
     from quantwise.report.progress import progress_on
 
     if arguments.calibration or arguments.samples:
         raise InputError(
             "--calibration-study tries its own texts and sample counts; leave --calibration and --samples out"
         )
-    model = fetch.local(arguments.model) or arguments.model
+    model = workbench.source_of(
+        arguments.model, [parse_recipe(text) for text in arguments.recipes], arguments.out, _tell(arguments)
+    )
     with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
         found = calibration_study.run(model, arguments.recipes, as_json=arguments.json, report=prepare.Steps(bar))
     print(found if isinstance(found, str) else json.dumps(found, indent=1))

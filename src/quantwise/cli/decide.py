@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from quantwise.cli.arguments import duration, positive, share, task_share
+from quantwise.cli.arguments import add_calibration, calibration_set, duration, positive, share, task_share
 
 
 def add_parser(verbs: Any) -> None:
@@ -18,14 +18,18 @@ def add_parser(verbs: Any) -> None:
         help="plan, build, measure, compare and decide",
         description="Decide what to ship. Without arguments: the reference model, its suites, the demo scenario.",
     )
-    p.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="folder with config.json and safetensors")
+    p.add_argument(
+        "model", nargs="?", type=Path, metavar="MODEL", help="folder with config.json and safetensors, or a hub id"
+    )
     p.add_argument("--scenario", default=None, metavar="S", help="laptop, nas, lab-server, demo, or a TOML file")
     p.add_argument(
         "--tasks", nargs="+", action="extend", metavar="T", help="suites by name, or task files (see docs/tasks.md)"
     )
     p.add_argument(
-        "--candidate", action="append", metavar="C", help="a recipe, .gguf file, folder or server URL; repeatable"
-    )
+        "--candidate", action="append", metavar="C",
+        help="a recipe, .gguf file, folder, hub id (owner/name, owner/name-GGUF:*Q4_K_M*) or server URL, "
+        "then @transformers, @llamacpp or @vllm where it is not the usual one, then ,kv=TYPE; repeatable",
+    )  # fmt: skip
     p.add_argument(
         "--baseline", metavar="B", help="what candidates are compared with; default 16 bit in the same runtime"
     )
@@ -42,9 +46,7 @@ def add_parser(verbs: Any) -> None:
         "--fixed-n", type=positive, metavar="N", help="ask exactly N items per task, then one Tango test; no peeking"
     )
     p.add_argument("--budget", type=duration, metavar="TIME", help="stop measuring after 30m (or 90s, 2h)")
-    p.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="texts for GPTQ, one document per line or blank-line separated"
-    )
+    add_calibration(p)
     p.add_argument(
         "--parallel",
         type=positive,
@@ -55,7 +57,7 @@ def add_parser(verbs: Any) -> None:
     p.add_argument(
         "--context", type=positive, default=None, metavar="N", help="tokens per request (default from the scenario)"
     )
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=int, default=0, help="which items and calibration texts are taken (default 0)")
     p.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default runs/HASH); the same command goes on where it was"
     )
@@ -84,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         items=arguments.fixed_n or arguments.items,
         fixed=arguments.fixed_n is not None,
         budget_seconds=arguments.budget,
-        calibration=arguments.calibration,
+        calibration=calibration_set(arguments),
         parallel=arguments.parallel,
         context=arguments.context,
         seed=arguments.seed,

@@ -53,7 +53,7 @@ def add_parser(verbs: Any) -> None:
                    help="layers whose experts stay in main memory (llama.cpp's --n-cpu-moe)")  # fmt: skip
     _add_training(p)
     p.add_argument("--measure-machine", action="store_true",
-                   help="measure this machine's bandwidth and kernels in a few seconds, keep that, and use it")  # fmt: skip
+                   help="measure this machine in a few seconds, keep that, and plan by it")  # fmt: skip
     p.add_argument("--refit", type=Path, metavar="LOG", help="refit a runtime's figures from its own start-up log")
     p.add_argument("--open", action="store_true", help="serve an interactive page on this machine and open it")
     p.add_argument("--json", action="store_true", help="print the plan as JSON")

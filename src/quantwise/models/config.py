@@ -126,13 +126,18 @@ def _shape(config: Mapping[str, Any], path: Path) -> ModelShape:
         heads=heads,
         kv_heads=kv_heads,
         head_dim=_size(config, "head_dim", path, hidden // heads),
-        intermediate=_size(config, "intermediate_size", path),
+        intermediate=_size(config, _feed_forward(config), path),
         vocab=_size(config, "vocab_size", path),
         tied=bool(config.get("tie_word_embeddings", False)),
         context=_size(config, "max_position_embeddings", path),
         quantized="quantization_config" in config,
         rope_factors=_rope_factors(config, _size(config, "head_dim", path, hidden // heads)),
     )
+
+
+def _feed_forward(config: Mapping[str, Any]) -> str:
+    """The key under which a config.json keeps the width of the feed-forward layer: OPT and GPT-2 have their own."""
+    return next((key for key in ("intermediate_size", "ffn_dim", "n_inner") if config.get(key)), "intermediate_size")
 
 
 def _rope_factors(config: Mapping[str, Any], head_dim: int) -> int:

@@ -102,6 +102,8 @@ def select(name: HubName) -> Selection:
     with _translated(name):
         try:
             info = _api().model_info(name.repo, files_metadata=True, timeout=_SECONDS)
+        except QuantwiseError:
+            raise  # ours already: the library is not installed
         except Exception as error:
             folder = _cached(name) if isinstance(error, _foreign()) and _unreachable(error) else None
             if folder is None:
@@ -268,8 +270,10 @@ def _translated(name: HubName) -> Iterator[None]:
 
 
 def _foreign() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import HfHubHTTPError
-
+    try:
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        return (httpx.HTTPError, OSError, ValueError)
     # The library stands on httpx or httpx2, by its version; its own error derives from theirs.
     return (HfHubHTTPError.__bases__[0], httpx.HTTPError, OSError, ValueError)
 

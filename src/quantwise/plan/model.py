@@ -82,6 +82,6 @@ def read_model(text: str) -> Model:
     found = read_source(text)
     if found.file is None:
         return Model(found.decoder, rope_factors=found.rope_factors)
-    header = read_gguf_header(found.file)
+    header = read_gguf_header(found.file, part=True)
     # Of a file in parts the tensors of the first alone would be too few.
     return Model(found.decoder, header.tensors if len(header.tensors) == len(found.decoder.tensors) else ())

@@ -102,7 +102,7 @@ def read_folder_decoder(folder: Path) -> Decoder:
 
 def read_gguf_decoder(path: Path) -> Decoder:
     """The decoder in a .gguf file, or in all parts of a split one. Raises InputError as ``read_gguf_header`` does."""
-    headers = [read_gguf_header(part) for part in _parts(path)]
+    headers = [read_gguf_header(part, part=True) for part in _parts(path)]
     first = headers[0]
     shapes, stored = {}, {}
     for header in headers:

@@ -10,7 +10,7 @@ from pathlib import Path
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.evidence import Fit
-from quantwise.core.loads import homes, kernel_lacks, loading
+from quantwise.core.loads import CPU_BUILD, homes, kernel_lacks, loading
 from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.plan.candidate_fit import Workload, plan_candidate
 from quantwise.plan.fit import size
@@ -61,7 +61,7 @@ def notes(recipes: Sequence[str]) -> list[str]:
             if how is not None and how.library is not None and importlib.util.find_spec(how.library) is None:
                 package = how.library.replace("_", "-")
                 told.append(f"{recipe.name}: {runtime} loads it with {package}, which is not installed here")
-            if (why := kernel_lacks(runtime, recipe.scheme)) is not None:
+            if (why := kernel_lacks(CPU_BUILD if runtime == "vllm" else runtime, recipe.scheme)) is not None:
                 told.append(f"{recipe.name}: {why}")
     return told
 

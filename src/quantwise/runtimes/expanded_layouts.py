@@ -38,7 +38,7 @@ def expanded(folder: Path, settings: Mapping[str, Any], dtype: torch.dtype) -> d
         raise RuntimeFailure(f"{folder}: {why}")
     tensors: dict[str, Tensor] = {}
     layers: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in _tensors(folder):
+    for name, tensor in tensors_of(folder):
         layer, _, part = name.rpartition(".")
         if part in _PARTS:
             layers.setdefault(layer, {})[part] = tensor
@@ -68,7 +68,8 @@ def refuses(settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _tensors(folder: Path) -> list[tuple[str, Tensor]]:
+def tensors_of(folder: Path) -> list[tuple[str, Tensor]]:
+    """Every tensor of a folder as it is stored, with its name."""
     entries = read_folder(folder)
     found = []
     for file in dict.fromkeys(entry.file for entry in entries.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from quantwise.core.errors import RuntimeFailure
 from quantwise.models.config import quantization_settings
 from quantwise.runtimes.expanded_layouts import expanded
+from quantwise.runtimes.mixture_folder import holds_mixture, round_mixture, rounds_inputs, stored_layers
 from quantwise.runtimes.rounded_inputs import round_inputs
 
 _FIXED: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -41,8 +43,8 @@ def model_of(path: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     settings = quantization_settings(path)
-    if settings.get("quant_method") in ("gptq", "awq"):
-        return _expanded(path, settings)
+    if read_here(path, settings):
+        return _read_here(path, settings)
     model = AutoModelForCausalLM.from_pretrained(str(path), dtype="auto", use_safetensors=True, **_FIXED).eval()
     if settings.get("quant_method") == "compressed-tensors" and _rounds_inputs(settings) and not round_inputs(model):
         raise RuntimeFailure(
@@ -57,22 +59,48 @@ def without_bars() -> AbstractContextManager[object]:
     return redirect_stderr(io.StringIO())
 
 
-def _expanded(path: Path, settings: dict[str, Any]) -> Any:
-    """A folder in GPTQ or AWQ layout, its weights expanded to the folder's 16-bit type."""
+def read_here(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder's numbers are read by us: Transformers would want accelerators, or lose some of them."""
+    return settings.get("quant_method") in ("gptq", "awq") or holds_mixture(path, settings)
+
+
+def filled(path: Path, settings: Mapping[str, Any], dtype: Any) -> Any:
+    """The model of a folder that is read here, in ``dtype``. Raises RuntimeFailure."""
+    if settings.get("quant_method") in ("gptq", "awq"):
+        return _with(path, expanded(path, settings, dtype), dtype)
+    rounded = rounds_inputs(settings)
+    layers, tensors = stored_layers(path)
+    tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    model = _with(path, {**tensors, **{f"{n}.weight": layer.values().to(dtype) for n, layer in layers.items()}}, dtype)
+    if rounded:
+        round_mixture(model, layers)
+    return model
+
+
+def _read_here(path: Path, settings: Mapping[str, Any]) -> Any:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
+
+    model = filled(path, settings, AutoConfig.from_pretrained(str(path), **_FIXED).dtype or torch.float16)
+    if (path / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(str(path), **_FIXED)
+    return model
+
+
+def _with(path: Path, tensors: Mapping[str, Any], dtype: Any) -> Any:
+    """The model of a folder's config with ``tensors`` of that type, named as in the folder."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(str(path), **_FIXED)
     del config.quantization_config
-    dtype = config.dtype or torch.float16
     with torch.device("meta"):
         kind = type(AutoModelForCausalLM.from_config(config))
-    tensors = expanded(path, settings, dtype)
-    model, told = kind.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True)
+    model, told = kind.from_pretrained(
+        None, config=config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True
+    )
     if lacking := sorted(told["missing_keys"]):
         raise RuntimeFailure(f"{path} lacks {lacking[0]} and {len(lacking) - 1} more of its tensors; download it again")
-    if (path / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(str(path), **_FIXED)
     return model.eval()
 
 

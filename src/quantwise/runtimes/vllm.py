@@ -24,8 +24,10 @@ import httpx
 from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.loads import refused
+from quantwise.core.loads import kernel_lacks, refused
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
+from quantwise.models.config import quantization_settings
+from quantwise.models.stored_scheme import stored_scheme
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import ask_all, checked, key_header
 from quantwise.runtimes.openai_api import OpenAIServer
@@ -67,10 +69,16 @@ class Vllm:
         return told
 
     def refuses(self, artifact: Artifact) -> str | None:
-        """It takes folders of safetensors, plain, compressed-tensors, GPTQ or AWQ, where vLLM is installed."""
+        """It takes folders of safetensors, plain, compressed-tensors, GPTQ or AWQ, where vLLM is installed and its
+        kernels take the scheme.
+        """
         if (why := refused(self.name, artifact.format)) is not None:
             return why
-        return None if self.python and _version(self.python) else _MISSING
+        build = _version(self.python) if self.python else ""
+        if not build:
+            return _MISSING
+        scheme = stored_scheme(quantization_settings(Path(artifact.location))) if artifact.location else None
+        return kernel_lacks(build, scheme) if scheme else None
 
     @contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Iterator[VllmSession]:

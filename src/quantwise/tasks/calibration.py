@@ -10,7 +10,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantwise.core.errors import InputError
@@ -22,17 +22,20 @@ from quantwise.tasks.suite import items, solved_items, split_of
 
 Render = Callable[[tuple[Message, ...]], str]
 """A conversation, complete with its answer, as one text."""
-IN_DOMAIN, GENERAL, MIXED = "in-domain", "general", "mixed"
+IN_DOMAIN, GENERAL, MIXED = _MADE = "in-domain", "general", "mixed"
 SAMPLES = 512
 # Shorter prompts ("2 + 2 =") may stand in a text by chance.
 _TELLING = 24
+# What ``decide`` asks of every suite, or more, by default: a build cannot know what a later decision will.
+_ASKED = (("screen", 128), ("certify", 512))
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSet:
     """What to calibrate on: ``sources`` are files or ``in-domain``, ``general``, ``mixed``; none means in-domain.
 
-    ``samples`` are taken of them in equal parts, by ``seed``; without a number, whole files and SAMPLES of the others.
+    ``samples`` are taken of them in equal parts, by ``seed``; without a number, whole files, and SAMPLES of each other
+    source (or all of it, where it has fewer).
     """
 
     sources: tuple[str, ...] = ()
@@ -42,12 +45,17 @@ class CalibrationSet:
     @property
     def files(self) -> list[Path]:
         """Those that are files, which may hold anything."""
-        return [Path(source) for source in self.sources if source not in (IN_DOMAIN, GENERAL, MIXED)]
+        return [Path(source) for source in self.sources if source not in _MADE]
+
+    def absolute(self) -> CalibrationSet:
+        """The same set from wherever it is read."""
+        return replace(self, sources=tuple(s if s in _MADE else str(Path(s).absolute()) for s in self.sources))
 
 
-def gathered(wanted: CalibrationSet, render: Render | None) -> list[str]:
+def gathered(wanted: CalibrationSet, render: Render | None, evaluated: Sequence[Item] | None = None) -> list[str]:
     """The texts of a set, none twice. Raises InputError as ``calibration_texts`` does, and where a source has fewer
-    samples than its part, or a file holds items that models are measured on.
+    samples than its part, or a file holds items that models are measured on: ``evaluated``, or, where that is not
+    known, what every suite screens and certifies with by default.
     """
     sources = [
         s for given in wanted.sources or (IN_DOMAIN,) for s in ((IN_DOMAIN, GENERAL) if given == MIXED else (given,))
@@ -56,28 +64,28 @@ def gathered(wanted: CalibrationSet, render: Render | None) -> list[str]:
     for number, source in enumerate(dict.fromkeys(sources)):
         parts = len(dict.fromkeys(sources))
         part = None if wanted.samples is None else wanted.samples // parts + (number < wanted.samples % parts)
-        texts = _source(source, part or SAMPLES, render)
-        if part is not None:
-            if part > len(texts):
-                raise InputError(
-                    f"{source} has {len(texts)} calibration samples, not {part}; ask for fewer, or add a source"
-                )
-            texts = random.Random(f"{source}/{wanted.seed}").sample(texts, part)
+        texts = _source(source, part or SAMPLES, render, wanted.seed)
+        if part is not None and part > len(texts):
+            raise InputError(
+                f"{source} has {len(texts)} calibration samples, not {part}; ask for fewer, or add a source"
+            )
+        if part is not None or source in (IN_DOMAIN, GENERAL):
+            texts = random.Random(f"{source}/{wanted.seed}").sample(texts, min(part or SAMPLES, len(texts)))
         found += texts
     if wanted.files:
-        refuse_evaluation_items(found, [i for s in SUITES for i in _evaluated(s)])
+        refuse_evaluation_items(found, [i for s in SUITES for i in _evaluated(s)] if evaluated is None else evaluated)
     return list(dict.fromkeys(found))
 
 
 def refuse_evaluation_items(texts: Sequence[str], evaluated: Sequence[Item]) -> None:
-    """Raise InputError where ``texts`` hold prompts of ``evaluated`` items.
+    """Raise InputError where ``texts`` hold prompts or choices of ``evaluated`` items.
 
     Scales chosen on the very items that judge them would flatter the artifact, and no statistics can take that out
-    again: so it is refused and not merely warned of. Case, width and white space do not matter; prompts below 24
-    characters are not looked for.
+    again: so it is refused and not merely warned of. Case, width and white space do not matter; what is shorter than 24
+    characters is not looked for. Choices count because some suites (BLiMP) ask nothing and hold all they have in them.
     """
     whole = _folded("\n".join(texts))
-    held = [item for item in evaluated if len(prompt := _folded(item.text)) >= _TELLING and prompt in whole]
+    held = [item for item in evaluated if any(len(t) >= _TELLING and t in whole for t in map(_folded, _said_in(item)))]
     if held:
         raise InputError(
             f"the calibration texts hold {len(held)} of the {len(evaluated)} items that would be measured "
@@ -85,12 +93,14 @@ def refuse_evaluation_items(texts: Sequence[str], evaluated: Sequence[Item]) -> 
         )
 
 
-def _source(source: str, count: int, render: Render | None) -> list[str]:
+def _said_in(item: Item) -> tuple[str, ...]:
+    return (item.text, *item.choices)
+
+
+def _source(source: str, count: int, render: Render | None, seed: int) -> list[str]:
     if source == IN_DOMAIN:
         # Suites give equal parts, rounded down: ask for enough.
-        texts = list(dict.fromkeys(calibration_texts(None, count + 2 * len(SUITES), render)))
-        random.Random(count).shuffle(texts)
-        return texts[:count]
+        return list(dict.fromkeys(calibration_texts(None, count + 2 * len(SUITES), render, seed)))
     if source == GENERAL:
         notes: list[str] = []
         texts = [text for text in general_prose(notes) if split_of(text) in ("train", "calibration")]
@@ -101,15 +111,16 @@ def _source(source: str, count: int, render: Render | None) -> list[str]:
 
 
 def _evaluated(suite: object) -> list[Item]:
-    return [item for split in ("screen", "certify") for item in items(suite, split, 128)]  # type: ignore[arg-type]
+    return [item for split, count in _ASKED for item in items(suite, split, count)]  # type: ignore[arg-type]
 
 
 def _folded(text: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
 
 
-def calibration_texts(file: Path | None, count: int, render: Render | None) -> list[str]:
-    """About ``count`` texts of the suites and of prose, or the documents of a file (paragraphs, else lines).
+def calibration_texts(file: Path | None, count: int, render: Render | None, seed: int = 0) -> list[str]:
+    """About ``count`` texts of the suites and of prose, drawn by ``seed``, or the documents of a file (paragraphs, else
+    lines).
 
     Without ``render`` a solved item is its question, a line break, and its answer. Raises InputError where the file is
     missing, empty or no UTF-8.
@@ -117,9 +128,9 @@ def calibration_texts(file: Path | None, count: int, render: Render | None) -> l
     if file is not None:
         return _documents(file)
     each = max(1, count // (len(SUITES) + 1))
-    texts = held_out_text("calibration", each)
+    texts = held_out_text("calibration", each, seed)
     for suite in SUITES:
-        for item, answer in solved_items(suite, "calibration", each):
+        for item, answer in solved_items(suite, "calibration", each, seed):
             turns = (*item.messages, Message("assistant", answer))
             texts.append(render(turns) if render and item.messages else f"{item.text}\n{answer}")
     return texts
@@ -132,6 +143,8 @@ def _documents(file: Path) -> list[str]:
         raise InputError(f"{file}: no UTF-8 text at byte {error.start}; give a plain text file") from error
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; give a text file to calibrate on") from error
+    if "\0" in text:
+        raise InputError(f"{file}: no text, it holds NUL characters; give a plain text file")
     parts = text.split("\n\n") if "\n\n" in text.strip() else text.splitlines()
     documents = [part.strip() for part in parts if part.strip()]
     if not documents:

@@ -49,7 +49,11 @@ class Awq:
     needs: frozenset[str] = frozenset({"hessian"})
 
     def __call__(
-        self, sinks: Sequence[Tensor], grid: Grid[Any], seen: Mapping[str, Tensor], rows: Tensor | None = None
+        self,
+        sinks: Sequence[Tensor],
+        grids: Sequence[Grid[Any]],
+        seen: Mapping[str, Tensor],
+        rows: Tensor | None = None,
     ) -> Scaling:
         """As in the protocol. An exponent of 0, which changes nothing, wins every tie."""
         hessian = require_finite("hessian", seen["hessian"])
@@ -65,13 +69,19 @@ class Awq:
             exponent = step / self.exponents
             logs = exponent * _logs(power) - share * (1 - exponent) * _logs(weights)
             scale = _scale(logs, silent)
-            error = sum(_output_error(_rounded(part * scale, grid) / scale - part, unit) for part in parts)
+            error = sum(
+                _output_error(_rounded(p * scale, g) / scale - p, unit) for p, g in zip(parts, grids, strict=True)
+            )
             if error < least:
                 best, least = scale, error
         clips = None
-        if self.clip and isinstance(grid, IntegerGrid) and grid.granularity != "tensor":
+        integer = [grid for grid in grids if isinstance(grid, IntegerGrid) and grid.granularity != "tensor"]
+        if self.clip and len(integer) == len(grids):
             inputs = rescaled({"hessian": unit}, best)["hessian"].float()
-            clips = tuple(_search_clip(sink.float() * best, grid, inputs, self.clip_steps) for sink in sinks)
+            clips = tuple(
+                _search_clip(sink.float() * best, grid, inputs, self.clip_steps)
+                for sink, grid in zip(sinks, integer, strict=True)
+            )
         return Scaling(best, clips, silent_channels(silent))
 
 

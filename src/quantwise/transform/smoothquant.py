@@ -31,9 +31,13 @@ class SmoothQuant:
     needs: frozenset[str] = frozenset({"absmax"})
 
     def __call__(
-        self, sinks: Sequence[Tensor], grid: Grid[Any], seen: Mapping[str, Tensor], rows: Tensor | None = None
+        self,
+        sinks: Sequence[Tensor],
+        grids: Sequence[Grid[Any]],
+        seen: Mapping[str, Tensor],
+        rows: Tensor | None = None,
     ) -> Scaling:
-        """As in the protocol; the grid is not read. Channels that are all zero on either side keep a scale of 1."""
+        """As in the protocol; the grids are not read. Channels that are all zero on either side keep a scale of 1."""
         inputs = shared(require_finite("absmax", seen["absmax"]).float(), rows, "amax")
         weights = shared(torch.stack([sink.float().abs().amax(0) for sink in sinks]).amax(0), rows, "amax")
         scale = inputs.clamp(min=_LEAST) ** self.alpha / weights.clamp(min=_LEAST) ** (1 - self.alpha)

@@ -44,9 +44,15 @@ class Transform(Protocol):
         ...
 
     def __call__(
-        self, sinks: Sequence[Tensor], grid: Grid[Any], seen: Mapping[str, Tensor], rows: Tensor | None = None
+        self,
+        sinks: Sequence[Tensor],
+        grids: Sequence[Grid[Any]],
+        seen: Mapping[str, Tensor],
+        rows: Tensor | None = None,
     ) -> Scaling:
         """Scale the tensor that ``sinks``, each (out, in) and finite, read. Pure: equal arguments give equal bits.
+
+        ``grids`` are those that the sinks will be rounded to, one for each: a mix gives values more bits than queries.
 
         ``rows`` int64 (in,) names the producer's row behind each input channel where several channels read one row
         (value heads shared by query heads); those get one scale. None where each channel has a row of its own.

@@ -60,12 +60,19 @@ class GgufHeader:
         return 8 * sum(tensor.bytes for tensor in self.tensors) / max(weights, 1)
 
 
-def read_gguf_header(path: Path) -> GgufHeader:
+def read_gguf_header(path: Path, *, part: bool = False) -> GgufHeader:
     """Read a header; of the data only its length is looked at.
 
-    Raises InputError where the file is missing, damaged or truncated, or its header contradicts itself.
+    Raises InputError where the file is missing, damaged or truncated, its header contradicts itself, or it is one part
+    of several (unless ``part`` says that this is known): its bytes, hash and tensors would be those of the part.
     """
     found, size = _parsed(path)
+    parts = found.keys.get("split.count", 1)
+    if not part and isinstance(parts, int) and parts > 1:
+        raise InputError(
+            f"{path} is one of {parts} parts of a model, which are not read here; choose one in a single file, or join "
+            "them with llama-gguf-split --merge and give the file"
+        )
     architecture = found.keys.get("general.architecture")
     if not isinstance(architecture, str):
         raise _damaged(path, "it names no architecture")

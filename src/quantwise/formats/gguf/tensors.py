@@ -96,6 +96,20 @@ def arrange(target: Target, values: Rows, config: Mapping[str, Any]) -> Rows:
     return values.reshape(target.shape) if len(target.shape) == 1 else values
 
 
+def restored(target: Target, values: npt.NDArray[np.float32], config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """Decoded values of one matrix or norm in the folder's order: what ``arrange`` made of them is undone."""
+    architecture = gguf_architecture(config)
+    if target.part.endswith("_norm") and architecture.norm_offset:
+        return values - np.float32(architecture.norm_offset)
+    heads = number(config, "num_attention_heads")
+    if architecture.fused_by_head and target.part == "attn_qkv":
+        return _exchanged(values, (3, heads), 0)
+    if architecture.rope == "neighbours" and target.part in ("attn_q", "attn_k"):
+        count = heads if target.part == "attn_q" else kv_heads(config)
+        return _exchanged(values, (count, values.shape[0] // count // 2), 1)
+    return values
+
+
 def _exchanged(values: Rows, outer: tuple[int, int], axis: int) -> Rows:
     """Rows split to (*outer, rest), and ``axis`` exchanged with the next."""
     split = values.reshape(*outer, values.shape[0] // outer[0] // outer[1], *values.shape[1:])
