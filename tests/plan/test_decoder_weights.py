@@ -23,7 +23,7 @@ from quantwise.plan.model_source import read_decoder, read_folder_decoder
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.weight_table import weight_table
 from quantwise.plan.weights import stored_bytes
-from tiny_models import write_tiny
+from tiny_families import write_tiny
 
 
 @pytest.mark.parametrize(
