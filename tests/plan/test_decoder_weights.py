@@ -258,6 +258,14 @@ def test_a_file_without_tokenizer_has_an_unknown_header() -> None:
             gguf_file(preset_decoder("llama-2-7b"), parse_recipe(recipe))
 
 
+@pytest.mark.parametrize("name", ["jamba-v0.1", "gpt-oss-20b", "deepseek-v2-lite", "mixtral-8x7b", "llama-4-scout",
+                                  "qwen3-next-80b-a3b", "falcon-7b", "phi-3.5-moe", "mamba-130m"])  # fmt: skip
+def test_no_weight_is_lost_on_the_way_into_gguf(name: str) -> None:
+    decoder = preset_decoder(name)
+    made = sum(math.prod(tensor.shape) for tensor in weight_table(decoder, "q8_0"))
+    assert made == decoder_weights(decoder, "16bit").parameters
+
+
 def test_sixteen_bit_presets_weigh_two_bytes_a_parameter() -> None:
     for name in ("qwen3-0.6b", "phi-2", "mamba-130m", "lfm2-350m", "starcoder2-3b", "olmoe-1b-7b"):
         weights = decoder_weights(preset_decoder(name), "16bit")

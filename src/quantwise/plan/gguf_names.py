@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from quantwise.core.errors import InputError
 from quantwise.formats.gguf.architectures import USUAL, architecture_of_class
 from quantwise.formats.gguf.layout import targets
 from quantwise.models.decoder import Attention, Decoder
@@ -66,12 +67,39 @@ def gguf_table(decoder: Decoder) -> GgufTable:
     decoder = language_part(decoder)
     known = architecture_of_class(decoder.architecture)
     layout = known or USUAL
-    shapes = dict(decoder.tensors) if known else dict(_rearranged(decoder))
+    one, counts = _one_expert(decoder.tensors)
+    shapes = one if known else dict(_rearranged(replace(decoder, tensors=one)))
     placed = {name: shape for name, shape in shapes.items() if name.startswith("blk.")}
     tied = decoder.tied or layout.output == "tied"
     others = {name: shape for name, shape in shapes.items() if name not in placed}
-    made = {t.name: t.shape for t in targets(others, layout, tied=tied, strict=False)} | placed
+    made = {}
+    for target in targets(others, layout, tied=tied, strict=False):
+        count, inner = counts.get(target.sources[0]), target.shape[1:] if target.stacked else target.shape
+        made[target.name] = target.shape if count is None else (count, *inner)
+    made |= placed
     return GgufTable(known.name if known else _ARCHITECTURES.get(decoder.architecture, "other"), made)
+
+
+def _one_expert(tensors: Shapes) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """The tensors with the first expert alone of each kind, and how many experts there are by its name: a file holds
+    them in one tensor. Raises InputError where they are not complete.
+    """
+    kept: dict[str, tuple[int, ...]] = {}
+    counts: dict[str, int] = {}
+    for name, shape in tensors.items():
+        before, found, rest = name.partition(".experts.")
+        number, dot, after = rest.partition(".")
+        if not found or not dot or not number.isdecimal():
+            kept[name] = shape
+            continue
+        first = f"{before}.experts.0.{after}"
+        kept.setdefault(first, shape)
+        counts[first] = counts.get(first, 0) + 1
+        if kept[first] != shape:
+            raise InputError(f"the experts of {before} are not of one shape; download the missing shards")
+    if len(set(counts.values())) > 1:
+        raise InputError("some experts are missing; download the missing shards")
+    return kept, counts
 
 
 def language_part(decoder: Decoder) -> Decoder:
