@@ -25,6 +25,8 @@ _RENAMED: Mapping[str, str] = {
     "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
     "self_attn.kv_a_layernorm": "attn_kv_a_norm",
     "mlp.router": "ffn_gate_inp",
+    "router.proj": "ffn_gate_inp",
+    "block_sparse_moe.router.layer": "ffn_gate_inp",
     "feed_forward.router": "ffn_gate_inp",
     "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
     "mlp.shared_experts.up_proj": "ffn_up_shexp",
@@ -36,6 +38,10 @@ _RENAMED: Mapping[str, str] = {
     "feed_forward.up_proj": "ffn_up",
     "feed_forward.down_proj": "ffn_down",
 }
+# Experts that lie in one tensor as (experts, out, in).
+_OUT_FIRST = {"experts.gate_up_proj": "gate_up_proj", "experts.down_proj": "down_proj",
+              "block_sparse_moe.input_linear.weight": "gate_up_proj",
+              "block_sparse_moe.output_linear.weight": "down_proj"}  # fmt: skip
 _ARCHITECTURES = {"GptOssForCausalLM": "gpt-oss", "DeepseekV2ForCausalLM": "deepseek2",
                   "DeepseekV3ForCausalLM": "deepseek2", "Llama4ForConditionalGeneration": "llama4"}  # fmt: skip
 
@@ -145,6 +151,8 @@ def _rearranged(decoder: Decoder) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield from _split_latent(before, shape, attention)
         elif path.startswith(("mlp.experts.", "feed_forward.experts.")) and suffix != "weight":
             yield from _split_experts(before, suffix, shape)
+        elif path in _OUT_FIRST:
+            yield from _split_experts(before, _OUT_FIRST[path], (shape[0], shape[2], shape[1]))
         elif module in _RENAMED:
             yield f"{before}{_RENAMED[module]}.{suffix}", shape
         elif path == "self_attn.sinks":
