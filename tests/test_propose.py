@@ -89,7 +89,7 @@ def test_files_and_folders(tmp_path: Path) -> None:
         ("q4_k_m@vllm", "q4_k_m runs in llamacpp, not in 'vllm'"),
         (
             "int3-g64@vllm",
-            "int3-g64@vllm: vLLM's CPU kernel for weights alone takes 4 bits, not 3; use int4-g128 or w8a8",
+            "int3-g64@vllm: vLLM's CPU kernel for weights alone takes 4 bits, not 3; use int4-g128, w8a8 or",
         ),
         ("int4-tensor@vllm", "takes a scale per channel or group"),
         ("fp8-static@vllm", "vLLM has no CPU kernel for FP8 with fixed scales of inputs; use fp8"),

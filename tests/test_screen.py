@@ -114,6 +114,14 @@ def test_screening_goes_on_where_it_was(tmp_path: Path) -> None:
     assert lines[0] == lines[1]
 
 
+def test_an_arm_that_has_answered_everything_is_not_loaded_again(tmp_path: Path) -> None:
+    asked = question("small", "refused")
+    screen_in(tmp_path, asked, fake())
+    watched = Watched(fake())
+    screen_in(tmp_path, asked, watched)
+    assert watched.log == []  # the one that was refused was tried again
+
+
 # -- the noise floor --------------------------------------------------------------------------------------------------
 
 

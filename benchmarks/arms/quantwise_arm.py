@@ -50,7 +50,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(dir=out))
     made = workbench.build_recipes(Path(model), recipes, folder, calibration=Path(calibration), seed=0, progress=clock)
     retreats = [f"{a.recipe}: {d.where} {d.what}" for a in made for d in a.degradations]
-    tell(clock.spent("build: quantize"), ("quantwise", "torch"), degradations=retreats)
+    tell(clock.spent("build: quantize blocks"), ("quantwise", "torch"), degradations=retreats)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ def study(
     Counts beyond what a domain has are left out with a note. Raises InputError for a recipe that reads no calibration
     data, and for a model or text that cannot be used.
     """
+    from quantwise.build.calibration import Sample
     from quantwise.build.held_out import held_out
 
     if not recipe.reads_data:
@@ -109,10 +110,9 @@ def study(
     for done, (domain, count) in enumerate(plan):
         if report:
             report("study cells", done, len(plan))
-        samples = [random.Random(f"{domain}/{count}/{seed}").sample(pools[domain], count) for seed in range(seeds)]
+        draws = [random.Random(f"{domain}/{count}/{seed}") for seed in range(seeds)]
+        samples = [Sample(tuple(draw.sample(pools[domain], count))) for draw in draws]
         cells += _cells(model, recipe, (domain, count), samples, data)
-    if any(cell.tokens >= _most_tokens() for cell, _ in cells):
-        notes.append(f"a calibration set is read up to {_most_tokens()} tokens; further samples change nothing")
     return Study(recipe.name, seeds, _against_least(cells, data), tuple(notes))
 
 
@@ -142,7 +142,7 @@ def _standing(cell: Cell, found: Study) -> str:
 
 
 def _cells(
-    model: Path, recipe: Recipe, what: tuple[str, int], samples: Sequence[Sequence[str]], data: Mapping[str, Any]
+    model: Path, recipe: Recipe, what: tuple[str, int], samples: Sequence[Any], data: Mapping[str, Any]
 ) -> list[_Measured]:
     from quantwise.build.calibration import LONGEST_SEQUENCE, calibrate
     from quantwise.build.held_out import divergences
@@ -217,9 +217,3 @@ def in_domain(split: Split, count: int, template: ChatTemplate | None) -> list[s
                 texts.append(f"{item.text}\n{answer}")
     random.Random(2).shuffle(texts)
     return texts
-
-
-def _most_tokens() -> int:
-    from quantwise.build.calibration import MOST_TOKENS
-
-    return MOST_TOKENS

@@ -194,18 +194,21 @@ class Certification:
         candidates = [c for c in self.question.candidates if not c.baseline and c.name in self.arms]
         open_pairs = {(c.name, t.name) for c in candidates for t in self.question.tasks}
         rounds = max((self._blocks(t) for t in self.question.tasks), default=0)
-        self.progress.stage("certify", rounds)
+        known = self._begun() - 1  # the last of them may be unfinished
+        self.progress.stage("certify", rounds, max(0, min(known, rounds)))
         for index in range(rounds):
             open_pairs = self._still_open(open_pairs, index)
             if not open_pairs:
+                self.progress.advance(0, "every verdict is reached")
                 return
             for arm, task in self._turns(open_pairs, index):
                 if self.limits.deadline is not None and time.monotonic() >= self.limits.deadline:
                     self.store.put("stopped", "certify", "budget")
+                    self.progress.advance(0, "the budget is spent")
                     return
                 self.progress.advance(0, f"{len(open_pairs)} verdicts open, {task.name} {arm.name}")
                 self._measure(arm, task, index)
-            self.progress.advance(1, f"{len(open_pairs)} verdicts open")
+            self.progress.advance(int(index >= known), f"{len(open_pairs)} verdicts open")
 
     def _turns(self, open_pairs: set[tuple[str, str]], index: int) -> Iterator[tuple[Arm, TaskQuestion]]:
         """Who has still to answer what of this block; a different arm begins each block."""
@@ -218,6 +221,10 @@ class Certification:
                 # A candidate can be lost on the task before.
                 if task.name in needed.get(name, ()) and not done and self.store.get("broken", name) is None:
                     yield self.arms[name], task
+
+    def _begun(self) -> int:
+        """Blocks that this or an earlier process has begun."""
+        return max((self.store.blocks("certify", a, t.name) for a in self.arms for t in self.question.tasks), default=0)
 
     def _blocks(self, task: TaskQuestion) -> int:
         return -(-self.limits.items[task.name] // self.question.block)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from quantwise.build.artifact_folder import stands
 from quantwise.core.artifact import Artifact, Candidate
 from quantwise.core.progress import Progress
 from quantwise.core.recipe import Recipe, parse_recipe
@@ -35,15 +36,24 @@ def plan(store: Store, posed: Posed) -> None:
             store.put("broken", candidate.name, {"why": f"does not fit this machine: it {needs(able)}"})
 
 
-def build(store: Store, posed: Posed, progress: Progress) -> dict[str, Artifact]:
-    """The artifact of every candidate that is still in: brought, built before, or built now in one walk."""
+def build(
+    store: Store,
+    posed: Posed,
+    known: Mapping[str, Artifact],
+    progress: Progress,
+    tell: Callable[[str], None] | None = None,
+) -> dict[str, Artifact]:
+    """The artifact of every candidate that is still in: brought, built now in one walk, or ``known`` by name as this
+    very question had it built before, and still there. ``tell`` is given what the walk will take, beforehand.
+    """
     question = posed.question
     wanted = {
         c.name: recipe_of(c)
         for c in question.candidates
         if c.name not in posed.brought and store.get("broken", c.name) is None
     }
-    made = dict(posed.brought)
+    made = dict(posed.brought) | {name: known[name] for name in wanted if name in known and stands(known[name])}
+    wanted = {name: recipe for name, recipe in wanted.items() if name not in made}
     if wanted and posed.model is not None:
         from quantwise.build.walk import build as walk
 
@@ -55,6 +65,7 @@ def build(store: Store, posed: Posed, progress: Progress) -> dict[str, Artifact]
             store.folder / "artifacts",
             progress=Steps(progress),
             seed=question.seed,
+            tell=tell,
         )
         by_recipe = dict(zip(recipes, artifacts, strict=True))
         made |= {name: replace(by_recipe[recipe], recipe=recipe.name) for name, recipe in wanted.items()}
@@ -71,20 +82,25 @@ def recipe_of(candidate: Candidate) -> Recipe:
 
 
 class Steps:
-    """The walk's (what, done, total) as stages of the progress: one per kind of work."""
+    """The walk's (what, done, total) as stages of the progress: one for each thing that is done, and once more where
+    it begins anew. ``write NAME`` are the artifacts of one stage; what is done in one step is not counted.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._stage: str | None = None
+        self._stage = ""
+        self._done = 0
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Open a stage when the kind of work changes, and move its bar to ``done``."""
-        kind = what.split(" ")[0]
-        if kind != self._stage:
-            self._stage, self._done = kind, 0
-            self._progress.stage(f"build: {kind}", total)
-        self._progress.advance(max(0, done - self._done), what)
-        self._done = max(done, self._done)
+        """Open a stage where something else begins, and move its bar to ``done``."""
+        kind, _, name = what.partition(" ")
+        stage, note = ("write artifacts", name) if kind == "write" else (what, "")
+        if stage != self._stage or done < self._done:
+            self._stage, self._done = stage, done
+            self._progress.stage(f"build: {stage if total > 1 else what}", total if total > 1 else None, done)
+        if total > 1:
+            self._progress.advance(done - self._done, note)
+        self._done = done
 
 
 def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) -> dict[str, Arm]:

@@ -47,15 +47,18 @@ def screen(
     its weights were rounded (a quantization that did nothing), or when the screening items alone show a drop beyond
     every margin; the negative control is never dropped.
     """
-    progress.stage("screen", len(arms))
+    known = {arm.name for arm in arms.values() if _answered(store, question, arm)}
+    progress.stage("screen", len(arms), len(known))
     broken: dict[str, str] = {}
     references: dict[str, Told] = {}
     for arm in arms.values():
         progress.advance(0, arm.name)
         try:
-            bench.session(arm)
+            distant = bool(texts) and store.get("divergence", arm.name) is None
+            if distant or arm.name not in known:
+                bench.session(arm)
             _answers(store, question, arm, supply, bench, "screen")
-            if texts and store.get("divergence", arm.name) is None:
+            if distant:
                 base = arms[question.baseline_of(arm.candidate).name]
                 if base.name not in references:
                     references[base.name] = _told(base, texts, bench)
@@ -64,7 +67,7 @@ def screen(
             if arm.candidate.baseline:
                 raise
             broken[arm.name] = f"cannot be run: {error}"
-        progress.advance(1, arm.name)
+        progress.advance(int(arm.name not in known), arm.name)
     for name, arm in arms.items():
         if name not in broken and not arm.candidate.baseline and (why := _dropped(store, question, arm)):
             broken[name] = why
@@ -79,8 +82,12 @@ def noise_floor(
     ``beside`` holds the arms that are open already and makes room for them. Where one cannot be opened a second time
     its noise stays unknown, and a note says so.
     """
-    progress.stage("A/A noise floor", len(again))
+    known = {arm.name for arm in again if _answered(store, question, arm, "aa")}
+    progress.stage("A/A noise floor", len(again), len(known))
     for arm in again:
+        if arm.name in known:
+            store.put("note", arm.name, None)
+            continue
         beside.make_room(arm)
         with Bench() as bench:
             try:
@@ -115,6 +122,11 @@ def screened(store: Store, question: Question) -> list[dict[str, Any]]:
         measured = store.get("divergence", candidate.name) or {}
         out.append(line | {shown: measured.get(key) for shown, key in _SHOWN.items()})
     return out
+
+
+def _answered(store: Store, question: Question, arm: Arm, stage: Stage = "screen") -> bool:
+    """Whether an earlier process had this arm answer every screening item, so that it need not be loaded here."""
+    return all(store.has_block(arm.name, stage, task.name, 0) for task in question.tasks if task.screen_items)
 
 
 def _answers(store: Store, question: Question, arm: Arm, supply: ItemSupply, bench: Bench, stage: Stage) -> None:

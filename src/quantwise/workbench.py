@@ -44,7 +44,7 @@ HELD_OUT_CHARACTERS = 320
 def decide(request: Request, progress: Progress, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Answer a request. Returns the record that reports show; it is also in the run folder as ``decision.json``.
 
-    ``tell`` is given, before anything runs, what each margin will take.
+    ``tell`` is given, before anything runs, what each margin will take, and what the builds will.
     """
     progress.stage("read the question", None)
     request = fetch.fetched(request, tell)
@@ -58,7 +58,7 @@ def decide(request: Request, progress: Progress, tell: Callable[[str], None] = l
         if posed.model is not None:
             store.put("facts", "model", str(posed.model.resolve()))
         planned = {task.name: task.items for task in posed.question.tasks}
-        return _answer(store, posed, planned, request.budget_seconds, progress)
+        return _answer(store, posed, planned, request.budget_seconds, progress, tell)
 
 
 def extend(folder: Path, more: int, budget_seconds: float | None, progress: Progress) -> dict[str, Any]:
@@ -100,14 +100,20 @@ def build_recipes(
     tell: Callable[[str], None] | None = None,
 ) -> list[Artifact]:
     """Artifacts for the recipes, in one walk; nothing is measured. ``tell`` is given what it will take, beforehand."""
+    from quantwise.build.calibration import Sample
     from quantwise.build.walk import build
 
     model = fetch.local(model) or model
     wanted = [parse_recipe(text) for text in recipes]
-    texts: list[str] = []
+    if twice := [recipe.name for recipe in wanted if wanted.count(recipe) > 1]:
+        raise InputError(f"{twice[0]} is named twice; name every recipe once")
+    texts: list[str] | Sample = []
     if any(recipe.reads_data for recipe in wanted):
         chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
         texts = gathered(chosen or CalibrationSet(seed=seed), pose.rendering(ChatTemplate.from_folder(model)))
+        texts = Sample(tuple(texts)) if chosen and chosen.samples else texts
+    elif tell and isinstance(calibration, CalibrationSet) and calibration.sources:
+        tell("note: no recipe here reads calibration texts")
     return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed, tell=tell)
 
 
@@ -124,7 +130,12 @@ def plan(model: Path | None, scenario: str | None, context: int | None, concurre
 
 
 def _answer(
-    store: Store, posed: Posed, items: Mapping[str, int], budget_seconds: float | None, progress: Progress
+    store: Store,
+    posed: Posed,
+    items: Mapping[str, int],
+    budget_seconds: float | None,
+    progress: Progress,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Every stage up to ``items`` certification items per task."""
     question = posed.question
@@ -137,7 +148,7 @@ def _answer(
     with _timed(store, "plan"):
         prepare.plan(store, posed)
     with _timed(store, "build"):
-        artifacts = prepare.build(store, posed, progress)
+        artifacts = prepare.build(store, posed, _artifacts(store), progress, tell)
     arms = prepare.arms(posed, artifacts, out=tuple(store.all("broken")))
     length = min(HELD_OUT_CHARACTERS, question.context - 2)  # a token is at least a character, and one opens the text
     texts = [text[:length] for text in held_out_text("screen", HELD_OUT_TEXTS, question.seed)]
@@ -159,8 +170,11 @@ def _answer(
 
 def _posed_again(store: Store, question: Question) -> Posed:
     kept = store.get("facts", "model")
-    artifacts = {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
-    return pose.repose(question, Path(kept) if kept else None, artifacts)
+    return pose.repose(question, Path(kept) if kept else None, _artifacts(store))
+
+
+def _artifacts(store: Store) -> dict[str, Artifact]:
+    return {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
 
 
 def _conclude(store: Store, question: Question) -> dict[str, Any]:

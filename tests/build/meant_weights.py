@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def _unpacked(rows: Tensor, bits: int, count: int) -> Tensor:
 
 
 def _compressed(name: str, stored: dict[str, Tensor], settings: dict[str, Any]) -> Tensor:
-    weights = settings["config_groups"]["group_0"]["weights"]
+    groups = settings["config_groups"].values()
+    by_name = [g for g in groups if any(t.startswith("re:") and re.match(t[3:], name) for t in g["targets"])]
+    weights = (*by_name, *(g for g in groups if g["targets"] == ["Linear"]))[0]["weights"]
     scale = stored[f"{name}.weight_scale"].float()
     scale = scale.reshape(1, 1) if scale.dim() < 2 else scale
     if f"{name}.weight" in stored:

@@ -1,6 +1,7 @@
 """Every architecture through the walk: Transformers loads what was chosen, and unknown modules are named."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,29 @@ def test_transformers_computes_with_exactly_the_chosen_weights(kind: str, tmp_pa
     assert divergence[1] < 0.5
 
 
+@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if not ARCHITECTURES[kind].experts])
+def test_products_of_the_served_type_change_statistics_little(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Positions far apart: an angle of a rotary embedding that was rounded too would show.
+    write_tiny(tmp_path, kind)
+    data = calibrate(tmp_path, [" ".join(TEXTS * 8)], 60 if kind == "opt" else 300, 0)  # OPT learns its positions
+
+    def hessians() -> dict[str, torch.Tensor]:
+        blocks = walk_blocks(Skeleton(ModelFolder(tmp_path)), list(data.batches()))
+        return {name: seen.values["hessian"] for block in blocks for name, seen in block.items()}
+
+    served = hessians()
+    monkeypatch.setattr("quantwise.build.stream.products_in", lambda dtype: nullcontext())
+    exact = hessians()
+    for name, hessian in exact.items():
+        assert float((served[name] - hessian).norm() / hessian.norm()) < 0.02, name
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_statistics_are_those_of_the_whole_model(kind: str, tmp_path: Path) -> None:
+def test_statistics_are_those_of_the_whole_model(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In float32 all the way, so that only the way is compared.
+    monkeypatch.setattr("quantwise.build.stream.products_in", lambda dtype: nullcontext())
     write_tiny(tmp_path, kind)
     data = calibrate(tmp_path, TEXTS, 64, 0)
     skeleton = Skeleton(ModelFolder(tmp_path))

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from quantwise.build.artifact_folder import Ingredients, draft, find
+from quantwise.build.artifact_folder import Ingredients, draft, find, stands
 from quantwise.core.artifact import Degradation
 from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.recipe import parse_recipe
@@ -89,7 +90,10 @@ def test_an_artifact_that_lost_bytes_is_built_again(tmp_path: Path) -> None:
     with draft(tmp_path, MADE_OF) as made:
         write(made.folder)
         artifact = made.finish(4.25, 1.0, [])
+    assert stands(artifact)
+    assert not stands(replace(artifact, hash="another"))
     write(Path(artifact.location), b"wei")
+    assert not stands(artifact)
     assert find(tmp_path, MADE_OF) is None
     assert not Path(artifact.location).exists()
 
@@ -102,6 +106,59 @@ def test_two_builds_of_one_artifact_end_as_one(tmp_path: Path) -> None:
         with draft(tmp_path, MADE_OF) as second:
             write(second.folder)
             assert second.finish(4.25, 2.0, []) == made
+
+
+# Builds, looks for and damages the same few artifacts for ever, beside others that do so too.
+NEIGHBOUR = """
+import random, sys
+from pathlib import Path
+from quantwise.build.artifact_folder import Ingredients, draft, find
+from quantwise.core.recipe import parse_recipe
+out, chance = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
+print("ready", flush=True)
+while True:
+    wanted = Ingredients(parse_recipe("rtn:int4-g64,layout=gptq"), f"model {chance.randrange(3)}", None)
+    found = find(out, wanted)
+    if found is None:
+        with draft(out, wanted) as made:
+            for name in "abc":
+                (made.folder / name).write_bytes(bytes(20_000))
+            found = made.finish(4.25, 0.1, ())
+    assert found.bytes == 60_000, found
+    if chance.random() < 0.3:
+        Path(found.location, "a").unlink(missing_ok=True)
+    print("built", flush=True)
+"""
+
+
+def test_neighbours_in_one_folder_do_not_lose_what_the_other_writes(tmp_path: Path) -> None:
+    """Three build the same names at once, a third of what is finished loses a file, and one is killed and replaced."""
+
+    def start(seed: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", NEIGHBOUR, str(tmp_path), str(seed)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    working = [start(seed) for seed in range(3)]
+    said = []
+    for process in working:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for seed in range(3, 6):
+        time.sleep(0.4)
+        working[0].kill()
+        said.append(working.pop(0).communicate())
+        working.append(start(seed))
+    for process in working:
+        process.kill()
+        said.append(process.communicate())
+    assert not [errors for _, errors in said if errors]
+    assert sum(out.count("built") for out, _ in said) > 20
+    with draft(tmp_path, MADE_OF) as made:
+        write(made.folder)
+        made.finish(4.25, 1.0, [])
+    assert not list(tmp_path.glob(".draft-*"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full (Linux)")

@@ -104,12 +104,6 @@ def test_what_cannot_be_is_refused_before_the_walk(model: Path, tmp_path: Path, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_mixture_of_experts_is_refused(tmp_path: Path) -> None:
-    write_tiny(tmp_path / "model", "mixtral", hidden_size=256, intermediate_size=256)
-    with pytest.raises(InputError, match=r"auto:4bpw: mixtures of experts are not mixed; use gptq:q4_k_m"):
-        build(tmp_path / "model", [parse_recipe("auto:4bpw")], TEXTS, tmp_path / "out")
-
-
 def test_the_smallest_budget_that_is_named_is_enough(model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refusal:
         build(model, [parse_recipe("auto:1kb")], TEXTS, tmp_path)

@@ -114,6 +114,17 @@ def test_a_build_ends_in_trained_scales(model: Path, tmp_path: Path, recipe: str
 
 
 @pytest.mark.usefixtures("briefly")
+def test_an_equal_key_is_an_equal_artifact_in_whatever_order_the_texts_come(model: Path, tmp_path: Path) -> None:
+    one, other = (
+        build(model, [parse_recipe("distil+rtn:q2_k")], TEXTS, tmp_path / str(seed), seed=seed)[0] for seed in (0, 1)
+    )
+    assert Path(one.location).parent.name == Path(other.location).parent.name
+    assert one.hash == other.hash
+    assert one.notes["watched_divergence"] == other.notes["watched_divergence"]
+    assert "had a part in making this artifact" in one.notes["watched_texts"]
+
+
+@pytest.mark.usefixtures("briefly")
 def test_killed_while_it_trains_it_does_not_walk_again(model: Path, tmp_path: Path) -> None:
     recipe = parse_recipe("distil+gptq:q3_k_s")
 

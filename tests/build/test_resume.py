@@ -1,19 +1,24 @@
 """A walk killed at any moment goes on where it was, and ends in the same bytes."""
 
+import errno
 import random
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_models import TEXTS, write_tiny
 
+from quantwise.build import unfinished
 from quantwise.build.unfinished import Unfinished
 from quantwise.build.walk import build
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
+from quantwise.formats.content_hash import content_hash
 
 RECIPES = ["gptq:int4-g64", "gptq+propagate:int4-g64", "awq+rtn:int4-g64"]
 BLOCKS = 5
@@ -23,6 +28,7 @@ import sys, time
 from pathlib import Path
 from quantwise.build.walk import build
 from quantwise.core.recipe import parse_recipe
+from quantwise.formats.content_hash import content_hash
 from tiny_models import TEXTS
 def tell(what, done, total):
     print(what, done, flush=True)
@@ -140,3 +146,75 @@ def test_a_refusal_leaves_nothing_and_two_walks_do_not_meet(tmp_path: Path) -> N
     with pytest.raises(InputError, match="calibration"):
         build(tmp_path, [parse_recipe("gptq:int4-g64")], [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_walks_that_begin_while_others_clear_away_never_share_a_folder(tmp_path: Path) -> None:
+    end = time.monotonic() + 1.0
+    held: set[Path] = set()
+
+    def work(number: int) -> int:
+        walks = 0
+        while time.monotonic() < end:
+            kept = Unfinished.take(tmp_path, "model", "texts")
+            assert kept.folder not in held
+            held.add(kept.folder)
+            kept.keep_block(f"recipe {number}", 0, {"a": torch.zeros(2)}, {"n": number})
+            assert kept.facts(f"recipe {number}", 0) == {"n": number}
+            held.remove(kept.folder)
+            kept.forget()
+            walks += 1
+        return walks
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(walks for walks in pool.map(work, range(4)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_walk_is_gone_before_its_lock_is(
+    whole: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, leave = [], Unfinished.leave
+    monkeypatch.setattr(Unfinished, "leave", lambda kept: (left.append(kept.folder.exists()), leave(kept)))
+    build(whole[0], [parse_recipe("rtn:int8-channel")], [], tmp_path)
+    assert left
+    assert not any(left)
+
+
+def test_a_disk_without_locks_takes_one_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(unfinished.fcntl, "flock", refuse)
+    kept = Unfinished.take(tmp_path, "model")
+    assert [p.name for p in tmp_path.iterdir()] == [kept.folder.name]
+    kept.forget()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [0, 20, -1])
+def test_damaged_hidden_states_are_made_again(tmp_path: Path, size: int) -> None:
+    kept = Unfinished.take(tmp_path, "model")
+    hidden = [torch.arange(24.0).reshape(2, 3, 4), torch.ones(1, 2, 4)]
+    kept.keep_hidden("shared", 3, hidden)
+    found = kept.hidden("shared")
+    assert found is not None
+    assert found[0] == 3
+    assert all(torch.equal(a, b) for a, b in zip(found[1], hidden, strict=True))
+    file = next(kept.folder.glob("hidden-*"))
+    file.write_bytes(file.read_bytes()[:size])
+    assert kept.hidden("shared") is None
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_was_left_after_the_last_artifact_goes_with_the_next_build(
+    whole: tuple[Path, dict[str, str]], tmp_path: Path, finished: bool
+) -> None:
+    recipe = parse_recipe("rtn:int8-channel")
+    made = build(whole[0], [recipe], [], tmp_path)
+    kept = Unfinished.take(tmp_path, content_hash(whole[0]), "")
+    for name in (Path(made[0].location).name, *(() if finished else ("another-recipe",))):
+        kept.keep_block(name, 0, {"a": torch.zeros(2)}, {})
+    kept.leave()
+    build(whole[0], [recipe], [], tmp_path)
+    assert kept.folder.exists() == (not finished)

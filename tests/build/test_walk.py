@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import write_tiny
 
 from quantwise.build import calibration
-from quantwise.build.calibration import calibrate
+from quantwise.build.calibration import Sample, calibrate
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.stream import walk_blocks
 from quantwise.build.walk import build
@@ -50,7 +52,9 @@ def hessian_by_hooks(model_dir: Path, sequences: tuple[tuple[int, ...], ...]) ->
     return sums
 
 
-def test_statistics_equal_those_of_the_whole_model_run_text_by_text(built) -> None:  # type: ignore[no-untyped-def]
+def test_statistics_equal_those_of_the_whole_model_run_text_by_text(built, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    # In float32 all the way, so that only the way is compared.
+    monkeypatch.setattr("quantwise.build.stream.products_in", lambda dtype: nullcontext())
     data = calibrate(built.model, ["One two 34.", "The small dog " * 9, "x", "ran 3.75 km " * 5], 64, 0)
     slow = hessian_by_hooks(built.model, data.sequences)
     blocks = walk_blocks(Skeleton(ModelFolder(built.model)), list(data.batches(200)))
@@ -69,8 +73,28 @@ def test_calibration_is_seeded_cut_and_hashed(built, monkeypatch: pytest.MonkeyP
     assert one.hash != other.hash
     assert one.tokens == 200
     assert max(map(len, one.sequences)) <= 50
+    assert 4 <= len(one.sequences) == 40 - one.unread
+    assert f"reads {len(one.sequences)} of 40 texts, 200 tokens" in one.sentence
+    every = [calibrate(built.model, Sample(tuple(texts)), 50, seed) for seed in (1, 2)]
+    assert {(len(data.sequences), data.unread, data.hash) for data in every} == {(40, 0, every[0].hash)}
     with pytest.raises(InputError, match="no text"):
         calibrate(built.model, ["", ""], 50, 0)
+
+
+def test_texts_left_unread_are_told_and_recorded(built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(calibration, "MOST_TOKENS", 100)
+    told: list[str] = []
+    recipes = [parse_recipe("gptq:int4-g64"), parse_recipe("rtn:int8-channel")]
+    texts = [f"text number {i} " * 8 for i in range(9)]
+    made = build(built.model, recipes, texts, tmp_path, tell=told.append)
+    read = made[0].notes["calibration"]
+    assert read["of"] == 9 > read["texts"]
+    assert read["tokens"] == 100
+    assert told[0].startswith(f"calibration reads {read['texts']} of 9 texts, 100 tokens; ")
+    assert not made[1].notes
+    whole = build(built.model, recipes, Sample(tuple(texts)), tmp_path)[0]
+    assert whole.notes["calibration"]["texts"] == 9
+    assert whole.hash != made[0].hash
 
 
 @pytest.mark.parametrize(
@@ -109,14 +133,12 @@ def test_rows_that_do_not_split_stay_and_are_recorded(built) -> None:  # type: i
     assert built.artifacts["rtn:int8-channel"].degradations == ()
 
 
-def test_a_recipe_that_would_change_nothing_is_refused(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_recipe_that_would_change_nothing_is_refused(tmp_path: Path) -> None:
     narrow = tmp_path / "narrow"
-    shutil.copytree(built.model, narrow)
-    tensors = load_file(narrow / "model.safetensors")
-    thin = {name: t[..., :32].contiguous() if t.ndim > 1 else t for name, t in tensors.items()}
-    save_file(thin, narrow / "model.safetensors", metadata={"format": "pt"})
+    narrow.mkdir()
+    write_tiny(narrow, "llama", intermediate_size=96)
     with pytest.raises(InputError, match="would change nothing"):
-        build(narrow, [parse_recipe("rtn:int4-g64")], [], tmp_path / "out")
+        build(narrow, [parse_recipe("rtn:int4-g128")], [], tmp_path / "out")
 
 
 def test_bits_per_weight_add_up(built) -> None:  # type: ignore[no-untyped-def]
@@ -221,10 +243,18 @@ def test_gptq_without_text_and_a_missing_folder_are_refused(built, tmp_path: Pat
         build(tmp_path / "nowhere", [parse_recipe("q8_0")], [], tmp_path)
 
 
-def test_an_out_folder_that_cannot_be_written_is_an_environment_failure(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_out_folder_that_cannot_be_one_is_refused_before_anything_is_made(  # type: ignore[no-untyped-def]
+    built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EnvironmentFailure, match="cannot write"):
-        build(built.model, [parse_recipe("q8_0")], [], tmp_path / "file")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="file is a file where a folder should be; choose another --out"):
+            build(built.model, [parse_recipe("q8_0")], [], out)
+    # Root may write everywhere, so that the kernel's answer is given here.
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(EnvironmentFailure, match="may not be written into; choose another --out"):
+        build(built.model, [parse_recipe("q8_0")], [], tmp_path / "new" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_float32_model_gets_a_16_bit_artifact(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

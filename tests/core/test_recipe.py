@@ -24,8 +24,12 @@ from quantwise.core.scheme import parse_scheme
         ("awq:int4-g128", "awq+rtn:int4-g128"),
         ("smoothquant+gptq:w8a8", "smoothquant+gptq:w8a8"),
         ("gptq+propagate:int4-g128", "gptq+propagate:int4-g128"),
+        ("smoothquant+rtn+propagate:w8a8", "smoothquant+rtn+propagate:w8a8"),
+        ("rtn+propagate:w8a8-static", "rtn+propagate:w8a8-static"),
         ("distil+gptq:q2_k", "distil+gptq:q2_k"),
         ("gptq:int4-g128,layout=awq", "gptq:int4-g128,layout=awq"),
+        ("gptq:layerwise-int4-g128", "gptq:layerwise-int4-g128"),
+        ("Layerwise-W4A8", "rtn:layerwise-w4a8"),
         ("auto:4.5bpw", "auto:4.5bpw"),
         ("imatrix+auto:900MB", "imatrix+auto:900mb"),
     ],
@@ -40,10 +44,18 @@ def test_a_recipe_has_one_name(text: str, name: str) -> None:
     ["", "int4", "int5-g64", "int4-g48", "rtn:", "gptq:nf4", "best:int4-g64", "gptq:fp8", "rtn:16bit", "gptq:f16",
      "int4-tensor-asym", "int4-g64-sym", "rtn:int4-g64:more",
      "rtn+gptq:int4-g64", "awq+rtn:nf4", "auto:4.5", "auto:0bpw", "gptq:int3-g128,layout=awq",
-     "rtn:q4_k_m,layout=gptq"],
+     "rtn:q4_k_m,layout=gptq", "gptq:layerwise-int8-g128", "layerwise-q4_k_m", "layerwise-nf4", "layerwise-",
+     "layerwise-int4-g128-asym",
+     "layerwise-layerwise-int4-g128", "gptq:layerwise-int4-g128,layout=gptq",
+     "foo+gptq:int4-g64", "awq+awq:int4-g64",
+     "distil+gptq:w8a8", "distil+rtn:nf4", "distil+gptq:int4-g128,layout=gptq",
+     "auto:5ib", "auto:5bib", "rtn+propagate:int4-g64", "propagate:q4_k_m",
+     "rtn+propagate+auto:4bpw", "distil+rtn+propagate:q2_k"],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_with_what_can(text: str) -> None:
-    with pytest.raises(InputError, match=r"allowed|quantizers|use |write |leave it out|it takes") as caught:
+    with pytest.raises(
+        InputError, match=r"allowed|quantizers|use |write |leave it out|leave propagate out|it takes"
+    ) as caught:
         parse_recipe(text)
     assert "\n" not in str(caught.value)
 

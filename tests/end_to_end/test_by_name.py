@@ -15,7 +15,7 @@ LONG = [
     "awq+rtn:int4-g64", "smoothquant+rtn:w8a8", "nf4@transformers", "gptq:q4_k_m@llamacpp,kv=q8_0",
     "imatrix:int3-g64", "gptq+propagate:int4-g128", "w8a8-static", "w4a8", "fp8", "fp8-static", "fp8-weights",
     "nf4-dq", "llm-int8", "gptq:int4-g128,layout=gptq", "awq+rtn:int4-g64-asym,layout=awq", "imatrix:q2_k",
-    "awq+imatrix:q4_0", "q6_k", "rtn:int8-channel,kv=int8-token",
+    "awq+imatrix:q4_0", "q6_k", "rtn:int8-channel,kv=int8-token", "gptq:layerwise-int3-g128", "layerwise-w4a8",
 ]  # fmt: skip
 
 

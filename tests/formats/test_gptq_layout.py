@@ -14,7 +14,6 @@ from quantwise.formats.compressed_tensors import IntegerLayer
 from quantwise.formats.gptq_layout import (
     gptq_config,
     pack_gptq,
-    refuses_gptq,
     unpack_gptq,
     write_gptq,
 )
@@ -107,12 +106,6 @@ def test_a_zero_point_that_would_wrap_is_stored_as_it_is() -> None:
     assert gptq_config(parse_scheme("int4-g32"), [])["checkpoint_format"] == "gptq"
     read = unpack_gptq(stored, scheme)
     assert torch.equal(grid.value(read.codes.float(), *steps.spread()), grid.decode(codes, steps))
-
-
-def test_what_does_not_fill_words_is_refused_with_its_reason() -> None:
-    assert refuses_gptq(parse_scheme("int4-g32"), 40, 64) is None
-    assert refuses_gptq(parse_scheme("int3-g32"), 40, 64) == "40 outputs of 3 bits do not fill 32-bit words"
-    assert refuses_gptq(parse_scheme("int4-channel"), 40, 60) == "60 inputs of 4 bits do not fill 32-bit words"
 
 
 def test_a_folder_holds_the_layers_the_rest_and_both_configs(tmp_path: Path) -> None:

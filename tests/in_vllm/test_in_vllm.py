@@ -44,11 +44,12 @@ LOADED = (
     "16bit", "rtn:int4-channel", "rtn:int4-g32", "rtn:int4-g64-asym", "gptq:int4-g128", "awq+rtn:int4-g64",
     "imatrix:int4-g64", "w8a8", "w8a8-static", "smoothquant+rtn:w8a8", "w4a8", "fp8", "smoothquant+rtn:fp8",
     "gptq:int4-g128,layout=gptq", "rtn:int4-channel,layout=gptq", "awq+rtn:int4-g64-asym,layout=awq",
-    "gptq:int4-g128,layout=awq",
+    "gptq:int4-g128,layout=awq", "gptq:layerwise-w4a8",
 )  # fmt: skip
 NOT_LOADED = (
     "int2-g64", "int3-g64", "int8-channel", "int4-tensor", "fp8-weights", "fp8-static",
     "rtn:int3-g64,layout=gptq", "rtn:int8-channel,layout=gptq", "rtn:int4-g64-asym,layout=gptq",
+    "layerwise-int4-g128",
 )  # fmt: skip
 
 

@@ -223,6 +223,7 @@ def test_names_of_schemes() -> None:
 SCHEMES = [
     "16bit", "f16", "q8_0", "q4_0", "q4_k_m", "q2_k", "rtn:int8-channel", "rtn:int4-g32-asym", "rtn:int4-tensor", "nf4",
     "nf4-dq", "llm-int8", "fp8", "w8a8", "rtn:int4-g32,layout=gptq", "rtn:int4-g32,layout=awq",
+    "rtn:layerwise-int4-g32",
 ]  # fmt: skip
 
 
@@ -242,7 +243,7 @@ def test_a_mixture_is_planned_as_it_is_built(tmp_path: Path) -> None:
     write_tiny("qwen2_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "hidden_size": 64,
                              "shared_expert_intermediate_size": 64, "dtype": "bfloat16"}, source)  # fmt: skip
     decoder = read_folder_decoder(source)
-    names = ["rtn:int8-channel"]
+    names = ["rtn:int8-channel", "rtn:layerwise-int4-g32"]
     for recipe, artifact in zip(names, build(source, [parse_recipe(n) for n in names], [], made), strict=True):
         written = sum(entry.bytes for entry in read_folder(Path(artifact.location)).values())
         assert decoder_weights(decoder, recipe).effective == artifact_bytes(recipe, source) == written, recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 
@@ -33,6 +34,24 @@ def test_plain_lines_come_at_most_every_five_seconds() -> None:
     assert lines[1] == "certify: 10 of 120, q4_0@llamacpp, 55 s left"
     assert len(lines) == 1 + 6 + 1 + 2
     assert lines[-3] == "certify: 60 of 120, took 30.0 s"
+
+
+def test_why_a_stage_ends_early_is_told() -> None:
+    out, clock = io.StringIO(), Clock()
+    with PlainProgress(out, clock=clock) as progress:
+        progress.stage("certify", 94, done=11)
+        progress.advance(1, "3 verdicts open")
+        clock.now += 1
+        progress.advance(0, "every verdict is reached")
+        progress.stage("read", 2)
+        progress.advance(0, "the first")
+        progress.advance(2, "the last")
+    assert out.getvalue().splitlines() == [
+        "certify: 11 of 94",
+        "certify: 12 of 94, every verdict is reached, took 1.00 s",
+        "read: 0 of 2",
+        "read: 2 of 2, took 0.0 ms",
+    ]
 
 
 def test_units_of_an_earlier_run_do_not_flatter_the_pace() -> None:
@@ -74,6 +93,22 @@ def test_live_bars_show_the_stage_and_close() -> None:
     assert "build [red]" in text
     assert "2/3" in text
     assert text.rstrip().endswith("\x1b[?25h")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_live_lines_fit_and_a_stage_that_nobody_counts_has_no_amount(width: int) -> None:
+    out = io.StringIO()
+    with LiveProgress(Console(file=out, force_terminal=True, width=width)) as progress:
+        progress.stage("read the question", None)
+        progress.stage("build: write artifacts", 12)
+        progress.advance(1, "distil+gptq+propagate:q4_k_m")
+        progress.stage("certify", 94, done=3)
+        progress.advance(0, "every verdict is reached")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).splitlines()[-3:]
+    assert [len(line) <= width for line in shown] == [True] * 3
+    assert re.fullmatch(r"· read the question +0:00:00 *", shown[0])
+    assert re.match(r"· build: write artifacts +[╸╺━]+ +1/12 +0:00:00", shown[1])
+    assert ("every verdict is reached" in shown[2]) == (width == 120)
 
 
 def test_the_stream_decides() -> None:

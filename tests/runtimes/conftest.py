@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,16 @@ TEMPLATE = (
 PROSE = "once upon a time there was little dog who loved to play in the park one two three with some thing else"
 WORDS = PROSE.split()
 OPTIONS = RuntimeOptions(context=256, parallel=4, threads=1, timeout_s=60.0)
+
+
+@pytest.fixture(autouse=True)
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go, logs of servers that fail among them."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
 
 
 def write_model(folder: Path, dtype: str) -> None:

@@ -112,16 +112,28 @@ def test_the_log_parser_adds_devices_and_admits_silence() -> None:
     assert buffer_bytes("nothing") == (None, None, None)
 
 
-def test_a_killed_server_is_a_failure_and_not_a_hang(gguf_file: Artifact, options: RuntimeOptions) -> None:
+def test_the_log_goes_with_a_session_that_ends_well(gguf_file: Artifact, options: RuntimeOptions, logs: Path) -> None:
+    with LlamaCpp().open(gguf_file, options) as session:
+        session.ask([Ask(text="once upon", max_tokens=3)])
+        assert "listening on" in session.process.log_text()
+    assert not list(logs.iterdir())
+
+
+def test_a_killed_server_is_a_failure_and_not_a_hang_and_its_log_is_kept(
+    gguf_file: Artifact, options: RuntimeOptions, logs: Path
+) -> None:
     with LlamaCpp().open(gguf_file, options) as session:
         asks = [Ask(text=f"once upon {i}", max_tokens=200) for i in range(400)]
         threading.Timer(0.2, lambda: [os.kill(pid, signal.SIGKILL) for pid in session.process.pids()]).start()
         start = time.monotonic()
-        with pytest.raises(RuntimeFailure, match="gone"):
+        with pytest.raises(RuntimeFailure, match="gone") as caught:
             session.ask(asks)
         assert time.monotonic() - start < 30
         with pytest.raises(RuntimeFailure, match="gone"):
             session.ask(asks[:1])
+    (kept,) = logs.iterdir()
+    assert str(kept) in str(caught.value)
+    assert "listening on" in kept.read_text()
 
 
 def test_what_it_cannot_load_is_said_in_one_line(gguf_file: Artifact, options: RuntimeOptions, tmp_path: Path) -> None:

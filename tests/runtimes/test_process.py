@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -31,7 +30,7 @@ def serving() -> ServerProcess:
     return ServerProcess([sys.executable, "-c", SERVE, str(port)], f"http://127.0.0.1:{port}", start_timeout_s=60)
 
 
-def test_it_starts_is_measured_and_stops() -> None:
+def test_it_starts_is_measured_and_stops(logs: Path) -> None:
     with serving() as server:
         assert server.alive()
         (pid,) = server.pids()
@@ -39,9 +38,9 @@ def test_it_starts_is_measured_and_stops() -> None:
         peak = server.peak_bytes()
         assert peak is not None
         assert peak > 64 << 20
-        log = server.log
     assert not psutil.pid_exists(pid)
-    assert not log.exists()
+    assert server.log_text() == ""
+    assert not list(logs.iterdir())
     assert server.peak_bytes() == peak
 
 
@@ -56,10 +55,13 @@ def test_a_long_log_is_emptied_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> N
         assert server.log_text().startswith("127.0.0.1")
 
 
-def test_a_server_that_ends_while_starting_has_the_last_word() -> None:
+def test_a_server_that_ends_while_starting_has_the_last_word_and_its_log_is_kept(logs: Path) -> None:
     program = "print('loading'); print('error: no such file: x.gguf'); print('bye'); raise SystemExit(3)"
-    with pytest.raises(RuntimeFailure, match=r"ended while starting: error: no such file: x\.gguf"):
+    with pytest.raises(RuntimeFailure, match=r"ended while starting: error: no such file: x\.gguf") as caught:
         ServerProcess([sys.executable, "-c", program], "http://127.0.0.1:9", start_timeout_s=60).__enter__()
+    (kept,) = logs.iterdir()
+    assert str(caught.value).endswith(f"(its log is {kept})")
+    assert kept.read_text().splitlines() == ["loading", "error: no such file: x.gguf", "bye"]
     with pytest.raises(RuntimeFailure, match="cannot start /nowhere/llama-server"):
         ServerProcess(["/nowhere/llama-server"], "http://127.0.0.1:9", start_timeout_s=60).__enter__()
 
@@ -84,9 +86,8 @@ with ServerProcess([sys.executable, "-c", {SERVE!r}, str(port)], f"http://127.0.
 
 
 @pytest.mark.parametrize("victim", ["parent", "leash"])
-def test_no_orphan_is_left_when_a_parent_is_killed(victim: str, tmp_path: Path) -> None:
-    env = {**os.environ, "TMPDIR": str(tmp_path)}
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=env)
+def test_nothing_is_left_when_a_parent_is_killed(victim: str, logs: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     leash, server = map(int, parent.stdout.readline().split())
     assert psutil.pid_exists(server)
@@ -98,6 +99,7 @@ def test_no_orphan_is_left_when_a_parent_is_killed(victim: str, tmp_path: Path) 
     parent.kill()
     parent.wait()
     parent.stdout.close()
+    assert not list(logs.iterdir())
 
 
 def _runs(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""``auto``: a ggml type for each tensor, under a budget, by divergence measured in the real model.
+"""``auto``: a ggml type for each tensor of the file, under a budget, by divergence measured in the real model.
 
 What each type costs each tensor is measured once (``sensitivity``) and serves every budget. The choice under a budget
 is then measured as a whole beside the mixes of llama-quantize that fit, and the best of them is shipped.
@@ -20,7 +20,7 @@ from quantwise.build.palette import Palette, Purse, fixed_mixes
 from quantwise.build.sensitivity import PROBE, Mix, Probe, best, compare, sensitivities
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.unfinished import Unfinished
-from quantwise.build.watch import Watch, watch, watched_batches, whole
+from quantwise.build.watch import NOT_HELD_OUT, Watch, watch, watched_batches, whole
 from quantwise.core.errors import InputError
 
 _Report = Callable[[str, int, int], None]
@@ -43,10 +43,6 @@ class Auto:
         """Raises InputError for a budget that is too small, or a recipe that cannot be mixed."""
         palettes: dict[str, Palette] = {}
         purses = {}
-        layers = (name for index in range(len(skeleton.blocks)) for name in skeleton.linear_layers(index))
-        if any(".experts." in name for name in layers):
-            # GGUF holds the experts of a block in one tensor, which has one type.
-            raise InputError(f"{wanted[0].recipe.name}: mixtures of experts are not mixed; use gptq:q4_k_m")
         for made_of in wanted:
             recipe = made_of.recipe
             assert recipe.budget
@@ -56,7 +52,8 @@ class Auto:
             if not options:
                 raise InputError(f"{recipe.name}: no row of {skeleton.source.path} splits into ggml's blocks; use f16")
             storage = GgufFile(recipe, skeleton.source, types_of_all(skeleton.source, "q8_0"))
-            purse = Purse.of(recipe.budget, storage, [skeleton.stored_name(name) for name in options])
+            chosen = {skeleton.stored_name(name) for names in palette.units.values() for name in names}
+            purse = Purse.of(recipe.budget, storage, chosen)
             purse.check(recipe.name, options)
             purses[made_of.folder_name] = purse
         return cls(skeleton, wanted, kept, palettes, purses)
@@ -88,7 +85,7 @@ class Auto:
             choices,
             purse.room,
             palette.values,
-            {n: kinds for n, kinds in fixed_mixes(palette, choices) if _spent(choices, kinds, purse.room)},
+            {n: kinds for n, kinds in fixed_mixes(palette) if _spent(choices, kinds, purse.room)},
             lambda done, total: report(f"measure mixes of {made_of.recipe.name}", done, total),
         )
         won = best(mixes)
@@ -99,14 +96,14 @@ class Auto:
         assert note is not None
         palette, kinds = self.palettes[made_of.recipe.quantizer or ""], note["kinds"]
         types = types_of_all(self.skeleton.source, "q8_0")
-        types |= {self.skeleton.stored_name(name): kind for name, kind in kinds.items()}
+        types |= {self.skeleton.stored_name(n): kind for unit, kind in kinds.items() for n in palette.units[unit]}
         job = Job(made_of, GgufFile(made_of.recipe, self.skeleton.source, types), self.kept, notes=dict(note["notes"]))
         palette.compose(job, kinds, blocks="propagate" not in made_of.recipe.options)
         return job
 
 
 def _measured(palette: Palette, watched: Watch, report: _Report) -> Choices:
-    """The divergence of every matrix in every type: kept, or measured now."""
+    """The divergence of every unit in every type: kept, or measured now."""
     known = palette.kept.note(palette.name, "choices")
     if known is None:
         palette.make_outer()
@@ -117,11 +114,12 @@ def _measured(palette: Palette, watched: Watch, report: _Report) -> Choices:
                 lambda done, total: report("measure sensitivities", done, total),
             )
         )  # fmt: skip
+        options = palette.options()
         for name in palette.outer:
             # Embeddings have no Hessian, and there are one or two: each type is measured.
             found[name] = {
-                ggml: Option(option.bytes, max(0.0, watched.divergence({name: palette.values(name, ggml)})))
-                for ggml, option in palette.options()[name].items()
+                ggml: Option(option.bytes, max(0.0, watched.divergence(palette.values(name, ggml))))
+                for ggml, option in options[name].items()
             }
         known = {name: {ggml: asdict(option) for ggml, option in kinds.items()} for name, kinds in found.items()}
         palette.kept.keep_note(palette.name, "choices", known)
@@ -147,6 +145,7 @@ def _notes(mixes: Mapping[str, Mix], won: str, watched: Watch, seconds: float) -
         "measured_divergence": mixes[won].measured,
         "mixes_measured": {name: mix.measured for name, mix in mixes.items()},
         "watched_tokens": sum(map(len, watched.reference)),
+        "watched_texts": NOT_HELD_OUT,
         "choosing_seconds": seconds,
         "types": dict(mixes[won].kinds),
     }

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from quantwise.core.errors import InputError
 
-# More tokens change little: see "calibration data" in docs/build.md.
+# Of texts that nobody counted. More tokens change little: see "calibration data" in docs/build.md.
 MOST_TOKENS = 65_536
 # Fewer are a slip of the pen. Enough is another matter: `quantwise build --calibration-study` shows it.
 FEWEST_TOKENS = 16
 LONGEST_SEQUENCE = 2048
-# What one layer gives for so many tokens stays in a core's cache, which makes all but the products three times faster.
-_BATCH_TOKENS = 2048
+# What a layer gives for so many tokens is small enough to be used again from the heap; fresh pages cost more than sums.
+_BATCH_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,33 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """Texts, of which about ``most`` tokens are read; None: all of them, as where a person said how many texts."""
+
+    texts: tuple[str, ...]
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
-    """The sequences used, and the hash of exactly these tokens."""
+    """The sequences used, the hash of exactly these tokens, and how many texts were left ``unread``."""
 
     sequences: tuple[tuple[int, ...], ...]
     hash: str
+    unread: int = 0
+
+    @property
+    def read(self) -> dict[str, int]:
+        """What an artifact says of it: texts with a token in them that were read, of how many, and their tokens."""
+        return {"texts": len(self.sequences), "of": len(self.sequences) + self.unread, "tokens": self.tokens}
+
+    @property
+    def sentence(self) -> str:
+        """One line for a person, where texts were left unread."""
+        return (
+            f"calibration reads {self.read['texts']:,} of {self.read['of']:,} texts, {self.tokens:,} tokens; "
+            "--samples N reads N whatever their tokens"
+        )
 
     @property
     def tokens(self) -> int:
@@ -60,28 +82,33 @@ class Calibration:
             yield Batch(ids, real)
 
 
-def calibrate(folder: Path, texts: Sequence[str], longest: int, seed: int) -> Calibration:
-    """Tokenize ``texts`` in a seeded order until MOST_TOKENS; each is cut at ``longest`` tokens of the model's context.
+def calibrate(folder: Path, texts: Sequence[str] | Sample, longest: int, seed: int) -> Calibration:
+    """Tokenize ``texts`` in a seeded order until MOST_TOKENS, or as a sample says; each is cut at ``longest`` tokens of
+    the model's context.
 
     Raises InputError where fewer than FEWEST_TOKENS are left, or where the folder has no readable tokenizer.json.
     """
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises bare Exception
-        raise InputError(f"{folder / 'tokenizer.json'} is unreadable; calibration needs it ({error})") from error
+        raise InputError(
+            f"{folder / 'tokenizer.json'} cannot be read ({error}); calibration needs it: download it again, or use rtn"
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    order = list(range(len(texts)))
+    sample = texts if isinstance(texts, Sample) else Sample(tuple(texts), MOST_TOKENS)
+    order = list(range(len(sample.texts)))
     random.Random(seed).shuffle(order)
     sequences: list[tuple[int, ...]] = []
-    room = MOST_TOKENS
-    for i in order:
-        ids = tuple(tokenizer.encode(texts[i]).ids[: min(longest, LONGEST_SEQUENCE, room)])
+    room, unread = sample.most, 0
+    for done, i in enumerate(order):
+        if room is not None and room <= 0:
+            unread = len(order) - done
+            break
+        ids = tuple(tokenizer.encode(sample.texts[i]).ids[: min(longest, LONGEST_SEQUENCE)])[:room]
         if ids:
             sequences.append(ids)
-            room -= len(ids)
-        if room <= 0:
-            break
+            room = None if room is None else room - len(ids)
     if not sequences:
         raise InputError("the calibration set has no text; give at least one text, better a hundred")
     tokens = sum(map(len, sequences))
@@ -93,4 +120,4 @@ def calibrate(folder: Path, texts: Sequence[str], longest: int, seed: int) -> Ca
     digest = hashlib.blake2b(digest_size=16)
     for sequence in sorted(sequences):
         digest.update(repr(sequence).encode())
-    return Calibration(tuple(sequences), digest.hexdigest())
+    return Calibration(tuple(sequences), digest.hexdigest(), unread)

@@ -18,8 +18,7 @@ from quantwise.build.calibration import Calibration
 from quantwise.build.distil import Coded, Training, distil
 from quantwise.build.job import Facts, Job
 from quantwise.build.skeleton import Skeleton
-from quantwise.build.watch import trained_batches, watch, watched_batches, whole
-from quantwise.core.errors import InputError
+from quantwise.build.watch import NOT_HELD_OUT, trained_batches, watch, watched_batches, whole
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.formats.safetensors_stream import read_entry
 from quantwise.quantize.quantizer import Quantized
@@ -64,6 +63,7 @@ def distil_job(
         notes = {
             "watched_divergence": {"before": found.before, "after": found.after, "checks": list(found.watched)},
             "watched_tokens": sum(map(len, watched.reference)),
+            "watched_texts": NOT_HELD_OUT,
             "distil_seconds": time.perf_counter() - start,
         }
         job.kept.keep_block(job.distilled, 0, tensors, notes)
@@ -84,8 +84,6 @@ def _read(job: Job, skeleton: Skeleton) -> _Read:
     """What a job's blocks stand for."""
     keep_outer(job, skeleton)
     made, _, _ = job.made(skeleton)
-    if made.mixture:
-        raise InputError(f"{job.recipe.name}: scales of experts are not trained; leave distil+ out")
     names = {skeleton.stored_name(name): name for name, _ in reversed(list(skeleton.model.named_parameters()))}
     coded: dict[str, Coded] = {}
     for stored in made.replaced:

@@ -99,10 +99,8 @@ class Job:
             facts.replaced.append(f"{stored}.weight")
             facts.layers.append(name)
             if self.measures and inputs:
-                hessian = inputs.values["hessian"]
-                facts.errors[f"{name}.weight"] = output_error(
-                    block.weight(name), made.dequantized, hessian, inputs.tokens
-                )
+                error = output_error(block.weight(name), made.dequantized, inputs.values["hessian"])
+                facts.errors[f"{name}.weight"] = error
             block.set_quantized(name, made.dequantized)
         for name, tensor in block.changed(skeleton.source.sixteen_bit):
             if name.removesuffix(".weight") not in grids:

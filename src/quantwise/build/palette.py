@@ -7,8 +7,9 @@ rounding is a third at 4 bits and two thirds at 2), so types are compared as the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 
 from torch import Tensor
 
@@ -30,17 +31,32 @@ from quantwise.grids.ggml_grid import GgmlGrid
 # Where rows do not split into 256, what llama-quantize takes in their place.
 TYPES = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0")
 _FLOATS = ("f32", "f16", "bf16")
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 # Tensors of a GGUF file begin at multiples of this many bytes.
 _ALIGNMENT = 32
 
 
 @dataclass(slots=True)
 class Palette:
-    """``jobs`` fill all matrices with one of ``TYPES`` each."""
+    """``jobs`` fill all matrices with one of ``TYPES`` each.
+
+    ``units`` are the parameters that may be quantized: one by its own name; the experts of a block that GGUF holds in
+    one tensor, which has one type, by theirs with ``*`` for the number.
+    """
 
     skeleton: Skeleton
     kept: Unfinished
     jobs: Mapping[str, Job]
+    units: Mapping[str, Sequence[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        types, blocks = self._types(TYPES[0]), range(len(self.skeleton.blocks))
+        names = [f"{name}.weight" for index in blocks for name in self.skeleton.linear_layers(index)]
+        units: dict[str, list[str]] = {}
+        for name in names:
+            if types[self.skeleton.stored_name(name)] not in _FLOATS:
+                units.setdefault(_EXPERT.sub(".experts.*.", name), []).append(name)
+        self.units = units | {name: [name] for name in self.outer}
 
     @classmethod
     def of(cls, made_of: Ingredients, skeleton: Skeleton, kept: Unfinished) -> Palette:
@@ -64,12 +80,6 @@ class Palette:
         """Parameter names of embeddings and of an output matrix of its own, where they may be quantized."""
         return self._storage(TYPES[0]).outer(self.skeleton)
 
-    def layers(self) -> list[str]:
-        """Parameter names of the matrices within blocks that may be quantized."""
-        types, count = self._types(TYPES[0]), len(self.skeleton.blocks)
-        names = [f"{name}.weight" for index in range(count) for name in self.skeleton.linear_layers(index)]
-        return [name for name in names if types[self.skeleton.stored_name(name)] not in _FLOATS]
-
     def make_outer(self) -> None:
         """Round the matrices outside of blocks to every type, as ggml does."""
         at = len(self.skeleton.blocks)
@@ -79,34 +89,40 @@ class Palette:
                 self.kept.keep_block(job.name, at, tensors, asdict(Facts(replaced=list(tensors))))
 
     def roundings(self) -> dict[str, dict[str, Rounding]]:
-        """Each matrix of a block in each of its types: bytes and output error."""
+        """Each unit of a block in each of its types: bytes and output error. What no text reached has none."""
         found: dict[str, dict[str, Rounding]] = {}
+        blocks, outer = range(len(self.skeleton.blocks)), self.outer
         for kind, job in self.jobs.items():
-            for index in range(len(self.skeleton.blocks)):
-                for name, error in Facts.read(self.kept.facts(job.name, index)).errors.items():
-                    ggml, held = self._size(name, kind)
-                    found.setdefault(name, {}).setdefault(ggml, Rounding(held, error))
-        return found
+            errors: dict[str, float] = {}
+            for index in blocks:
+                errors |= Facts.read(self.kept.facts(job.name, index)).errors
+            for unit in self.units.keys() - outer:
+                ggml, held = self._size(unit, kind)
+                error = sum(errors.get(name, 0.0) for name in self.units[unit])
+                found.setdefault(unit, {}).setdefault(ggml, Rounding(held, error))
+        return {unit: found[unit] for unit in self.units if unit in found}
 
     def options(self) -> dict[str, dict[str, Option]]:
-        """Every matrix in each of its types, as if none cost anything."""
+        """Every unit in each of its types, as if none cost anything."""
         found: dict[str, dict[str, Option]] = {}
-        for name in (*self.layers(), *self.outer):
+        for unit in self.units:
             for kind in TYPES:
-                ggml, held = self._size(name, kind)
-                found.setdefault(name, {})[ggml] = Option(held, 0.0)
+                ggml, held = self._size(unit, kind)
+                found.setdefault(unit, {})[ggml] = Option(held, 0.0)
         return found
 
-    def values(self, name: str, ggml: str) -> Tensor:
-        """A matrix in a type: float32 (out, in)."""
-        job = self._made_in(name, ggml)
-        stored = self.skeleton.stored_name(name)
+    def values(self, unit: str, ggml: str) -> dict[str, Tensor]:
+        """The parameters of a unit in a type: float32 (out, in)."""
+        job = self._made_in(unit, ggml)
         entries = self.kept.tensors(job.name, len(self.skeleton.blocks) + 1)
-        read = job.storage.unpack(stored.removesuffix(".weight"), lambda name: read_entry(entries[name]))
-        return read.dequantized
+        found = {}
+        for name in self.units[unit]:
+            path = self.skeleton.stored_name(name).removesuffix(".weight")
+            found[name] = job.storage.unpack(path, lambda stored: read_entry(entries[stored])).dequantized
+        return found
 
     def compose(self, job: Job, kinds: Mapping[str, str], *, blocks: bool) -> None:
-        """Keep for ``job`` the matrices in ``kinds``: those outside of blocks, and with ``blocks`` all others too."""
+        """Keep for ``job`` the units in ``kinds``: those outside of blocks, and with ``blocks`` all others too."""
         count = len(self.skeleton.blocks)
         for index in range(0 if blocks else count, count + 1):
             if self.kept.has_block(job.name, index):
@@ -115,7 +131,8 @@ class Palette:
             for one in self.jobs.values():
                 own = Facts.read(self.kept.facts(one.name, index))
                 entries = self.kept.tensors(one.name, count + 1)
-                picked = {n: self.skeleton.stored_name(n) for n in kinds if self._made_in(n, kinds[n]) is one}
+                units = [unit for unit, kind in kinds.items() if self._made_in(unit, kind) is one]
+                picked = {n: self.skeleton.stored_name(n) for unit in units for n in self.units[unit]}
                 tensors |= {s: read_entry(entries[s]) for s in picked.values() if s in own.replaced}
                 mine = [name for name in own.layers if f"{name}.weight" in picked]
                 facts.layers += mine
@@ -132,14 +149,14 @@ class Palette:
     def _types(self, kind: str) -> Mapping[str, str]:
         return self._storage(kind).types
 
-    def _size(self, name: str, kind: str) -> tuple[str, int]:
-        stored = self.skeleton.stored_name(name)
-        ggml = self._types(kind)[stored]
-        return ggml, tensor_bytes(self.skeleton.source.entries[stored].shape, ggml)
+    def _size(self, unit: str, kind: str) -> tuple[str, int]:
+        stored = [self.skeleton.stored_name(name) for name in self.units[unit]]
+        ggml = self._types(kind)[stored[0]]
+        return ggml, sum(tensor_bytes(self.skeleton.source.entries[name].shape, ggml) for name in stored)
 
-    def _made_in(self, name: str, ggml: str) -> Job:
-        """The first job that gives a matrix this type."""
-        stored = self.skeleton.stored_name(name)
+    def _made_in(self, unit: str, ggml: str) -> Job:
+        """The first job that gives a unit this type."""
+        stored = self.skeleton.stored_name(self.units[unit][0])
         return next(job for kind, job in self.jobs.items() if self._types(kind)[stored] == ggml)
 
 
@@ -157,7 +174,7 @@ class Purse:
     weights: int
 
     @classmethod
-    def of(cls, budget: Budget, storage: GgufFile, chosen: Sequence[str]) -> Purse:
+    def of(cls, budget: Budget, storage: GgufFile, chosen: Set[str]) -> Purse:
         """Of a file whose tensors ``chosen`` (names in the folder) may take any type."""
         entries, types = storage.source.entries, storage.types
         fixed = [tensor_bytes(entries[n].shape, kind) for n, kind in types.items() if n not in chosen]
@@ -188,13 +205,13 @@ class Purse:
             raise InputError(f"{recipe} is too small a budget; the smallest mix of this model takes {need}")
 
 
-def fixed_mixes(palette: Palette, tensors: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The mixes of llama-quantize, by name, as types of the matrices that have a choice."""
+def fixed_mixes(palette: Palette) -> Iterator[tuple[str, dict[str, str]]]:
+    """The mixes of llama-quantize, by name, as types of the units that have a choice."""
     skeleton = palette.skeleton
     for name, scheme in FIXED_SCHEMES.items():
         if scheme.kind == "ggml" and scheme.group == FITS_ALL:
             types = types_in(skeleton.source.entries, skeleton.source.config, name, importance=True)
-            yield name, {tensor: types[skeleton.stored_name(tensor)] for tensor in tensors}
+            yield name, {unit: types[skeleton.stored_name(names[0])] for unit, names in palette.units.items()}
 
 
 def _aligned(held: int) -> int:

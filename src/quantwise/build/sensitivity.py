@@ -3,7 +3,8 @@
 Near the 16-bit model the divergence is quadratic in a layer's output error, so for one tensor the ratio of the two is
 about the same for every type, while it differs between tensors by two orders of magnitude. The output error
 tr(E H E^T) of a rounding error E is cheap where the Hessian H of the inputs is at hand; its ratio to the divergence
-is measured once, with the tensor in one type (``probe``) and all else in 16 bit.
+is measured once, with the tensor in one type (``probe``) and all else in 16 bit. Experts that a file holds in one
+tensor have one type, so their errors are summed, each over the tokens that reached it.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ class Rounding:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One tensor by its full parameter name, and the ``values`` (out, in) that it has in one ``kind``."""
+    """One tensor, and the ``values`` that it has in one ``kind``: those of its parameters, (out, in) by full name."""
 
     tensor: str
     kind: str
-    values: Tensor
+    values: Mapping[str, Tensor]
 
 
-def output_error(weight: Tensor, rounded: Tensor, hessian: Tensor, tokens: int) -> float:
-    """Mean squared error of a layer's output, summed over its channels: tr(E H E^T) / tokens.
+def output_error(weight: Tensor, rounded: Tensor, hessian: Tensor) -> float:
+    """Squared error of a layer's output, summed over its channels and the tokens it saw: tr(E H E^T).
 
-    ``weight`` and ``rounded`` are (out, in), ``hessian`` is the (in, in) sum of x x^T over ``tokens``.
+    ``weight`` and ``rounded`` are (out, in), ``hessian`` is the (in, in) sum of x x^T over those tokens.
     """
     error = (rounded - weight).double()
-    return float(((error @ hessian.double()) * error).sum()) / tokens
+    return float(((error @ hessian.double()) * error).sum())
 
 
 def sensitivities(
@@ -56,14 +57,13 @@ def sensitivities(
 ) -> Choices:
     """For each tensor and type, bytes and the divergence expected of it alone, ready for ``allocate``.
 
-    ``roundings`` are by full parameter name and type; each tensor has one probe in one of its types, read one at a
-    time. ``report`` is told (probes measured, in all). Raises InputError where a tensor has no probe or its divergence
-    is no number.
+    ``roundings`` are by tensor and type; each tensor has one probe in one of its types, read one at a time. ``report``
+    is told (probes measured, in all). Raises InputError where a tensor has no probe or its divergence is no number.
     """
     factors: dict[str, float] = {}
     for done, probe in enumerate(probes):
         error = roundings[probe.tensor][probe.kind].error
-        found = watched.divergence({probe.tensor: probe.values})
+        found = watched.divergence(probe.values)
         # A tensor that no text reaches costs nothing in any type.
         factors[probe.tensor] = max(found, 0.0) / error if error > 0 else 0.0
         if report:
@@ -90,15 +90,15 @@ def compare(
     watched: Watch,
     choices: Choices,
     budget: int,
-    values: Callable[[str, str], Tensor],
+    values: Callable[[str, str], Mapping[str, Tensor]],
     fixed: Mapping[str, Mapping[str, str]],
     report: Callable[[int, int], None] | None = None,
 ) -> dict[str, Mix]:
     """Mixes within ``budget`` bytes by name, each measured as a whole, because single divergences do not add up.
 
     ``auto`` is the choice of ``allocate``; the mixes of ``fixed`` (such as that of ``q4_k_m``) join it where they hold
-    to the budget and to ``choices``. ``values`` gives a tensor's values in a type; ``report`` is told (mixes measured,
-    in all). Raises InputError where the budget is too small.
+    to the budget and to ``choices``. ``values`` gives the parameters of a tensor in a type; ``report`` is told (mixes
+    measured, in all). Raises InputError where the budget is too small.
     """
     candidates: dict[str, Mapping[str, str]] = {"auto": allocate(choices, budget)}
     for name, kinds in fixed.items():
@@ -107,7 +107,8 @@ def compare(
             candidates[name] = dict(kinds)
     mixes: dict[str, Mix] = {}
     for name, kinds in candidates.items():
-        measured = watched.divergence({tensor: values(tensor, kind) for tensor, kind in kinds.items()})
+        replaced = {name: value for tensor, kind in kinds.items() for name, value in values(tensor, kind).items()}
+        measured = watched.divergence(replaced)
         expected = sum(choices[tensor][kind].loss for tensor, kind in kinds.items())
         mixes[name] = Mix(kinds, _bytes(choices, kinds), expected, measured)
         if report:

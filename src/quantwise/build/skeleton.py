@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from quantwise.build.architectures import Architecture, architecture_of
 from quantwise.build.experts import separate
 from quantwise.core.errors import InputError
-from quantwise.formats.safetensors_folder import ModelFolder
+from quantwise.formats.safetensors_folder import ModelFolder, require_finite
 
 
 class Skeleton:
@@ -22,6 +21,7 @@ class Skeleton:
 
     def __init__(self, source: ModelFolder) -> None:
         self.source = source
+        self._stored: dict[str, str] = {}
         self.model = _empty(source)
         self.config: Mapping[str, object] = self.model.config.to_dict()  # type: ignore[union-attr,operator]
         self.architecture: Architecture = self._separated()
@@ -44,10 +44,22 @@ class Skeleton:
 
     def stored_name(self, name: str) -> str:
         """The name in the folder of a parameter of the tree. Raises InputError where the folder lacks it."""
+        if (known := self._stored.get(name)) is not None:
+            return known
         for candidate in self._spellings(name):
             if candidate in self.source:
+                self._stored[name] = candidate
                 return candidate
-        raise InputError(f"{self.source.path} has no tensor {name}; its config describes another model")
+        raise self._lacks(name)
+
+    def check_folder(self) -> None:
+        """Raise InputError where the folder lacks a parameter or holds it in another shape, told from headers."""
+        output, tied = f"{self.architecture.output}.weight", bool(self.config.get("tie_word_embeddings"))
+        for name, parameter in self.model.named_parameters():
+            stored = self.stored_name(name)
+            if name == output and not tied and stored == self.stored_name(f"{self.architecture.embeddings[0]}.weight"):
+                raise self._lacks(name)
+            self._check_shape(name, self.source.entries[stored].shape, parameter)
 
     def read(self, name: str) -> Tensor:
         """A parameter rounded to the model's 16-bit type, in float32. Raises InputError where it is not finite."""
@@ -65,11 +77,7 @@ class Skeleton:
                 for path, module in self.model.get_submodule(prefix).named_modules(prefix=prefix):
                     for name, parameter in list(module.named_parameters(recurse=False)):
                         read = self.read(f"{path}.{name}")
-                        if read.shape != parameter.shape:
-                            raise InputError(
-                                f"tensor {path}.{name} has shape {tuple(read.shape)}, and config.json of "
-                                f"{self.source.path} wants {tuple(parameter.shape)}; download both again"
-                            )
+                        self._check_shape(f"{path}.{name}", tuple(read.shape), parameter)
                         empty.append((module, name, parameter))
                         module._parameters[name] = nn.Parameter(read, requires_grad=False)
             yield
@@ -92,6 +100,19 @@ class Skeleton:
         finally:
             for module, last, parameter in before:
                 module._parameters[last] = parameter
+
+    def _lacks(self, name: str) -> InputError:
+        return InputError(
+            f"{self.source.path} has no tensor {name}; a file is missing, or config.json is of another model: download "
+            "it again"
+        )
+
+    def _check_shape(self, name: str, found: tuple[int, ...], parameter: Tensor) -> None:
+        if found != tuple(parameter.shape):
+            raise InputError(
+                f"tensor {name} has shape {found}, and config.json of {self.source.path} wants "
+                f"{tuple(parameter.shape)}; download both again"
+            )
 
     def _separated(self) -> Architecture:
         """Split fused experts into layers; returns the architecture under which every module has its place."""
@@ -118,12 +139,6 @@ class Skeleton:
             yield from self._spellings(f"{self.architecture.embeddings[0]}.weight")
 
 
-def require_finite(name: str, tensor: Tensor) -> None:
-    """Raise InputError where a floating-point tensor holds NaN or infinite values."""
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise InputError(f"tensor {name!r} holds NaN or infinite values; repair the model before it is quantized")
-
-
 def _holds_weights(module: nn.Module) -> bool:
     return next(module.named_parameters(recurse=False), None) is not None
 
@@ -139,5 +154,6 @@ def _empty(source: ModelFolder) -> nn.Module:
         with init_empty_weights(include_buffers=False):
             model: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.path))
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise InputError(f"Transformers cannot load {source.path}: {str(error).splitlines()[0]}") from error
+        why = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"Transformers cannot load {source.path}: {why}; give a decoder that it knows") from error
     return model.float().eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,10 +14,13 @@ from torch import Tensor
 
 from quantwise.core.artifact import Degradation, FormatName
 from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
-from quantwise.formats.awq_layout import awq_config, pack_awq, refuses_awq
+from quantwise.core.scheme import Scheme
+from quantwise.formats.awq_layout import awq_config, pack_awq
 from quantwise.formats.bitsandbytes import NestedScales, Nf4Layer, nf4_config, pack_nf4
 from quantwise.formats.bitsandbytes_int8 import Int8Layer, int8_config, pack_int8
+from quantwise.formats.checkpoint_limits import stays
 from quantwise.formats.compressed_tensors import (
     IntegerLayer,
     is_static,
@@ -25,7 +29,7 @@ from quantwise.formats.compressed_tensors import (
     quantization_config,
     unpack,
 )
-from quantwise.formats.gptq_layout import gptq_config, pack_gptq, refuses_gptq
+from quantwise.formats.gptq_layout import gptq_config, pack_gptq
 from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, write_config
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.formats.safetensors_stream import write_model
@@ -102,19 +106,16 @@ class _Folder:
 
     def grid(self, name: str, shape: torch.Size) -> Grid[Any] | str | None:
         """As in the protocol."""
-        scheme = self.recipe.scheme
-        if not scheme.divides(shape[1]):
-            return f"rows of {shape[1]} are no multiple of {scheme.group}: left in 16 bit"
-        why = self._refuses(*shape)
-        return f"{why}: left in 16 bit" if why else self._grid()
+        scheme = self._scheme(name)
+        return stays(scheme, *shape) or self._grid(scheme)
 
     def pack(self, name: str, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As in the protocol."""
-        return {f"{name}.{part}": tensor for part, tensor in self._parts(made, seen).items()}
+        return {f"{name}.{part}": tensor for part, tensor in self._parts(self._scheme(name), made, seen).items()}
 
     def unpack(self, name: str, tensors: Callable[[str], Tensor]) -> Quantized[Any]:
         """As in the protocol."""
-        raise InputError(f"{self.recipe.name}: scales in {self.recipe.scheme.format} are not trained; {_DISTILLED}")
+        raise InputError(f"{self.recipe.name}: what {self.recipe.scheme.format} stores is not read back; use GGUF")
 
     def write(self, folder: Path, source: ModelFolder, made: Made) -> tuple[Degradation, ...]:
         """As in the protocol."""
@@ -123,13 +124,13 @@ class _Folder:
         copy_side_files(source.path, folder)
         return ()
 
-    def _refuses(self, rows: int, columns: int) -> str | None:
-        return None
+    def _scheme(self, name: str) -> Scheme:
+        return self.recipe.scheme
 
-    def _grid(self) -> Grid[Any]:
-        return integer_grid(self.recipe.scheme, self.dtype)
+    def _grid(self, scheme: Scheme) -> Grid[Any]:
+        return integer_grid(scheme, self.dtype)
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise NotImplementedError
 
     def _config(self, made: Made) -> dict[str, Any]:
@@ -149,14 +150,19 @@ class CompressedTensors(_Folder):
         """Transformers unpacks them while it loads, but drops their zero points and scales of inputs."""
         return self.recipe.scheme.symmetric and not self.recipe.scheme.activations
 
-    def _grid(self) -> Grid[Any]:
-        scheme = self.recipe.scheme
+    @cached_property
+    def _assignment(self) -> Assignment:
+        return Assignment.of(self.source.entries)
+
+    def _scheme(self, name: str) -> Scheme:
+        return self._assignment.scheme_of(name, self.recipe.scheme)
+
+    def _grid(self, scheme: Scheme) -> Grid[Any]:
         if scheme.kind == "float8":
             return Float8Grid("tensor" if scheme.granularity == "tensor" else "channel", self.dtype)
         return integer_grid(scheme, self.dtype)
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        scheme = self.recipe.scheme
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         fixed = None
         if is_static(scheme):
             measure = float8.input_scale if scheme.kind == "float8" else int8_inputs.fixed_scale
@@ -166,27 +172,23 @@ class CompressedTensors(_Folder):
 
     def unpack(self, name: str, tensors: Callable[[str], Tensor]) -> Quantized[Any]:
         """As in the protocol."""
-        layer = unpack(
-            {part: tensors(f"{name}.{part}") for part in packed_parts(self.recipe.scheme)}, self.recipe.scheme
-        )
+        scheme = self._scheme(name)
+        layer = unpack({part: tensors(f"{name}.{part}") for part in packed_parts(scheme)}, scheme)
         steps = Steps(layer.scale, layer.zero, layer.codes.shape[1])
-        return Quantized(layer.codes, steps, self._grid().decode(layer.codes, steps))
+        return Quantized(layer.codes, steps, self._grid(scheme).decode(layer.codes, steps))
 
     def _config(self, made: Made) -> dict[str, Any]:
         # Transformers holds experts fused: it can only unpack theirs while it loads.
         unpack = {"dequantize": True} if made.mixture else {}
-        return {**quantization_config(self.recipe.scheme, list(made.ignored)), **unpack}
+        return {**quantization_config(self.recipe.scheme, list(made.ignored), self._assignment), **unpack}
 
 
 class GptqLayout(_Folder):
     """Integer schemes as GPTQ checkpoints. Zero points are stored as they are: minus one, some would not fit."""
 
-    def _refuses(self, rows: int, columns: int) -> str | None:
-        return refuses_gptq(self.recipe.scheme, rows, columns)
-
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer = IntegerLayer(made.codes, made.steps.scale, made.steps.zero)
-        return pack_gptq(layer, self.recipe.scheme, self.dtype)
+        return pack_gptq(layer, scheme, self.dtype)
 
     def _config(self, made: Made) -> dict[str, Any]:
         return gptq_config(self.recipe.scheme, list(made.ignored))
@@ -201,12 +203,9 @@ class GptqLayout(_Folder):
 class AwqLayout(_Folder):
     """Four-bit integer schemes as AWQ checkpoints."""
 
-    def _refuses(self, rows: int, columns: int) -> str | None:
-        return refuses_awq(self.recipe.scheme, rows, columns)
-
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer = IntegerLayer(made.codes, made.steps.scale, made.steps.zero)
-        return pack_awq(layer, self.recipe.scheme, self.dtype)
+        return pack_awq(layer, scheme, self.dtype)
 
     def _config(self, made: Made) -> dict[str, Any]:
         return awq_config(self.recipe.scheme, list(made.ignored))
@@ -219,11 +218,11 @@ class BitsAndBytes(_Folder):
     def _nested(self) -> bool:
         return self.recipe.scheme.name == "nf4-dq"
 
-    def _grid(self) -> Grid[Any]:
-        return Nf4Grid(self._nested) if self.recipe.scheme.kind == "nf4" else LlmInt8Grid()
+    def _grid(self, scheme: Scheme) -> Grid[Any]:
+        return Nf4Grid(self._nested) if scheme.kind == "nf4" else LlmInt8Grid()
 
-    def _parts(self, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self.recipe.scheme.kind == "llm-int8":
+    def _parts(self, scheme: Scheme, made: Quantized[Any], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if scheme.kind == "llm-int8":
             return pack_int8(Int8Layer(made.codes, made.steps.scale))
         rounded = made.steps.rounded
         nested = rounded and NestedScales(rounded.codes, dynamic_numbers(), rounded.largest, rounded.mean)
@@ -243,8 +242,6 @@ def _gguf(recipe: Recipe, source: ModelFolder) -> Storage:
     return GgufFile(recipe, source, types_of_all(source, "q8_0") if recipe.budget else {})
 
 
-_DISTILLED = "distil+ takes GGUF types, and integer schemes in compressed-tensors whose inputs are not rounded"
-
 STORAGES: Mapping[FormatName, Callable[[Recipe, ModelFolder], Storage]] = {
     "compressed-tensors": CompressedTensors,
     "gptq": GptqLayout,
@@ -255,10 +252,5 @@ STORAGES: Mapping[FormatName, Callable[[Recipe, ModelFolder], Storage]] = {
 
 
 def storage_for(recipe: Recipe, source: ModelFolder) -> Storage:
-    """The storage of a recipe. Raises InputError where a part of the recipe is not built here."""
-    if "distil" in recipe.options:
-        scheme = recipe.scheme
-        trained = scheme.kind == "integer" and scheme.format == "compressed-tensors" and not scheme.activations
-        if not trained and scheme.format != "gguf":
-            raise InputError(f"{recipe.name}: scales of {scheme.name} are not trained; {_DISTILLED}")
+    """The storage of a recipe. Raises InputError where its format cannot hold this model."""
     return STORAGES[recipe.scheme.format](recipe, source)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from quantwise.build.calibration import Batch
 from quantwise.build.experts import SeparateExperts
+from quantwise.build.products import products_in
+from quantwise.build.shared_calls import SharedCalls
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.statistics import Seen, Sums
 
@@ -22,29 +24,36 @@ class Stream:
     """The hidden states (sequences, length, width) of all batches before the block ``at``, in float32.
 
     ``hidden`` may be given from an earlier process; otherwise the embeddings are read and run. Masks and rotary
-    embeddings of every block are those with which the model itself calls it; blocks of one kind share them.
+    embeddings of every block are those with which the model itself calls it, and kept once (``shared_calls``).
     """
 
     def __init__(
         self, skeleton: Skeleton, batches: Sequence[Batch], at: int = 0, hidden: Sequence[Tensor] | None = None
     ) -> None:
         self.skeleton, self.batches, self.at = skeleton, batches, at
+        self.hidden: list[Tensor] = [] if hidden is None else list(hidden)
+        self._keywords: list[list[dict[str, Any]]] = []
+        shared = SharedCalls()
         with skeleton.filled(*skeleton.embeddings()), torch.no_grad():
-            calls = [_calls(skeleton, batch) for batch in batches]
-        self.hidden = [entering for entering, _ in calls] if hidden is None else list(hidden)
-        self._keywords = [keywords for _, keywords in calls]
+            for batch in batches:
+                entering, keywords = _calls(skeleton, batch)
+                self._keywords.append(shared.share(keywords))
+                if hidden is None:
+                    self.hidden.append(entering)
 
     @torch.no_grad()
     def see(self, needs: frozenset[str], *, advance: bool = True) -> dict[str, Seen]:
         """Run the block ``at``, which must be filled, and return what its linear layers saw.
 
-        With ``advance`` the hidden states become those before the next block.
+        With ``advance`` the hidden states become those before the next block. A model whose type is bfloat16 multiplies
+        as it does where it is served: factors in that type, sums in float32, if the processor can.
         """
         block = self.skeleton.blocks[self.at]
         names = self.skeleton.linear_layers(self.at)
         sums = Sums({name: self.skeleton.model.get_submodule(name) for name in names} if needs else {}, needs)
         try:
-            self._run(block, sums, advance)
+            with products_in(self.skeleton.source.sixteen_bit):
+                self._run(block, sums, advance)
         finally:
             seen = sums.finish()
         self.at += advance
@@ -59,6 +68,9 @@ class Stream:
             out = block(self.hidden[i], **self._keywords[i][self.at])
             if keep:
                 self.hidden[i] = out[0] if isinstance(out, tuple) else out
+        # Passes over the whole model come with batches of other shapes.
+        for mixture in mixtures:
+            mixture.real = None
 
 
 def _calls(skeleton: Skeleton, batch: Batch) -> tuple[Tensor, list[dict[str, Any]]]:

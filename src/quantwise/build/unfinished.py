@@ -1,16 +1,19 @@
 """What is finished of a walk that was killed: packed blocks of every recipe, and the hidden states before the next one.
 
 ``OUT/.walk-<key>/`` belongs to one walk at a time, which holds a lock on it; the key hashes model and calibration. A
-file is complete as soon as it has its name. Everything is removed when the walk ends, well or with a refusal.
+file is complete as soon as it has its name. Everything is removed when the walk ends, well or with a refusal; where the
+disk or the machine failed it stays, and the same command goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +32,8 @@ from quantwise.formats.safetensors_stream import write_stream
 
 # What nobody came back for goes when another walk passes by.
 _FORGOTTEN_SECONDS = 7 * 24 * 3600
+# What flock(2) says where another holds the lock; anything else means that there are no locks.
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 @dataclass(slots=True)
@@ -45,16 +50,36 @@ class Unfinished:
         Where a living process works at the same, it is another, empty folder. Raises OSError where the disk refuses.
         """
         out.mkdir(parents=True, exist_ok=True)
-        key = hashlib.blake2b("\n".join((str(BUILDER), *parts)).encode(), digest_size=8).hexdigest()
         _forget(out)
+        first = _place(out, parts)
         for number in range(1 << 16):
-            folder = out / (f".walk-{key}" if not number else f".walk-{key}-{number}")
-            folder.mkdir(exist_ok=True)
+            folder = first if not number else first.with_name(f"{first.name}-{number}")
             if (lock := _locked(folder)) is not None:
                 for half in folder.rglob("*.half"):
                     half.unlink()
                 return cls(folder, lock)
         raise OSError("too many walks at once")
+
+    @staticmethod
+    def left_behind(out: Path, *parts: str) -> int:
+        """Bytes of what a killed process left of the walk that ``parts`` describe."""
+        return sum(file.stat().st_size for file in _place(out, parts).rglob("*") if file.is_file())
+
+    @staticmethod
+    def sweep(out: Path, *parts: str) -> None:
+        """Remove what a process left that was killed after its last artifact: all recipes in it have theirs."""
+        folder = _place(out, parts)
+        if not folder.is_dir():
+            return
+        recipes = {place.name.removesuffix("-distilled") for place in folder.iterdir() if place.is_dir()}
+        if all((out / recipe).is_dir() for recipe in recipes) and (lock := _locked(folder)) is not None:
+            _remove(folder)
+            os.close(lock)
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether a block is finished, of any recipe."""
+        return any(self.folder.glob("*/block-*.safetensors"))
 
     def keep_block(self, recipe: str, index: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """A block of a recipe's artifact is finished: ``tensors`` as they will be stored, and what to know of them."""
@@ -112,15 +137,19 @@ class Unfinished:
                 old.unlink()
 
     def hidden(self, stream: str) -> tuple[int, list[Tensor]] | None:
-        """The block before which the stream stood, and its hidden states there; None where nothing was kept."""
+        """The block before which the stream stood, and its hidden states there; None where none were kept whole."""
         for file in sorted(self.folder.glob(f"hidden-{stream}-*.safetensors"), reverse=True):
-            batches = load_file(file)
-            return int(file.stem.rpartition("-")[2]), [batches[str(i)] for i in range(len(batches))]
+            try:
+                batches = load_file(file)
+                return int(file.stem.rpartition("-")[2]), [batches[str(i)] for i in range(len(batches))]
+            except (SafetensorError, KeyError):
+                # Damaged: they can be had again from the texts.
+                file.unlink()
         return None
 
     def forget(self) -> None:
         """Remove everything."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
         self.leave()
 
     def leave(self) -> None:
@@ -149,23 +178,46 @@ def _complete(half: Path, file: Path) -> None:
     half.rename(file)
 
 
+def _place(out: Path, parts: Sequence[str]) -> Path:
+    key = hashlib.blake2b("\n".join((str(BUILDER), *parts)).encode(), digest_size=8).hexdigest()
+    return out / f".walk-{key}"
+
+
 def _locked(folder: Path) -> int | None:
-    """A handle that holds the folder's lock until it is closed or the process dies; None where another holds it."""
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """A handle that holds the lock of the folder, which is made where there is none, until it is closed or the process
+    dies; None where another holds it. Where a disk has no locks, walks at the same time may disturb each other.
+    """
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # its owner removed the folder just now
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _HELD:
+                os.close(handle)
+                return None
         # The owner before us may have removed the folder between our opening and its unlocking.
         if os.fstat(handle).st_nlink:
             return handle
-    except OSError:
-        pass
-    os.close(handle)
-    return None
+        os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder whose lock is held. It goes from its name at once: who comes meanwhile makes another."""
+    gone = folder.with_name(f".gone-{secrets.token_hex(8)}")
+    with contextlib.suppress(OSError):
+        folder = folder.rename(gone)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _forget(out: Path) -> None:
+    for folder in out.glob(".gone-*"):
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in out.glob(".walk-*"):
         with contextlib.suppress(OSError):
             if time.time() - folder.stat().st_mtime > _FORGOTTEN_SECONDS and (lock := _locked(folder)) is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
                 os.close(lock)

@@ -15,23 +15,24 @@ import torch
 
 from quantwise.build.artifact_folder import GGUF_NAME, Draft, Ingredients, draft, find, no_disk
 from quantwise.build.beforehand import announce
-from quantwise.build.calibration import Batch, Calibration, calibrate
+from quantwise.build.calibration import Batch, Calibration, Sample, calibrate
 from quantwise.build.distil import Training
 from quantwise.build.distil_pass import distil_job
 from quantwise.build.give_back import give_back, settle
 from quantwise.build.job import Job
-from quantwise.build.skeleton import Skeleton, require_finite
+from quantwise.build.preflight import check_names
+from quantwise.build.skeleton import Skeleton
 from quantwise.build.storage import Storage, storage_for
 from quantwise.build.stream import Stream
 from quantwise.build.tensor_bytes import bytes_by_class
 from quantwise.build.unfinished import Unfinished
 from quantwise.core.artifact import Artifact, Degradation
-from quantwise.core.errors import QuantwiseError
+from quantwise.core.errors import EnvironmentFailure, QuantwiseError
 from quantwise.core.recipe import Recipe
 from quantwise.formats.content_hash import content_files, content_hash
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.gguf.writer import write_gguf
-from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, write_config
+from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, require_finite, write_config
 from quantwise.formats.safetensors_stream import write_model
 from quantwise.grids.ggml_blocks import GgmlBlocks
 
@@ -44,7 +45,7 @@ Progress = Callable[[str, int, int], None]
 def build(
     model_dir: Path,
     recipes: Sequence[Recipe],
-    calibration: Sequence[str],
+    calibration: Sequence[str] | Sample,
     out_dir: Path,
     *,
     progress: Progress | None = None,
@@ -60,6 +61,8 @@ def build(
     """
     report = progress or (lambda what, done, total: None)
     source = ModelFolder(model_dir)
+    for recipe in recipes:
+        check_names(recipe, source.entries)
     storages = {r: storage_for(r, source) for r in recipes if not _is_direct(r)}
     needs_data = {recipe for recipe in recipes if recipe.reads_data}
     longest = int(source.config.get("max_position_embeddings", 2048))
@@ -72,14 +75,25 @@ def build(
     direct = [made_of for made_of in missing if _is_direct(made_of.recipe)]
     if missing:
         open_storages = {m.recipe: storages[m.recipe] for m in missing if m.recipe in storages}
-        announce(source, out_dir, [m.recipe for m in missing], open_storages, data, tell)
+        if tell and data and data.unread:
+            tell(data.sentence)
+        behind = Unfinished.left_behind(out_dir, *_walk_of(model_hash, data))
+        announce(source, out_dir, [m.recipe for m in missing], open_storages, data, tell, behind)
+        report("read the model", 0, 1)
+        settle()
+        skeleton = Skeleton(source)
+        skeleton.check_folder()
+        _require_finite(source, report)
     for i, made_of in enumerate(direct):
         report(f"write {made_of.recipe.name}", i, len(direct))
         done[made_of.recipe] = _write_direct(source, out_dir, made_of)
+        report(f"write {made_of.recipe.name}", i + 1, len(direct))
     walked = [made_of for made_of in missing if not _is_direct(made_of.recipe)]
     if walked:
-        for artifact, made_of in zip(_walk(source, out_dir, walked, storages, data, report), walked, strict=True):
+        for artifact, made_of in zip(_walk(skeleton, out_dir, walked, storages, data, report), walked, strict=True):
             done[made_of.recipe] = artifact
+    else:
+        Unfinished.sweep(out_dir, *_walk_of(model_hash, data))
     return [done[r] for r in recipes]
 
 
@@ -96,26 +110,44 @@ def _existing(source: ModelFolder, out: Path, ingredients: Ingredients) -> Artif
     return find(out, ingredients)
 
 
+def _require_finite(source: ModelFolder, report: Progress) -> None:
+    """Raise InputError where any tensor is not finite, before hours of work: most recipes copy what lies outside of
+    the blocks unseen.
+    """
+    for done, name in enumerate(source):
+        report("check the weights", done, len(source))
+        require_finite(name, source[name])
+
+
 def _write_direct(source: ModelFolder, out: Path, ingredients: Ingredients) -> Artifact:
     start = time.perf_counter()
     scheme = ingredients.recipe.scheme
     with draft(out, ingredients) as made:
         degradations: tuple[Degradation, ...] = ()
         if scheme.format == "gguf":
-            for name in source:
-                require_finite(name, source[name])
             path = made.folder / GGUF_NAME
             degradations = write_gguf(path, source, scheme.name, lambda ggml, values: GgmlBlocks(ggml).encode(values))
             return _finish_folder(made, source, time.perf_counter() - start, degradations)
         write_model(made.folder, source, {})
         write_config(made.folder, source.config, source.sixteen_bit)
         copy_side_files(source.path, made.folder)
-        degradations = (Degradation("model", f"stored in more than 16 bits; rounded to {source.sixteen_bit}"),)
-        return _finish_folder(made, source, time.perf_counter() - start, degradations)
+        return _finish_folder(made, source, time.perf_counter() - start, _rounded(source))
+
+
+def _rounded(source: ModelFolder) -> tuple[Degradation, ...]:
+    """That the weights were rounded to 16 bit before anything else."""
+    if not source.is_wider:
+        return ()
+    return (Degradation("model", f"stored in more than 16 bits; rounded to {source.sixteen_bit}"),)
+
+
+def _walk_of(model_hash: str, data: Calibration | None) -> tuple[str, str]:
+    """What a walk is known by."""
+    return model_hash, data.hash if data else ""
 
 
 def _walk(
-    source: ModelFolder,
+    skeleton: Skeleton,
     out: Path,
     wanted: Sequence[Ingredients],
     storages: Mapping[Recipe, Storage],
@@ -124,14 +156,14 @@ def _walk(
 ) -> list[Artifact]:
     """Take every recipe through every block, then write the artifacts.
 
-    What is finished stays on disk when the process is killed or interrupted, and goes with the last artifact, or where
-    the walk was refused.
+    What is finished stays on disk when the process is killed or interrupted, or the machine fails, and goes with the
+    last artifact, or where the walk was refused.
     """
-    settle()
-    skeleton = Skeleton(source)
-    with no_disk(", ".join(made_of.recipe.name for made_of in wanted), out):
-        kept = Unfinished.take(out, wanted[0].model_hash, data.hash if data else "")
-        try:
+    names = ", ".join(made_of.recipe.name for made_of in wanted)
+    with no_disk(names, out):
+        kept = Unfinished.take(out, *_walk_of(wanted[0].model_hash, data))
+    try:
+        with no_disk(names, out):
             mixed = [m for m in wanted if m.recipe.budget is not None]
             auto = _auto(skeleton, mixed, kept) if mixed else None
             jobs = [Job(m, storages[m.recipe], kept) for m in wanted if m not in mixed]
@@ -149,18 +181,31 @@ def _walk(
             for job in jobs:
                 if data and "distil" in job.recipe.options:
                     distil_job(job, skeleton, data, report, Training())
+            _note_data(jobs, data)
             jobs.sort(key=lambda job: wanted.index(job.ingredients))
             artifacts = []
             for i, job in enumerate(jobs):
                 report(f"write {job.recipe.name}", i, len(jobs))
                 artifacts.append(_write_made(skeleton, out, job))
-        except (QuantwiseError, OSError):
+                report(f"write {job.recipe.name}", i + 1, len(jobs))
+            kept.forget()
+            return artifacts
+    except EnvironmentFailure as error:
+        if not kept.worth_keeping:
             kept.forget()
             raise
-        finally:
-            kept.leave()
-    kept.forget()
-    return artifacts
+        raise EnvironmentFailure(f"{error}; the same command goes on with the blocks that are finished") from error
+    except QuantwiseError:
+        kept.forget()
+        raise
+    finally:
+        kept.leave()
+
+
+def _note_data(jobs: Sequence[Job], data: Calibration | None) -> None:
+    for job in jobs:
+        if data and job.recipe.reads_data:
+            job.notes["calibration"] = data.read
 
 
 def _pass(
@@ -181,7 +226,7 @@ def _pass(
     if needed and (own or first < count):
         at, hidden = kept.hidden(own or "shared") or (0, None)
         stream = Stream(skeleton, batches, at, hidden) if own or at <= first else Stream(skeleton, batches)
-    for index in range(stream.at if stream else 0, count):
+    for index in range(stream.at if stream else first, count):
         report("quantize blocks", index, count)
         # A block of a job alone is made again where its hidden states were not kept: they need what it stands for.
         open_jobs = [job for job in jobs if own or not job.has(index)]
@@ -210,6 +255,7 @@ def _write_made(skeleton: Skeleton, out: Path, job: Job) -> Artifact:
     start = time.perf_counter()
     made, degradations, seconds = job.made(skeleton)
     with draft(out, job.ingredients) as drafted:
+        degradations = (*_rounded(skeleton.source), *degradations)
         degradations += job.storage.write(drafted.folder, skeleton.source, made)
         seconds += time.perf_counter() - start
         return _finish_folder(drafted, skeleton.source, seconds, degradations, job.notes)

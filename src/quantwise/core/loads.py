@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantwise.core.artifact import FormatName
 from quantwise.core.scheme import Scheme
@@ -67,6 +67,8 @@ def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
     """
     if runtime != "vllm" or scheme.kind == "float":
         return None
+    if scheme.higher is not None:
+        return kernel_lacks(runtime, replace(scheme, higher=None)) or kernel_lacks(runtime, scheme.higher)
     if scheme.kind == "float8":
         if scheme.activations == "fp8-token":
             return None
@@ -75,7 +77,8 @@ def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
     if scheme.format == "gptq" and not scheme.symmetric:
         return "vLLM takes GPTQ checkpoints without zero points on a CPU; use layout=awq, or a symmetric scheme"
     if scheme.activations is None and scheme.bits != 4:
-        return f"vLLM's CPU kernel for weights alone takes 4 bits, not {scheme.bits}; use int4-g128 or w8a8"
+        what = f"vLLM's CPU kernel for weights alone takes 4 bits, not {scheme.bits}"
+        return f"{what}; use int4-g128, w8a8 or layerwise-w4a8"
     if scheme.activations is None and scheme.granularity == "tensor":
         return "vLLM's CPU kernel for weights alone takes a scale per channel or group; use int4-channel"
     return None

@@ -21,7 +21,7 @@ TRANSFORMS: dict[str, frozenset[SchemeKind]] = {
 }
 # ``propagate`` feeds each block what the quantized blocks before it give; ``distil`` trains the scales afterwards.
 OPTIONS = ("propagate", "distil")
-_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>bpw|[kmg]?i?b)")
+_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>bpw|([kmg]i?)?b)")
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -54,24 +54,37 @@ class Recipe:
                 raise InputError(f"{self.scheme.name!r} needs a quantizer; write for example rtn:{self.scheme.name}")
             return
         if self.quantizer not in QUANTIZERS:
-            raise InputError(
-                f"unknown quantizer {self.quantizer!r}; allowed: {', '.join(QUANTIZERS)}, "
-                f"behind the transforms {', '.join(TRANSFORMS)} or the options {', '.join(OPTIONS)}"
-            )
+            raise _unknown(self.quantizer)
         if self.budget is None and self.scheme.kind not in QUANTIZERS[self.quantizer]:
             able = [name for name, kinds in QUANTIZERS.items() if self.scheme.kind in kinds]
             advice = f"use {able[0]}:{self.scheme.name}" if able else f"use {self.scheme.name} alone"
             raise InputError(f"{self.quantizer} cannot fill {self.scheme.name!r}; {advice}")
+        if "propagate" in self.options and not self._sees_inputs:
+            raise InputError(f"{self.name}: rounding sees no inputs, so nothing is propagated; leave propagate out")
         for transform in self.transforms:
             if self.scheme.kind not in TRANSFORMS[transform]:
                 raise InputError(f"{transform} does not help {self.scheme.name!r}; leave it out")
+        if "distil" in self.options and not self._has_trainable_scales:
+            raise InputError(
+                f"{self.name}: scales of {self.scheme.name} are not trained; use distil+ with GGUF types, or integer "
+                "schemes in compressed-tensors whose inputs are not rounded"
+            )
+
+    @property
+    def _has_trainable_scales(self) -> bool:
+        integer = self.scheme.kind == "integer" and self.scheme.format == "compressed-tensors"
+        return self.scheme.format == "gguf" or (integer and not self.scheme.activations)
 
     @property
     def reads_data(self) -> bool:
         """Whether it is made with calibration texts: then it has a calibration hash."""
+        return bool(self._sees_inputs or self.budget is not None or self.options)
+
+    @property
+    def _sees_inputs(self) -> bool:
+        """Whether what is made of a layer depends on its inputs."""
         static = self.scheme.activations in ("int8-tensor", "fp8-tensor")
-        chosen = self.quantizer not in (None, "rtn") or self.budget is not None
-        return bool(chosen or self.transforms or self.options or static)
+        return bool(self.quantizer not in (None, "rtn") or self.transforms or static)
 
     @property
     def name(self) -> str:
@@ -107,7 +120,11 @@ def parse_recipe(text: str) -> Recipe:
     transforms = tuple(p for p in parts if p in TRANSFORMS)
     options = tuple(o for o in OPTIONS if o in parts)
     named = [p for p in parts if p not in TRANSFORMS and p not in OPTIONS and p != "auto"]
-    if len(named) > 1 or len(set(parts)) < len(parts):
+    if unknown := [p for p in named if p not in QUANTIZERS]:
+        raise _unknown(unknown[0])
+    if twice := [p for p in parts if parts.count(p) > 1]:
+        raise InputError(f"recipe {text!r} names {twice[0]} twice; write it once")
+    if len(named) > 1:
         raise InputError(f"recipe {text!r} names more than one quantizer; write one of {', '.join(QUANTIZERS)}")
     if "auto" in parts:
         scheme = Scheme("auto", "auto", 4, "group", "gguf")
@@ -115,6 +132,13 @@ def parse_recipe(text: str) -> Recipe:
     name, comma, layout = rest.partition(",layout=")
     scheme = parse_scheme(name)
     return Recipe(with_layout(scheme, layout) if comma else scheme, named[0] if named else "rtn", transforms, options)
+
+
+def _unknown(quantizer: str) -> InputError:
+    return InputError(
+        f"unknown quantizer {quantizer!r}; allowed: {', '.join(QUANTIZERS)}, "
+        f"behind the transforms {', '.join(TRANSFORMS)} or the options {', '.join(OPTIONS)}"
+    )
 
 
 def read_budget(text: str) -> Budget:

@@ -26,7 +26,8 @@ class Scheme:
 
     ``bits`` counts a code without its scale. ``group`` is the number of neighbouring columns (of one row) that share a
     scale; None where a whole row (``channel``) or a whole matrix (``tensor``) does. ``format`` is how it is stored.
-    A ``ggml`` scheme may be a mix (``q4_k_m``): then ``bits`` and ``group`` are those of its main type.
+    A ``ggml`` scheme may be a mix (``q4_k_m``): then ``bits`` and ``group`` are those of its main type. ``higher`` is
+    what some matrices take instead in a ``layerwise-`` scheme (``core.layerwise``); None elsewhere.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Scheme:
     group: int | None = None
     symmetric: bool = True
     activations: Activations | None = None
+    higher: Scheme | None = None
 
     def bits_per_weight(self, rows: int, columns: int) -> float:
         """Bits for each weight of a (rows, columns) matrix, scales and zero points included."""
@@ -90,19 +92,30 @@ FIXED_SCHEMES = _fixed()
 # As llama-quantize reads them.
 _ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
 _INTEGER = re.compile(r"int(?P<bits>\d+)-(?P<shape>tensor|channel|g(?P<group>\d+))(?P<asym>-asym)?")
+_LAYERWISE = "layerwise-"
+# What stands beside each: the next width for which runtimes have fast kernels.
+_HIGHER = {"int2": "int4", "int3": "int4", "int4": "int8", "w4a8": "w8a8"}
 LAYOUTS: dict[str, FormatName] = {"gptq": "gptq", "awq": "awq"}
 
 
 def allowed_schemes() -> str:
     """The valid scheme names, as an error message lists them."""
     bits, groups = "|".join(map(str, INTEGER_BITS)), "|".join(f"g{size}" for size in GROUP_SIZES)
-    return f"{', '.join(FIXED_SCHEMES)}, int{{{bits}}}-{{tensor|channel|{groups}}}[-asym]"
+    return (
+        f"{', '.join(FIXED_SCHEMES)}, int{{{bits}}}-{{tensor|channel|{groups}}}[-asym], and {_LAYERWISE} before "
+        "a symmetric int2, int3, int4 or w4a8"
+    )
 
 
 def parse_scheme(text: str) -> Scheme:
-    """Read a scheme's name, such as ``int4-g64``, ``int3-channel-asym`` or ``q8_0``. Raises InputError on any other."""
+    """Read a scheme's name, such as ``int4-g64``, ``int3-channel-asym``, ``q8_0`` or ``layerwise-int4-g128``.
+
+    Raises InputError on any other.
+    """
     name = text.strip().lower()
     name = _ALIASES.get(name, name)
+    if name.startswith(_LAYERWISE):
+        return _layerwise(name)
     if name in FIXED_SCHEMES:
         return FIXED_SCHEMES[name]
     match = _INTEGER.fullmatch(name)
@@ -122,12 +135,23 @@ def parse_scheme(text: str) -> Scheme:
     return Scheme(name, "integer", bits, granularity, "compressed-tensors", group=group, symmetric=symmetric)
 
 
+def _layerwise(name: str) -> Scheme:
+    lower = parse_scheme(name.removeprefix(_LAYERWISE))
+    width, dash, shape = lower.name.partition("-")
+    # Transformers has to unpack zero points while it loads, and then reads all dense layers by one group's bits.
+    if width not in _HIGHER or not lower.symmetric:
+        raise InputError(f"no such scheme {name!r}; allowed: {_LAYERWISE} before a symmetric {', '.join(_HIGHER)}")
+    return replace(lower, name=name, higher=parse_scheme(_HIGHER[width] + dash + shape))
+
+
 def with_layout(scheme: Scheme, layout: str) -> Scheme:
     """The scheme stored as a GPTQ or AWQ checkpoint. Raises InputError where that layout has no place for it."""
     form = LAYOUTS.get(layout)
     if form is None:
         raise InputError(f"unknown layout {layout!r}; allowed: {', '.join(LAYOUTS)}")
     bits = {"gptq": (2, 3, 4, 8), "awq": (4,)}[layout]
+    if scheme.higher is not None:
+        raise InputError(f"a checkpoint in {layout.upper()} layout holds one scheme, not {scheme.name}; leave it out")
     if scheme.kind != "integer" or scheme.granularity == "tensor" or scheme.activations or scheme.bits not in bits:
         raise InputError(
             f"a checkpoint in {layout.upper()} layout cannot hold {scheme.name}; it takes int{{"

@@ -17,19 +17,13 @@ from torch import Tensor
 
 from quantwise.core.scheme import Scheme
 from quantwise.formats.bit_packing import pack_words, unpack_words
+from quantwise.formats.checkpoint_limits import refuses_awq
 from quantwise.formats.compressed_tensors import IntegerLayer
 from quantwise.formats.quantized_folder import write_quantized
 from quantwise.formats.safetensors_folder import ModelFolder
 
 _BITS, _OFFSET = 4, 8
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-
-
-def refuses_awq(scheme: Scheme, rows: int, columns: int) -> str | None:
-    """Why a (rows, columns) matrix has no place in this layout, or None."""
-    if scheme.bits != _BITS:
-        return f"AWQ checkpoints hold {_BITS} bits, not {scheme.bits}"
-    return f"{rows} outputs are no multiple of {len(_ORDER)}" if rows % len(_ORDER) else None
 
 
 def _interleaved(codes: Tensor, order: tuple[int, ...]) -> Tensor:

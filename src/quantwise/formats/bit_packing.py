@@ -7,12 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from quantwise.formats.checkpoint_limits import packs
+
 _WORD = 32
-
-
-def packs(count: int, bits: int) -> bool:
-    """Whether ``count`` codes of ``bits`` fill whole words."""
-    return count * bits % _WORD == 0
 
 
 def pack_words(codes: Tensor, bits: int) -> Tensor:

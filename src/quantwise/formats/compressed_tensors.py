@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantwise.core.layerwise import Assignment
 from quantwise.core.scheme import Activations, Scheme
 from quantwise.formats.safetensors_folder import (
     ModelFolder,
@@ -104,8 +105,33 @@ def is_static(scheme: Scheme) -> bool:
     return scheme.activations is not None and not _INPUTS[scheme.activations][2]
 
 
-def quantization_config(scheme: Scheme, ignore: list[str]) -> dict[str, Any]:
-    """The ``quantization_config`` of config.json; ``ignore`` names the linear layers that stay in 16 bit."""
+def quantization_config(scheme: Scheme, ignore: list[str], assigned: Assignment | None = None) -> dict[str, Any]:
+    """The ``quantization_config`` of config.json; ``ignore`` names the linear layers that stay in 16 bit.
+
+    ``assigned`` says which layers take which of a layerwise scheme's two; ValueError without it.
+    """
+    form, groups = storage(scheme), {"group_0": _group(scheme, ["Linear"])}
+    if scheme.higher is not None:
+        if assigned is None:
+            raise ValueError(f"{scheme.name} is two schemes; say which layers take which")
+        lower, higher = assigned.targets
+        groups = {"group_0": _group(scheme, lower), "group_1": _group(scheme.higher, higher)}
+        form = form if storage(scheme.higher) == form else "mixed-precision"
+    # Transformers builds an asymmetric layer with an unpacked zero point and then refuses the packed one, unless it is
+    # told to unpack while it loads (seen with Transformers 5.23 and compressed-tensors 0.19).
+    unpack = {} if scheme.symmetric else {"dequantize": True}
+    return {
+        **unpack,
+        "quant_method": "compressed-tensors",
+        "format": form,
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": ignore,
+        "kv_cache_scheme": None,
+    }
+
+
+def _group(scheme: Scheme, targets: list[str]) -> dict[str, Any]:
     weights = {
         "num_bits": scheme.bits,
         "type": "float" if scheme.kind == "float8" else "int",
@@ -116,7 +142,7 @@ def quantization_config(scheme: Scheme, ignore: list[str]) -> dict[str, Any]:
     }
     inputs = _input_activations(scheme.activations) if scheme.activations else None
     group: dict[str, Any] = {
-        "targets": ["Linear"],
+        "targets": targets,
         "weights": weights,
         "input_activations": inputs,
         "output_activations": None,
@@ -124,18 +150,7 @@ def quantization_config(scheme: Scheme, ignore: list[str]) -> dict[str, Any]:
     if inputs is not None or scheme.kind == "float8":
         # Left to itself, the library guesses that weights whose inputs are rounded lie unpacked.
         group["format"] = storage(scheme)
-    # Transformers builds an asymmetric layer with an unpacked zero point and then refuses the packed one, unless it is
-    # told to unpack while it loads (seen with Transformers 5.23 and compressed-tensors 0.19).
-    unpack = {} if scheme.symmetric else {"dequantize": True}
-    return {
-        **unpack,
-        "quant_method": "compressed-tensors",
-        "format": storage(scheme),
-        "quantization_status": "compressed",
-        "config_groups": {"group_0": group},
-        "ignore": ignore,
-        "kv_cache_scheme": None,
-    }
+    return group
 
 
 def _input_activations(kind: Activations) -> dict[str, Any]:

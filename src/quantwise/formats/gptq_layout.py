@@ -20,18 +20,10 @@ from torch import Tensor
 
 from quantwise import __version__
 from quantwise.core.scheme import Scheme
-from quantwise.formats.bit_packing import pack_words, packs, unpack_words
+from quantwise.formats.bit_packing import pack_words, unpack_words
 from quantwise.formats.compressed_tensors import IntegerLayer
 from quantwise.formats.quantized_folder import write_quantized
 from quantwise.formats.safetensors_folder import ModelFolder
-
-
-def refuses_gptq(scheme: Scheme, rows: int, columns: int) -> str | None:
-    """Why a (rows, columns) matrix has no place in this layout, or None."""
-    for what, count in (("outputs", rows), ("inputs", columns)):
-        if not packs(count, scheme.bits):
-            return f"{count} {what} of {scheme.bits} bits do not fill 32-bit words"
-    return None
 
 
 def subtracts_one(scheme: Scheme) -> bool:

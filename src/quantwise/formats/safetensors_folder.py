@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from quantwise.core.errors import InputError
-from quantwise.formats.safetensors_header import read_folder
+from quantwise.formats.safetensors_header import read_model
 
 # What a tokenizer, a chat template or a generation setting may be called.
 _SIDE_FILES = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*")
@@ -28,17 +28,8 @@ class ModelFolder(Mapping[str, Tensor]):
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
-            what = "is a file" if path.exists() else "does not exist"
-            raise InputError(f"model folder {path} {what}; give a folder in the Hugging Face layout")
         self.path = path
-        try:
-            self.config: dict[str, Any] = json.loads((path / "config.json").read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path / 'config.json'} is missing or no JSON; give a model folder") from error
-        self.entries = read_folder(path)
-        if "quantization_config" in self.config:
-            raise InputError(f"{path} is quantized already; build from the 16-bit model")
+        self.config, self.entries = read_model(path)
 
     def __getitem__(self, name: str) -> Tensor:
         """One tensor as stored. Raises KeyError where there is none, InputError where it cannot be read."""
@@ -49,6 +40,10 @@ class ModelFolder(Mapping[str, Tensor]):
                 return tensor
         except (SafetensorError, OSError) as error:
             raise InputError(f"{entry.file} cannot be read at tensor {name!r}: {error}; download it again") from error
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a tensor; nothing is read."""
+        return name in self.entries
 
     def __iter__(self) -> Iterator[str]:
         """Names in the order of the files."""
@@ -65,9 +60,20 @@ class ModelFolder(Mapping[str, Tensor]):
         return torch.float16 if stored == {"F16"} else torch.bfloat16
 
     @property
+    def is_wider(self) -> bool:
+        """Whether some tensor is rounded on its way to 16 bit."""
+        return any(entry.dtype in ("F32", "F64") for entry in self.entries.values())
+
+    @property
     def is_sixteen_bit(self) -> bool:
         """Whether no tensor has more than 16 bits."""
         return all(entry.dtype in ("F16", "BF16") for entry in self.entries.values())
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise InputError where a floating-point tensor holds NaN or infinite values."""
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise InputError(f"tensor {name!r} holds NaN or infinite values; repair the model before it is quantized")
 
 
 def in_sixteen_bit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -75,12 +81,16 @@ def in_sixteen_bit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
 
 
+def side_files(folder: Path) -> list[Path]:
+    """The tokenizer, chat template and generation settings."""
+    found = {file for pattern in _SIDE_FILES for file in folder.glob(pattern) if file.is_file()}
+    return sorted(file for file in found if file.name not in _NOT_COPIED)
+
+
 def copy_side_files(source: Path, target: Path) -> None:
-    """Copy the tokenizer, chat template and generation settings, unchanged."""
-    for pattern in _SIDE_FILES:
-        for file in source.glob(pattern):
-            if file.is_file() and file.name not in _NOT_COPIED:
-                shutil.copyfile(file, target / file.name)
+    """Copy them, unchanged."""
+    for file in side_files(source):
+        shutil.copyfile(file, target / file.name)
 
 
 def write_config(target: Path, config: Mapping[str, Any], dtype: torch.dtype, **more: Any) -> None:

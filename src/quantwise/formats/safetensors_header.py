@@ -51,7 +51,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
                 raise InputError(f"{path} is no complete safetensors file (bad header length); download it again")
             header = _json(stream.read(length))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}; download it again") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no safetensors file (unreadable header); download it again") from error
     if not isinstance(header, dict):
@@ -98,6 +98,24 @@ def _entry(name: str, value: Any, path: Path, data_start: int) -> TensorEntry:
         return TensorEntry(name, value["dtype"], shape, path, data_start + begin, expected)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged: tensor {name!r:.60} is inconsistent; download it again") from error
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, TensorEntry]]:
+    """The config and the tensors of a folder to build from.
+
+    Raises InputError where the folder, its config or a file is missing or damaged, or where it is quantized already.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"model folder {folder} {what}; give a folder in the Hugging Face layout")
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'config.json'} is missing or no JSON; give a model folder") from error
+    entries = read_folder(folder)
+    if "quantization_config" in config:
+        raise InputError(f"{folder} is quantized already; build from the 16-bit model")
+    return config, entries
 
 
 def read_folder(folder: Path) -> dict[str, TensorEntry]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from quantwise.core.errors import InputError
-from quantwise.formats.safetensors_folder import ModelFolder
+from quantwise.formats.safetensors_folder import ModelFolder, require_finite
 from quantwise.formats.safetensors_header import DTYPE_BITS, TensorEntry
 
 _NAMES = {
@@ -65,7 +65,7 @@ def write_model(
     target: Path, source: ModelFolder, changed: Mapping[str, TensorEntry], replaced: frozenset[str] = frozenset()
 ) -> None:
     """Write the tensors of ``source`` in its 16-bit type, without those ``replaced``, and with those ``changed`` (by
-    name, in files), into ``target/model.safetensors``.
+    name, in files), into ``target/model.safetensors``. Raises InputError where one of ``source`` is not finite.
     """
     dtype = source.sixteen_bit
     wide = ("F64", "F32", "F16", "BF16")
@@ -78,7 +78,9 @@ def write_model(
     def read(name: str) -> Tensor:
         if name in changed:
             return read_entry(changed[name])
-        tensor = source[name]
-        return tensor.to(dtype) if tensor.is_floating_point() and kept[name].dtype in wide else tensor
+        tensor = source[name].to(dtype) if kept[name].dtype in wide else source[name]
+        # Rounding to 16 bit may have overflown.
+        require_finite(name, tensor)
+        return tensor
 
     write_stream(target / "model.safetensors", table, read)

@@ -52,8 +52,9 @@ class QuantizedLayer(CacheLayerMixin):  # type: ignore[misc]  # Transformers is 
         """Keep what comes, and return all keys and values so far as attention reads them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys = torch.cat([self.keys, self._unpadded(key_states)], dim=-2)
-        self.values = torch.cat([self.values, self._unpadded(value_states)], dim=-2)
+        # Both before either is kept: where padding ends is told by what is kept.
+        new_keys, new_values = self._unpadded(key_states), self._unpadded(value_states)
+        self.keys, self.values = torch.cat([self.keys, new_keys], dim=-2), torch.cat([self.values, new_values], dim=-2)
         if self.scheme.keys == "token":
             self._round()
             return self.read()

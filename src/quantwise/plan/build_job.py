@@ -7,23 +7,28 @@ over a rate of this machine, and seconds for each weight that a recipe rounds, b
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
 from quantwise.formats.safetensors_header import TensorEntry
+from quantwise.models.config import ModelShape
 from quantwise.plan.fit import size
+from quantwise.plan.weights import recipe_bytes
 
 # Resident once torch, transformers and gguf are imported (measured: 378 MiB on Linux x86-64).
 IMPORTED = 380 << 20
 # Tokens that pass through a block at once.
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 1024
 # Log-probabilities that are kept of the texts that ``auto`` and ``distil`` watch.
 WATCHED = 1 << 28
-# Types in which ``auto`` makes every matrix, and the bytes of a weight in all of them.
-_AUTO_TYPES, _AUTO_BYTES = 6, 3.9
+# Types in which ``auto`` makes every matrix, and the bytes of a weight in all of them: of 256 to a block, or of 32.
+_AUTO_TYPES, _AUTO_BYTES, _AUTO_BYTES_SMALL = 6, 3.9, 4.7
 # Bytes a second that are hashed, read or written; disks and hash functions of this decade do more.
 _BYTES_PER_SECOND = 400e6
 # Projections that read one input; anything else reads its own.
@@ -36,6 +41,9 @@ _SHARED = {
     "w1": "up",
     "w3": "up",
 }
+_EXPERT = re.compile(r"\.experts\.\d+\.")
+# Of one tensor in a header besides its name: type, shape and place; and what aligns its data.
+_NAME_BYTES = 128
 _BLOCK = re.compile(r"^(.*?\.)?(\d+)\.(.+)$")
 
 
@@ -100,27 +108,46 @@ class BuildJob:
 
 
 def plan_build(
-    entries: Mapping[str, TensorEntry], recipes: Sequence[Recipe], texts: Texts, pace: Pace | None = None
+    entries: Mapping[str, TensorEntry],
+    recipes: Sequence[Recipe],
+    texts: Texts,
+    pace: Pace | None = None,
+    shape: ModelShape | None = None,
+    beside: int = 0,
 ) -> BuildJob:
-    """The plan of building ``recipes`` from a folder's tensors (``safetensors_header.read_folder``) in one walk."""
-    model = _Model(entries)
-    seconds = None if pace is None else _seconds(model, recipes, texts, pace)
-    return BuildJob(_memory(model, recipes, texts), _disk(model, recipes, texts), seconds)
+    """The plan of building ``recipes`` from a folder's tensors (``safetensors_header.read_folder``) in one walk.
 
-
-def artifact_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe) -> int:
-    """About how many bytes a recipe's artifact will have: a bit for each weight more than the scheme's own for scales
-    and for tensors that mixes keep finer.
+    ``shape`` is read from its config; ``beside`` are the bytes of tokenizer and settings, which go into each artifact.
     """
-    scheme, total = recipe.scheme, 0
+    model = _Model(entries)
+    # A GGUF file keeps a vocabulary in up to twice the bytes.
+    made = {recipe: artifact_bytes(entries, recipe, shape) + 2 * beside for recipe in recipes}
+    seconds = None if pace is None else _seconds(model, made, texts, pace)
+    return BuildJob(_memory(model, recipes, texts), _disk(model, made, texts), seconds)
+
+
+def artifact_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: ModelShape | None = None) -> int:
+    """The bytes of an artifact at most, but for tokenizer and settings: its tensors and their names.
+
+    Without a ``shape`` it is estimated, on the high side.
+    """
     if recipe.budget is not None and recipe.budget.bytes is not None:
         return recipe.budget.bytes
-    bits = recipe.budget.bits_per_weight if recipe.budget and recipe.budget.bits_per_weight else scheme.bits + 1.0
+    # Up to five tensors stand for a matrix.
+    names = sum(5 * (len(name) + _NAME_BYTES) for name in entries)
+    # A budget that is too small is refused by its own words, later.
+    with contextlib.suppress(InputError):
+        if shape is not None:
+            return recipe_bytes(entries, recipe, shape) + names
+    scheme, total = recipe.scheme, 0
+    given = recipe.budget.bits_per_weight if recipe.budget else None
+    assigned = Assignment.of(entries)
     for name, entry in entries.items():
+        bits = given or assigned.scheme_of(name, scheme).bits + 2.0
         matrix = len(entry.shape) == 2 and (_block_of(name) is not None or scheme.format == "gguf")
         small = scheme.kind != "float" and matrix and scheme.divides(entry.shape[-1])
-        total += math.ceil(math.prod(entry.shape) * (bits if small else 16) / 8)
-    return total
+        total += math.ceil(math.prod(entry.shape) * (bits if small else 16 if matrix else 32) / 8)
+    return total + names
 
 
 class _Model:
@@ -193,18 +220,21 @@ def _whole(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> int:
     return weights * (24 if distils else 8) + 4 * watched + 16 * batch
 
 
-def _disk(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> int:
-    """Artifacts, finished blocks of all of them until the last is written, and hidden states with their successors."""
-    made = [(artifact_bytes(model.entries, recipe), _walked(recipe)) for recipe in recipes]
-    alone = sum("propagate" in recipe.options for recipe in recipes)
+def _disk(model: _Model, made: Mapping[Recipe, int], texts: Texts) -> int:
+    """Artifacts, finished blocks of all of them until the last is written (again where scales are trained), and hidden
+    states with their successors.
+    """
+    alone = sum("propagate" in recipe.options for recipe in made)
     hidden = 4 * texts.tokens * model.hidden * (2 + alone)
-    every = sum(math.prod(entry.shape) for entry in model.entries.values())
-    mixed = {recipe.quantizer for recipe in recipes if recipe.budget is not None}
-    palettes = int(_AUTO_BYTES * every) * len(mixed)
-    return sum(size * (2 if walked else 1) for size, walked in made) + palettes + (hidden if texts.tokens else 0)
+    mixed = {recipe.quantizer for recipe in made if recipe.budget is not None}
+    fits = all(columns % 256 == 0 for block in model.blocks for _, columns in _matrices(block))
+    palettes = math.ceil((_AUTO_BYTES if fits else _AUTO_BYTES_SMALL) * model.weights) * len(mixed)
+    copies = {recipe: 1 + _walked(recipe) + ("distil" in recipe.options) for recipe in made}
+    return sum(copies[recipe] * held for recipe, held in made.items()) + palettes + (hidden if texts.tokens else 0)
 
 
-def _seconds(model: _Model, recipes: Sequence[Recipe], texts: Texts, pace: Pace) -> float:
+def _seconds(model: _Model, made: Mapping[Recipe, int], texts: Texts, pace: Pace) -> float:
+    recipes = list(made)
     walked = [recipe for recipe in recipes if _walked(recipe)]
     passes = (1 if texts.tokens else 0) + 2 * sum("propagate" in recipe.options for recipe in recipes)
     operations = by_weight = 0.0
@@ -222,12 +252,12 @@ def _seconds(model: _Model, recipes: Sequence[Recipe], texts: Texts, pace: Pace)
             if "awq" in recipe.transforms:
                 operations += sum(84 * min(rows, 512) * columns**2 for rows, columns in matrices)
     every = sum(math.prod(entry.shape) for entry in model.entries.values())
-    # Each matrix is probed on an eighth of the texts; scales learn for three epochs, forth and back.
-    probes = sum(len(_matrices(block)) for block in model.blocks) / 8 * any(r.budget is not None for r in recipes)
+    # Each tensor of the file is probed on an eighth of the texts; scales learn for three epochs, forth and back.
+    probes = sum(map(_choices, model.blocks)) / 8 * any(r.budget is not None for r in recipes)
     epochs = 3 * 4 * sum("distil" in recipe.options for recipe in recipes)
     operations += 2 * texts.tokens * every * (probes + epochs)
     by_weight += sum(every * pace.seconds_per_weight.get(r.name, 0.0) for r in recipes if not _walked(r))
-    moved = 3 * model.bytes + 2 * sum(artifact_bytes(model.entries, recipe) for recipe in recipes)
+    moved = 3 * model.bytes + 2 * sum(made.values())
     moved += 4 * texts.tokens * model.hidden * len(model.blocks) * max(passes, 0)
     return operations / pace.operations + by_weight + moved / _BYTES_PER_SECOND
 
@@ -249,6 +279,11 @@ def _weights(block: Mapping[str, TensorEntry]) -> int:
 
 def _matrices(block: Mapping[str, TensorEntry]) -> list[tuple[int, int]]:
     return [(entry.shape[0], entry.shape[1]) for entry in block.values() if len(entry.shape) == 2]
+
+
+def _choices(block: Mapping[str, TensorEntry]) -> int:
+    """Matrices that ``auto`` gives a type of their own: experts share one."""
+    return len({_EXPERT.sub(".experts.", name) for name, entry in block.items() if len(entry.shape) == 2})
 
 
 def _inputs(block: Mapping[str, TensorEntry]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,12 +87,13 @@ def held_folder_bytes(entries: Mapping[str, TensorEntry], settings: Mapping[str,
     method = settings.get("quant_method")
     if method == "bitsandbytes":
         return sum(entry.bytes for entry in entries.values())
-    bits, rounded = _bits(settings), _rounds_inputs(settings)
+    rounded = _rounds_inputs(settings)
     scale_bytes = 4 if rounded else 0 if settings.get("dequantize") else _SCALE
     total = 0
     for name, entry in entries.items():
-        part, cells = name.rpartition(".")[2], math.prod(entry.shape)
+        (module, _, part), cells = name.rpartition("."), math.prod(entry.shape)
         if part in ("qweight", "weight_packed"):
+            bits = _bits(settings, module)
             if bits is None:
                 return None
             total += cells * 32 // bits * (1 if rounded else 2)
@@ -106,13 +108,20 @@ def held_folder_bytes(entries: Mapping[str, TensorEntry], settings: Mapping[str,
     return total
 
 
-def _bits(settings: Mapping[str, Any]) -> int | None:
-    if "config_groups" not in settings:
-        found = {settings.get("bits")}
-    else:
-        found = {(group.get("weights") or {}).get("num_bits") for group in settings["config_groups"].values()}
+def _bits(settings: Mapping[str, Any], module: str) -> int | None:
+    """Bits of a layer's codes: of the groups that name it, or else of those that name its class."""
+    groups = [(g.get("targets") or (), g.get("weights") or {}) for g in (settings.get("config_groups") or {}).values()]
+    named = [weights for targets, weights in groups if any(_names(target, module) for target in targets)]
+    classes = [weights for targets, weights in groups if not any(target.startswith("re:") for target in targets)]
+    found = {weights.get("num_bits") for weights in named or classes} or {settings.get("bits")}
     one = next(iter(found)) if len(found) == 1 else None
     return one if isinstance(one, int) else None
+
+
+def _names(target: str, module: str) -> bool:
+    if target.startswith("re:"):
+        return re.match(target.removeprefix("re:"), module) is not None
+    return target == module
 
 
 def _rounds_inputs(settings: Mapping[str, Any]) -> bool:

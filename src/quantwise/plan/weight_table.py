@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
 from quantwise.core.scheme import Scheme
 from quantwise.formats.gguf.architectures import architecture_of_class
@@ -82,13 +83,15 @@ def _as_stored(decoder: Decoder) -> tuple[StoredTensor, ...]:
 
 
 def _in_folder(tensors: Mapping[str, tuple[int, ...]], scheme: Scheme) -> tuple[StoredTensor, ...]:
+    assigned = None if scheme.higher is None else Assignment.of(tensors)
     found: list[StoredTensor] = []
-    known: dict[tuple[str, tuple[int, ...]], tuple[str, int]] = {}
+    known: dict[tuple[str, tuple[int, ...], str], tuple[str, int]] = {}
     for name, shape in tensors.items():
+        own = scheme if assigned is None else assigned.scheme_of(name, scheme)
         # Layers and experts differ in their numbers only.
-        alike = (_NUMBER.sub(".0.", name), shape)
+        alike = (_NUMBER.sub(".0.", name), shape, own.name)
         if alike not in known:
-            known[alike] = _one_in_folder(name, shape, scheme)
+            known[alike] = _one_in_folder(name, shape, own)
         kind, held = known[alike]
         found.append(StoredTensor(name, shape, kind, held))
     return tuple(found)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
 from quantwise.core.scheme import Scheme
 from quantwise.formats.gguf.architectures import USUAL, architecture_of_class
@@ -39,14 +40,14 @@ def scheme_bytes(
         return _gguf_bytes(entries, scheme.name, shape, importance)
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
-    return sum(_integer_bytes(entry, scheme, stored_layer_bytes) for entry in entries.values())
+    return _folder_bytes(entries, scheme, stored_layer_bytes)
 
 
 def held_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme) -> int:
     """Bytes that Transformers will hold of a model's tensors once ``scheme`` has filled it: most are expanded."""
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
-    return sum(_integer_bytes(entry, scheme, held_layer_bytes) for entry in entries.values())
+    return _folder_bytes(entries, scheme, held_layer_bytes)
 
 
 def recipe_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: ModelShape) -> int:
@@ -89,6 +90,11 @@ def check_shapes(entries: Mapping[str, TensorEntry], shape: ModelShape, folder: 
 
 def _sixteen(entry: TensorEntry) -> int:
     return 2 * math.prod(entry.shape) if entry.dtype in _FLOATS else entry.bytes
+
+
+def _folder_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme, layer: LayerBytes) -> int:
+    assigned = Assignment.of(entries)
+    return sum(_integer_bytes(entry, assigned.scheme_of(name, scheme), layer) for name, entry in entries.items())
 
 
 def _integer_bytes(entry: TensorEntry, scheme: Scheme, layer: LayerBytes) -> int:

@@ -11,15 +11,19 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Protocol, Self, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.progress import Task as Bar
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from quantwise.report import notation
 
-_NOTE_WIDTH = 34
+_NAME_WIDTH, _BAR_WIDTH = 24, 10
+# What stands before the note: spinner, name, bar, amount, time, time left.
+_BEFORE_NOTE = _NAME_WIDTH + _BAR_WIDTH + 28
+_SHORTEST_NOTE = 10
 _WARM_UP_S = 2.0
 
 
@@ -82,6 +86,7 @@ class PlainProgress(_Closing):
     def __init__(self, file: TextIO, every_s: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._file, self._every_s, self._clock = file, every_s, clock
         self._name: str | None = None
+        self._remark = ""
         self._total: int | None = None
         self._done = self._fresh = 0
         self._began = self._said = 0.0
@@ -89,12 +94,13 @@ class PlainProgress(_Closing):
     def stage(self, name: str, total: int | None, done: int = 0) -> None:
         """Ends the stage before and announces this one."""
         self._end()
-        self._name, self._total, self._done, self._fresh = name, total, done, 0
+        self._name, self._total, self._done, self._fresh, self._remark = name, total, done, 0, ""
         self._began = self._said = self._clock()
         self._say(f"{name}: {self._amount()}" if total is not None else f"{name} ...")
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """Counts, and speaks when it is time again."""
+        """Counts, and speaks when it is time again. A note on no progress is repeated where the stage ends with it."""
+        self._remark = "" if n else note
         self._done += n
         self._fresh += n
         now = self._clock()
@@ -115,8 +121,10 @@ class PlainProgress(_Closing):
 
     def _end(self) -> None:
         if self._name is not None:
-            amount = f" {self._amount()}," if self._total is not None or self._done else ""
-            self._say(f"{self._name}:{amount} took {notation.seconds(self._clock() - self._began)}")
+            amount = self._amount() if self._total is not None or self._done else ""
+            remark = self._remark if self._total is not None and self._done < self._total else ""
+            took = f"took {notation.seconds(self._clock() - self._began)}"
+            self._say(f"{self._name}: {', '.join(part for part in (amount, remark, took) if part)}")
         self._name = None
 
     def _amount(self) -> str:
@@ -145,15 +153,41 @@ class _TimeLeft(TextColumn):
         return Text("" if left is None else f"{notation.countdown(left)} left", style="cyan")
 
 
+class _Spinner(SpinnerColumn):
+    """It turns while the stage lasts, counted or not."""
+
+    def render(self, task: Bar) -> RenderableType:
+        """One cell."""
+        return Text("·") if task.stop_time is not None else super().render(task)
+
+
+class _Bar(BarColumn):
+    """Nothing where nobody counted and the stage has ended."""
+
+    def render(self, task: Bar) -> ProgressBar | Text:  # type: ignore[override]
+        """One cell."""
+        return Text("") if task.total is None and task.stop_time is not None else super().render(task)
+
+
+class _Amount(MofNCompleteColumn):
+    """Nothing where nobody counts."""
+
+    def render(self, task: Bar) -> Text:
+        """One cell."""
+        return Text("") if task.total is None else super().render(task)
+
+
 class LiveProgress(_Closing):
     """One bar per stage on a terminal; the bars of earlier stages stay."""
 
     def __init__(self, console: Console) -> None:
+        self._note_width = min(60, console.width - _BEFORE_NOTE)
+        self._remark = ""
         self._bars = Bars(
-            SpinnerColumn(finished_text="·"),
+            _Spinner(finished_text="·"),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            _Bar(bar_width=_BAR_WIDTH),
+            _Amount(),
             TimeElapsedColumn(),
             _TimeLeft(),
             TextColumn("{task.fields[note]}", markup=False, style="dim"),
@@ -165,24 +199,28 @@ class LiveProgress(_Closing):
     def stage(self, name: str, total: int | None, done: int = 0) -> None:
         """Stops the clock of the stage before and opens a bar."""
         self._end()
-        label = notation.shorten(name, 20)
+        label = notation.shorten(name, _NAME_WIDTH)
         self._bar = self._bars.add_task(label, total=total, completed=done, note="", before=done)
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Moves the bar of the present stage."""
         if self._bar is not None:
-            self._bars.update(self._bar, advance=n, note=notation.shorten(note, _NOTE_WIDTH))
+            self._remark = "" if n else note
+            self._bars.update(self._bar, advance=n, note=self._fitting(note))
 
     def close(self) -> None:
         """Gives the terminal back as it was."""
         self._end()
         self._bars.stop()
 
+    def _fitting(self, note: str) -> str:
+        return notation.shorten(note, self._note_width) if self._note_width >= _SHORTEST_NOTE else ""
+
     def _end(self) -> None:
         if self._bar is not None:
-            self._bars.update(self._bar, note="")
+            self._bars.update(self._bar, note=self._fitting(self._remark))
             self._bars.stop_task(self._bar)
-        self._bar = None
+        self._bar, self._remark = None, ""
 
 
 def progress_on(

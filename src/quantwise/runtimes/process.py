@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import httpx
 import psutil
@@ -19,6 +22,7 @@ import psutil
 from quantwise.core.errors import RuntimeFailure
 
 _LOG_MOST = 16 << 20  # bytes
+_KEPT_MOST = 1 << 18  # bytes
 _TROUBLE = re.compile(r"error|failed|fatal|exception|cannot", re.IGNORECASE)
 
 
@@ -32,23 +36,24 @@ def free_port() -> int:
 class ServerProcess:
     """A command that serves HTTP on loopback, as a context manager.
 
-    ``url`` answers ``GET /health`` with status 200 once the server is ready. Standard output and error go to ``log`` (a
-    temporary file, removed at the end, when None). Entering raises RuntimeFailure, with the log's last word, when the
-    process ends or is not ready within ``start_timeout_s`` seconds.
+    ``url`` answers ``GET /health`` with status 200 once the server is ready. Standard output and error go to a log
+    without a name, so that nothing stays on disk however we end; where the server fails, ``last_word`` keeps it.
+    Entering raises RuntimeFailure, with that word, when the process ends or is not ready within ``start_timeout_s``
+    seconds.
     """
 
     def __init__(
         self,
         command: Sequence[str],
         url: str,
-        log: Path | None = None,
         env: Mapping[str, str] | None = None,
         start_timeout_s: float = 300.0,
     ) -> None:
         self.command = list(command)
         self.url = url
-        self._keep_log = log is not None
-        self.log = log if log is not None else _temporary_log()
+        self._log: IO[bytes] | None = None
+        self._kept: Path | None = None
+        self._keeping = threading.Lock()
         self._env = {**os.environ, **(env or {})}
         self._start_timeout_s = start_timeout_s
         self._leash: subprocess.Popen[bytes] | None = None
@@ -56,16 +61,16 @@ class ServerProcess:
 
     def __enter__(self) -> ServerProcess:
         leashed = [sys.executable, "-P", "-m", "quantwise.runtimes.leash", *self.command]
-        with self.log.open("ab") as log:  # appending, so that trimming it leaves no hole
-            # A session of its own: an interrupt at the terminal is for us to handle, and we then stop the server.
-            self._leash = subprocess.Popen(
-                leashed,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._env,
-                start_new_session=True,
-            )
+        self._log = _nameless_log()
+        # A session of its own: an interrupt at the terminal is for us to handle, and we then stop the server.
+        self._leash = subprocess.Popen(
+            leashed,
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=self._env,
+            start_new_session=True,
+        )
         try:
             self._wait_until_ready()
         except BaseException:
@@ -119,20 +124,37 @@ class ServerProcess:
         return self._peak_bytes
 
     def log_text(self) -> str:
-        """Everything the server has printed."""
-        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        """Everything the server has printed since it was started or its log was emptied; nothing once it is stopped."""
+        return self._log_bytes().decode("utf-8", errors="replace")
+
+    def _log_bytes(self) -> bytes:
+        if self._log is None:
+            return b""
+        return os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size, 0)
 
     def trim_log(self) -> None:
         """Empty the log once it is long: a server may print kilobytes for every request."""
-        if not self._keep_log and self.log.exists() and self.log.stat().st_size > _LOG_MOST:
-            os.truncate(self.log, 0)
+        if self._log is not None and os.fstat(self._log.fileno()).st_size > _LOG_MOST:
+            os.truncate(self._log.fileno(), 0)
 
     def last_word(self) -> str:
-        """The last line of the log that speaks of trouble, else its last line."""
+        """Of a server that failed: the last line of its log that speaks of trouble, else its last line, and where the
+        end of the log is kept from now on.
+        """
         lines = [" ".join(line.split()) for line in self.log_text().splitlines()[-60:] if line.strip()]
-        return next(
-            (line for line in reversed(lines) if _TROUBLE.search(line)), lines[-1] if lines else "it said nothing"
-        )
+        if not lines:
+            return "it said nothing"
+        word = next((line for line in reversed(lines) if _TROUBLE.search(line)), lines[-1])
+        return f"{word} (its log is {self._keep_log()})"
+
+    def _keep_log(self) -> Path:
+        with self._keeping:  # every request that waited asks for the word
+            if self._kept is None:
+                handle, name = tempfile.mkstemp(prefix="quantwise-server-", suffix=".log")
+                with open(handle, "wb") as kept:
+                    kept.write(self._log_bytes()[-_KEPT_MOST:])
+                self._kept = Path(name)
+            return self._kept
 
     def stop(self) -> None:
         """End the server and forget its log. Calling it again does nothing."""
@@ -147,14 +169,16 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             leash.kill()
             leash.wait()
-        if not self._keep_log:
-            self.log.unlink(missing_ok=True)
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
 
-def _temporary_log() -> Path:
-    handle, name = tempfile.mkstemp(prefix="quantwise-server-", suffix=".log")
-    os.close(handle)
-    return Path(name)
+def _nameless_log() -> IO[bytes]:
+    log = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115  (it lives as long as the server)
+    # Who writes appends, so that emptying it leaves no hole.
+    fcntl.fcntl(log.fileno(), fcntl.F_SETFL, fcntl.fcntl(log.fileno(), fcntl.F_GETFL) | os.O_APPEND)
+    return log
 
 
 def _peak_resident_bytes(pid: int) -> int | None:

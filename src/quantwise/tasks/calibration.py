@@ -132,6 +132,8 @@ def _documents(file: Path) -> list[str]:
         raise InputError(f"{file}: no UTF-8 text at byte {error.start}; give a plain text file") from error
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; give a text file to calibrate on") from error
+    if "\0" in text:
+        raise InputError(f"{file}: no text, it holds NUL characters; give a plain text file")
     parts = text.split("\n\n") if "\n\n" in text.strip() else text.splitlines()
     documents = [part.strip() for part in parts if part.strip()]
     if not documents:

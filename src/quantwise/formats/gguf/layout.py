@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from quantwise.core.errors import InputError
-from quantwise.formats.gguf.architectures import GgufArchitecture
+from quantwise.formats.gguf.graph import GgufArchitecture
 
 _SUFFIX = re.compile(r"(.+)\.(weight|bias)")
 # Buffers of older folders, which are recomputed.

@@ -7,7 +7,8 @@ from typing import Any
 
 from quantwise.core.artifact import Degradation
 from quantwise.core.errors import InputError
-from quantwise.formats.gguf.architectures import GgufArchitecture, gguf_architecture
+from quantwise.formats.gguf.architectures import gguf_architecture
+from quantwise.formats.gguf.graph import GgufArchitecture
 from quantwise.formats.gguf.rope import rope_theta, rotated, scaling_keys
 
 Value = bool | int | float | str

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quantwise.core.errors import InputError
-from quantwise.formats.gguf.architectures import GgufArchitecture
+from quantwise.formats.gguf.graph import GgufArchitecture
 
 # YaRN's numbers (Peng et al. 2023) that llama.cpp takes as given.
 _YARN_USUAL = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True, "mscale": None, "mscale_all_dim": None}
