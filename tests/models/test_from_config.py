@@ -11,7 +11,7 @@ import pytest
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.families import FAMILIES
 from quantwise.models.from_config import decoder_of
-from tiny_models import TINY, write_tiny
+from tiny_families import TINY, write_tiny
 
 _SEES = {"full_attention": None, "sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 

@@ -19,11 +19,11 @@ from quantwise.plan.decoder_weights import decoder_weights, raw_bytes
 from quantwise.plan.gguf_file import gguf_file
 from quantwise.plan.gguf_names import as_llamacpp_attends
 from quantwise.plan.layer_bytes import stored_layer_bytes
-from quantwise.plan.model_source import read_decoder, read_folder_decoder
+from quantwise.plan.model_source import read_decoder, read_folder_decoder, read_source
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.weight_table import weight_table
 from quantwise.plan.weights import stored_bytes
-from tiny_models import write_tiny
+from tiny_families import write_tiny
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,25 @@ def test_every_mix_of_a_published_model_has_the_bits_that_llamacpp_prints(mix: s
     weights = decoder_weights(preset_decoder("llama-3.1-8b"), mix, rope_factors=64)
     assert round(weights.bits_per_weight, 4) == LLAMACPP_SAYS[mix]
     assert weights.exact
+
+
+# What llama-bench prints of files that others made ("size"), found in public records.
+LLAMABENCH_SAYS = [
+    ("granite-3.3-2b", "q4_k_m", 1.44), ("phi-4", "q4_k_m", 8.43), ("phi-4-mini", "q4_k_m", 2.31),
+    ("deepseek-v2-lite", "q4_k_m", 9.65), ("gpt-oss-20b", "mxfp4_moe", 11.27), ("gpt-oss-120b", "mxfp4_moe", 59.02),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "mix", "gibibytes"), LLAMABENCH_SAYS)
+def test_files_that_others_made_have_the_planned_size(name: str, mix: str, gibibytes: float) -> None:
+    found = read_source(name)
+    weights = decoder_weights(found.decoder, mix, rope_factors=found.rope_factors)
+    assert round(weights.effective / 2**30, 2) == gibibytes
+
+
+def test_a_file_that_others_made_to_the_byte() -> None:
+    # Granite 3.3 2B in IQ4_XS: "model_size" 1395281392 of 2533539840 parameters.
+    assert decoder_weights(preset_decoder("granite-3.3-2b"), "iq4_xs").effective == 1_395_281_392
 
 
 @pytest.mark.parametrize(("name", "total"), [("gpt-oss-20b", 13_761_264_768), ("gpt-oss-120b", 65_248_815_744)])
@@ -204,6 +223,7 @@ def test_names_of_schemes() -> None:
 SCHEMES = [
     "16bit", "f16", "q8_0", "q4_0", "q4_k_m", "q2_k", "rtn:int8-channel", "rtn:int4-g32-asym", "rtn:int4-tensor", "nf4",
     "nf4-dq", "llm-int8", "fp8", "w8a8", "rtn:int4-g32,layout=gptq", "rtn:int4-g32,layout=awq",
+    "rtn:layerwise-int4-g32",
 ]  # fmt: skip
 
 
@@ -223,7 +243,7 @@ def test_a_mixture_is_planned_as_it_is_built(tmp_path: Path) -> None:
     write_tiny("qwen2_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "hidden_size": 64,
                              "shared_expert_intermediate_size": 64, "dtype": "bfloat16"}, source)  # fmt: skip
     decoder = read_folder_decoder(source)
-    names = ["rtn:int8-channel"]
+    names = ["rtn:int8-channel", "rtn:layerwise-int4-g32"]
     for recipe, artifact in zip(names, build(source, [parse_recipe(n) for n in names], [], made), strict=True):
         written = sum(entry.bytes for entry in read_folder(Path(artifact.location)).values())
         assert decoder_weights(decoder, recipe).effective == artifact_bytes(recipe, source) == written, recipe
@@ -256,6 +276,17 @@ def test_a_file_without_tokenizer_has_an_unknown_header() -> None:
     for recipe, message in (("int4-g128", "makes no GGUF file"), ("auto:4bpw", "its budget is the size")):
         with pytest.raises(InputError, match=message):
             gguf_file(preset_decoder("llama-2-7b"), parse_recipe(recipe))
+
+
+ODDLY_STORED = ["jamba-v0.1", "gpt-oss-20b", "deepseek-v2-lite", "mixtral-8x7b", "llama-4-scout", "gemma-4-26b-a4b",
+                "qwen3-next-80b-a3b", "falcon-7b", "phi-3.5-moe", "mamba-130m"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODDLY_STORED)
+def test_no_weight_is_lost_on_the_way_into_gguf(name: str) -> None:
+    decoder = preset_decoder(name)
+    made = sum(math.prod(tensor.shape) for tensor in weight_table(decoder, "q8_0"))
+    assert made == decoder_weights(decoder, "16bit").parameters
 
 
 def test_sixteen_bit_presets_weigh_two_bytes_a_parameter() -> None:

@@ -13,7 +13,7 @@ from quantwise.core.errors import InputError
 from quantwise.models.from_config import decoder_by_usual_keys, decoder_of, rope_factor_count
 from quantwise.models.from_gguf import GgufFacts, gguf_decoder
 from quantwise.plan.decoder_weights import decoder_weights
-from tiny_models import TINY
+from tiny_families import TINY
 
 STRANGE: list[Any] = [
     None, True, False, -1, 0, 1, 2, 3, 7, 64, 10**6, 2**31, 10**40, 1.5, float("nan"), float("inf"), "", "64", "LLLG",

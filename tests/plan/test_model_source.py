@@ -266,6 +266,7 @@ def test_where_a_model_was_found(tmp_path: Path) -> None:
     long = {**LLAMA, "rope_parameters": {"rope_type": "longrope", "long_factor": [1.0] * 4, "short_factor": [1.0] * 4}}
     assert read_source(str(folder(tmp_path / "l", long))).rope_factors == 8
     assert (read_source("llama-3.1-8b").rope_factors, read_source("llama-3-8b").rope_factors) == (64, 0)
+    assert read_source("gemma-4-31b").rope_factors == 256
     file = written(tmp_path / "m.gguf", "llama", {**SIZES, "attention.head_count_kv": 2}, SHAPES)
     assert read_source(str(file)).file == file
 

@@ -106,8 +106,10 @@ def class_name(config: Mapping[str, Any]) -> str:
 def rope_factor_count(config: Mapping[str, Any], decoder: Decoder) -> int:
     """How many numbers llama.cpp divides rotary frequencies by, which its files keep beside the weights.
 
-    Llama 3.1 has one for each pair of a head's numbers, LongRoPE two lists.
+    Llama 3.1 has one for each pair of a head's numbers, Gemma 4 for each of its wide heads; LongRoPE two lists.
     """
+    if config.get("model_type") == "gemma4_text":
+        return max((layer.attention.key_dim for layer in decoder.layers if layer.attention is not None), default=0) // 2
     rope = config.get("rope_parameters") or config.get("rope_scaling")
     attention = next((layer.attention for layer in decoder.layers if layer.attention is not None), None)
     if not isinstance(rope, dict) or attention is None:

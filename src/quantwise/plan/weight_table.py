@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
 from quantwise.core.scheme import Scheme
 from quantwise.formats.gguf.architectures import architecture_of_class
@@ -26,6 +27,7 @@ _STACKED = re.compile(r"\.(mlp|feed_forward)\.experts\.(gate_up_proj|down_proj)$
 _STACKED_OUT_FIRST = re.compile(r"\.block_sparse_moe\.(input|output)_linear\.weight$|\.\d+\.experts\.\w+_proj$")
 # Parts of other modalities, which no tool quantizes by default.
 _BESIDE = re.compile(r"(^|\.)(vision|visual|audio|multi_modal|embed_vision|embed_audio)")
+_NUMBER = re.compile(r"\.\d+\.")
 _MXFP4_BLOCK, _MXFP4_BYTES = 32, 17
 
 
@@ -56,7 +58,7 @@ def weight_table(decoder: Decoder, scheme: str | WeightScheme, *, rope_factors: 
         return tuple(_mxfp4(name, shape) for name, shape in decoder.tensors.items())
     if not in_gguf(wanted):
         assert wanted.recipe is not None
-        return tuple(_in_folder(name, shape, wanted.recipe.scheme) for name, shape in decoder.tensors.items())
+        return _in_folder(decoder.tensors, wanted.recipe.scheme)
     table = gguf_table(decoder)
     rope = (StoredTensor("rope_freqs.weight", (rope_factors,), "f32", 4 * rope_factors),) if rope_factors else ()
     return (*rope, *_in_file(table, wanted, mixed_model(decoder, table)))
@@ -80,14 +82,28 @@ def _as_stored(decoder: Decoder) -> tuple[StoredTensor, ...]:
     return tuple(StoredTensor(n, decoder.tensors[n], "stored", size) for n, size in decoder.stored.items())
 
 
-def _in_folder(name: str, shape: tuple[int, ...], scheme: Scheme) -> StoredTensor:
-    whole = StoredTensor(name, shape, "16bit", 2 * math.prod(shape))
+def _in_folder(tensors: Mapping[str, tuple[int, ...]], scheme: Scheme) -> tuple[StoredTensor, ...]:
+    assigned = None if scheme.higher is None else Assignment.of(tensors)
+    found: list[StoredTensor] = []
+    known: dict[tuple[str, tuple[int, ...], str], tuple[str, int]] = {}
+    for name, shape in tensors.items():
+        own = scheme if assigned is None else assigned.scheme_of(name, scheme)
+        # Layers and experts differ in their numbers only.
+        alike = (_NUMBER.sub(".0.", name), shape, own.name)
+        if alike not in known:
+            known[alike] = _one_in_folder(name, shape, own)
+        kind, held = known[alike]
+        found.append(StoredTensor(name, shape, kind, held))
+    return tuple(found)
+
+
+def _one_in_folder(name: str, shape: tuple[int, ...], scheme: Scheme) -> tuple[str, int]:
+    """The type of a tensor and its bytes."""
     matrices = None if scheme.kind == "float" else quantized_matrices(name, shape)
-    if matrices is None:
-        return whole
-    count, rows, columns = matrices
-    one = stored_layer_bytes(rows, columns, scheme)
-    return whole if one is None else StoredTensor(name, shape, scheme.name, count * one)
+    one = None if matrices is None else stored_layer_bytes(matrices[1], matrices[2], scheme)
+    if matrices is None or one is None:
+        return "16bit", 2 * math.prod(shape)
+    return scheme.name, matrices[0] * one
 
 
 def quantized_matrices(name: str, shape: tuple[int, ...]) -> tuple[int, int, int] | None:
