@@ -92,7 +92,8 @@ class _Walk:
         fed = self._feed_forward(fed, block, layer)
         if "post_ffw_norm" in block:
             fed = self._part_norm(fed, block, "post_ffw_norm")
-        return self._sum(fed, middle)
+        # Which one is written over is the first.
+        return self._sum(middle, fed) if self.name == "phi3" else self._sum(fed, middle)
 
     def _norms_first(self, block: Block) -> bool:
         return "attn_norm" in block or self.name == "olmo"
