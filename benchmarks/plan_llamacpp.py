@@ -77,6 +77,13 @@ def start(model: M, settings: S, folder: Path, *, prompt: int = 0) -> tuple[Seen
     return Seen(_buffers(done.stderr), int(json.loads(done.stdout)["resident"])), header
 
 
+def start_log(model: M, settings: S, folder: Path) -> str:
+    """The start-up log itself."""
+    write_blank(folder / "blank.gguf", model)
+    options = _options(folder / "blank.gguf", settings) | {"prompt": 0}
+    return _run(sys.executable, ARM, options, label(model, settings)).stderr
+
+
 def _options(path: Path, settings: S) -> dict[str, Any]:
     keys, values = settings.types
     names = ("context", "slots", "unified", "whole_window", "ubatch", "flash_attention")

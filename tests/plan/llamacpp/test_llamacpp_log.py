@@ -8,6 +8,8 @@ import pytest
 
 from quantwise.plan.llamacpp.model import KNOWN
 from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.refit import refit
+from quantwise.plan.start_up_log import read_llamacpp_log
 from quantwise.testing.blank_gguf import BlankModel
 
 pytest.importorskip("xllamacpp")
@@ -66,3 +68,22 @@ def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 150
     assert {model.architecture for model, _ in CASES} >= KNOWN
     assert len(set(map(named, CASES))) == len(CASES)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (BlankModel(), LlamacppSettings(2048, 3, cache="q8_0")),
+        (
+            BlankModel("gemma3", tied=True, window=512, period=6, layers=7),
+            LlamacppSettings(4096, 2, unified=True, flash_attention=False, whole_window=True, ubatch=256),
+        ),
+    ],
+)
+def test_a_real_log_refits_nothing(model: BlankModel, settings: LlamacppSettings, tmp_path: Path) -> None:
+    log = beside.start_log(model, settings, tmp_path)
+    assert read_llamacpp_log(log).settings == settings
+    made = refit(log, model.decoder())
+    assert made.before == pytest.approx(1.0, abs=0.001)
+    assert made.numbers["compute_factor"] == pytest.approx(1.0, abs=0.001)
+    assert (made.numbers["outputs_of_batch"], made.numbers["mixed_inputs"], made.numbers["repacks"]) == (0, 1, 1)
