@@ -80,12 +80,16 @@ def test_every_preset_is_planned_quickly() -> None:
     assert not unknown & KNOWN
 
 
-def test_a_batch_of_logits_and_a_slot_of_them() -> None:
-    decoder = preset_decoder("qwen2.5-3b")
-    now, then = (llamacpp_compute(decoder, Settings(512), build).graph for build in (XLLAMACPP_2026_10, SUMMER_2026))
-    # 300.75 MiB were logged of the older one: a ubatch of logits and hidden states.
-    assert then == pytest.approx(300.75 * (1 << 20), rel=0.03)
-    assert now < then / 3
+@pytest.mark.parametrize(
+    ("preset", "context", "gpu", "host"),
+    [("llama-3-8b", 8192, 258.50, 24.01), ("qwen2.5-3b", 512, 300.75, None)],
+)
+def test_buffers_of_a_gpu_that_were_published(preset: str, context: int, gpu: float, host: float | None) -> None:
+    then = llamacpp_compute(preset_decoder(preset), Settings(context), SUMMER_2026)
+    assert round(then.gpu / (1 << 20), 2) == gpu
+    assert host is None or round(then.host / (1 << 20), 2) == host
+    # With logits of one slot alone they are a fraction of that.
+    assert llamacpp_compute(preset_decoder(preset), Settings(context), XLLAMACPP_2026_10).gpu < then.gpu / 2
 
 
 def test_the_mask_grows_with_the_context() -> None:

@@ -15,6 +15,7 @@ from quantwise.plan.llamacpp.model import Block, Blocks, as_llamacpp
 from quantwise.plan.llamacpp.nodes import Sketch
 from quantwise.plan.llamacpp.replay import Graph, Node
 from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.terms import Device
 
 _LAYER_NORM = frozenset(
     {"starcoder2", "gptneox", "phi2", "olmo", "falcon", "gpt2", "mpt", "stablelm", "bloom", "command-r", "cohere2"}
@@ -22,18 +23,31 @@ _LAYER_NORM = frozenset(
 _OUTPUTS_LAST = frozenset({"gpt-oss"})
 
 
-def graph_of(decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild = XLLAMACPP_2026_10) -> Graph:
-    """The graph of the longest prompt that is computed at once."""
-    return _Walk(decoder, settings, build).graph
+def graph_of(
+    decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild = XLLAMACPP_2026_10, *, device: Device = "cpu"
+) -> Graph:
+    """The graph of the longest prompt that is computed at once; a GPU is given the embedding's rows."""
+    return _Walk(decoder, settings, build, device).graph
+
+
+def host_graph(decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild = XLLAMACPP_2026_10) -> Graph:
+    """What the processor keeps where a GPU computes all layers: the embedding's rows, and inputs to be copied."""
+    sketch = Sketch(as_llamacpp(decoder), settings, build)
+    sketch.embedding()
+    for layer in decoder.layers:
+        if layer.attention is not None:
+            for node in sketch.cache_inputs(layer.attention):
+                sketch.graph.expand(node)
+    return sketch.graph
 
 
 class _Walk:
-    def __init__(self, decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild) -> None:
+    def __init__(self, decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild, device: Device) -> None:
         self.decoder = decoder = as_llamacpp(decoder)
         self.shapes, self.name, self.blocks = decoder.tensors, decoder.architecture, Blocks(decoder.tensors)
         self.sketch = Sketch(decoder, settings, build)
         self.graph = self.sketch.graph
-        hidden = self.sketch.embedding()
+        hidden = self.sketch.embedding() if device == "cpu" else self.sketch.copied_embedding()
         layers = self._some_layers()
         for layer in layers:
             hidden = self._layer(hidden, layer, last=layer == layers[-1])

@@ -10,7 +10,7 @@ from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
 from quantwise.plan.llamacpp.file import FileTensor, mapped_bytes, repacked_bytes
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-from quantwise.plan.terms import Device, Memory, Term
+from quantwise.plan.terms import Device, Memory, Term, exactly
 
 
 def llamacpp_memory(
@@ -39,11 +39,23 @@ def llamacpp_memory(
 
 
 def compute_terms(compute: LlamacppCompute, device: Device) -> tuple[Term, ...]:
-    """The compute buffer on a device; outputs and working space stay on the processor."""
+    """The compute buffer on a device; outputs and working space stay on the processor.
+
+    Beside a GPU the processor keeps the inputs at least, and its own layers' graph at most.
+    """
+    outputs = exactly("outputs", "cpu", compute.outputs, "4 bytes a logit, one row a slot")
+    if device == "cpu":
+        return (
+            Term("compute", "cpu", compute.low, compute.high, compute.source),
+            outputs,
+            exactly("work", "cpu", compute.work, "ggml_graph_plan (ggml/src/ggml-cpu/ggml-cpu.c)"),
+        )
+    below, above = (0.95, 1.1) if compute.known else (compute.low / compute.graph, compute.high / compute.graph)
     return (
-        Term("compute", device, compute.low, compute.high, compute.source),
-        Term("outputs", "cpu", compute.outputs, compute.outputs, "4 bytes a logit, one row a slot"),
-        Term("work", "cpu", 0 if device == "gpu" else compute.work, compute.work, "ggml_graph_plan"),
+        Term("compute", "gpu", int(compute.gpu * below), int(compute.gpu * above), compute.source),
+        Term("compute", "cpu", compute.host, max(compute.host, compute.high), compute.source),
+        outputs,
+        Term("work", "cpu", 0, compute.work, "ggml_graph_plan (ggml/src/ggml-cpu/ggml-cpu.c)"),
     )
 
 

@@ -44,6 +44,10 @@ class Sketch:
             self.graph.expand(Node("set_rows", shape, sources=(some, slots, given), view_of=given))
         return made
 
+    def copied_embedding(self) -> Node:
+        """The hidden state of all tokens where another device looked it up."""
+        return self._given((self.decoder.hidden, self.tokens, 1, 1))
+
     def _looked_up(self, shape: Shape) -> Node:
         return Node("get_rows", shape, sources=(self.weight(1), self._given((self.tokens, 1, 1, 1))))
 
