@@ -23,7 +23,7 @@ class Sketch:
         self._inputs: dict[int | None, tuple[Node, Node, Node]] = {}
 
     def _given(self, shape: Shape, width: int = 4) -> Node:
-        return Node("none", shape, width, given=True)
+        return Node("none", shape, width)
 
     def weight(self, *shape: int) -> Node:
         """A tensor of the model, in a buffer of its own."""
