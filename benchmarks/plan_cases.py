@@ -88,10 +88,11 @@ RESIDENT = (
     (replace(_LARGE, architecture="gemma3", window=512, period=6, tied=True, mix="q4_0"), S(2048, 2)),
     (replace(_LARGE, architecture="qwen3moe", experts=8, feed_forward=768, layers=6), S(1024, 2)),
 )
-# Of the program that reserves logits for a whole batch. It keeps whole windows unless asked otherwise.
+# Of the program that reserves logits for a whole batch; on a processor with AMX it does not open latent attention.
 OLDER = tuple(
     (model, settings)
     for model in ARCHITECTURES[:21]
+    if not model.rank
     for settings in (S(4096), S(2048, flash_attention=False), S(4096, cache="q8_0", whole_window=True))
 )
 

@@ -11,6 +11,7 @@ from quantwise.models.decoder import Attention, Decoder, Layer
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
 from quantwise.plan.llamacpp.experts import experts
 from quantwise.plan.llamacpp.latent import latent_attention
+from quantwise.plan.llamacpp.layers import enough_layers
 from quantwise.plan.llamacpp.model import Block, Blocks, as_llamacpp
 from quantwise.plan.llamacpp.nodes import Sketch
 from quantwise.plan.llamacpp.replay import Graph, Node
@@ -48,7 +49,7 @@ class _Walk:
         self.sketch = Sketch(decoder, settings, build)
         self.graph = self.sketch.graph
         hidden = self.sketch.embedding() if device == "cpu" else self.sketch.copied_embedding()
-        layers = self._some_layers()
+        layers = enough_layers([(shape, self.blocks[n].kinds()) for n, shape in enumerate(decoder.layers)])
         for layer in layers:
             hidden = self._layer(hidden, layer, last=layer == layers[-1])
         if self.name in _OUTPUTS_LAST:
@@ -58,14 +59,6 @@ class _Walk:
         if "output.bias" in self.shapes:
             logits = self.sketch.over("add", logits, self.sketch.weight(decoder.vocab))
         self.graph.expand(logits)
-
-    def _some_layers(self) -> list[int]:
-        """Two of each kind and the last: nothing grows from there on."""
-        found: dict[object, list[int]] = {}
-        last = len(self.decoder.layers) - 1
-        for layer, shape in enumerate(self.decoder.layers[:-1]):
-            found.setdefault((shape, self.blocks[layer].kinds()), []).append(layer)
-        return sorted([n for same in found.values() for n in same[:2]] + [last])
 
     def _norm(self, hidden: Node, weight: bool, bias: bool = False) -> Node:
         """Normalized; only what squares alone can be written over its input."""

@@ -146,11 +146,13 @@ class Sketch:
         """Attention over the cache, heads side by side (heads * value_dim, tokens)."""
         key_turn, value_turn = self._rotations(attention)
         query, value = self._turned(query, key_turn), self._turned(value, value_turn)
+        key = self._turned(key, key_turn)
         self.graph.expand(query)
-        self.graph.expand(value)
         if not attention.shared:
-            key = self._turned(key, key_turn)
-            self.graph.expand(key)
+            # Where layers slide keys come before values, elsewhere after them, to be written right into the cache.
+            slides = any(other.window is not None for other in self._all())
+            for node in (key, value) if slides else (value, key):
+                self.graph.expand(node)
             self.store(key, value, attention)
         cells, streams = self.cells(attention), self.settings.streams
         keys = self.weight(attention.key_dim, attention.kv_heads, cells, streams)
