@@ -154,7 +154,7 @@ def older_row(model: M, settings: S, folder: Path) -> Row:
 def resident_row(model: M, settings: S, folder: Path) -> Row:
     """The process after prompts that fill one slot."""
     seen, _ = start(model, settings, folder, prompt=settings.context - 2)
-    memory = llamacpp_memory(model.decoder(), tensors_of_mix(model.decoder(), model.mix), settings)
+    memory = llamacpp_memory(model.decoder(), tensors_of_mix(model.decoder(), model.mix), settings, merges=1)
     low, high = memory.on("cpu")
     return Row(label(model, settings), "resident", ((low + high) / 2 / MIB,), (seen.resident / MIB,))
 

@@ -12,17 +12,22 @@ from quantwise.plan.llamacpp.file import FileTensor, mapped_bytes, repacked_byte
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.terms import Device, Memory, Term, exactly
 
+# Merges of a tokenizer for each of its tokens, at most: 280,147 for 128,256 in Llama 3; SentencePiece has none.
+_MERGES = 2.2
+
 
 def llamacpp_memory(
     decoder: Decoder,
     tensors: Sequence[FileTensor],
     settings: LlamacppSettings,
     build: LlamacppBuild = XLLAMACPP_2026_10,
+    *,
+    merges: int | None = None,
 ) -> Memory:
     """Memory of a server on the processor alone (``plan.offload`` splits it), at full context in every slot.
 
     ``tensors`` in the order of the file. What the log calls CPU_Mapped and CPU_REPACK are ``weights`` and
-    ``repacked``; the sum of all terms is the process's resident set.
+    ``repacked``; the sum of all terms is the process's resident set. ``merges``: those of the tokenizer, if counted.
     """
     compute = llamacpp_compute(decoder, settings, build)
     cache = llamacpp_cache(decoder, settings)
@@ -33,7 +38,7 @@ def llamacpp_memory(
             Term("repacked", "cpu", copies, copies, "ggml/src/ggml-cpu/repack.cpp, AVX2"),
             Term("cache", "cpu", cache.total, cache.total, cache.source),
             *compute_terms(compute, "cpu"),
-            process_term(decoder, build),
+            process_term(decoder, build, merges),
         )
     )
 
@@ -59,7 +64,14 @@ def compute_terms(compute: LlamacppCompute, device: Device) -> tuple[Term, ...]:
     )
 
 
-def process_term(decoder: Decoder, build: LlamacppBuild) -> Term:
-    """The program itself, with the vocabulary as it keeps it."""
+def process_term(decoder: Decoder, build: LlamacppBuild, merges: int | None = None) -> Term:
+    """The program itself, with the vocabulary as it keeps it; ``merges`` of its tokenizer, where they were counted."""
     words = build.by_token * decoder.vocab
-    return Term("process", "cpu", build.process.low + words, build.process.high + words, build.process.source)
+    low, high = (0, int(_MERGES * decoder.vocab)) if merges is None else (merges, merges)
+    return Term(
+        "process",
+        "cpu",
+        build.process.low + words + build.by_merge * low,
+        build.process.high + words + build.by_merge * high,
+        build.process.source,
+    )
