@@ -29,9 +29,9 @@ class LlamacppBuild:
     ``outputs``: rows of logits that are reserved, one for each slot or one for each token computed at once.
     ``mixed_inputs``: a place for batches of tokens and embeddings together. ``repacked``: types whose matrices the
     processor reads in an order of its own, so that a second copy is made. ``process`` bytes are resident before a
-    model is loaded, ``by_token`` for each token of the vocabulary and ``by_merge`` for each of its merges. ``device``: what a GPU's context and libraries
-    take beside all buffers. ``compute_factor``: logged over replayed bytes of the compute buffer, and
-    ``compute_error`` the share by which it may still be off.
+    model is loaded, ``by_token`` for each token of the vocabulary and ``by_merge`` for each of its merges. ``device``:
+    what a GPU's context and libraries take beside all buffers. ``compute_factor``: logged over replayed bytes of the
+    compute buffer, and ``compute_error`` the share by which it may still be off.
     """
 
     name: str
