@@ -11,7 +11,7 @@ import pytest
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.families import FAMILIES
 from quantwise.models.from_config import decoder_of
-from tiny_models import TINY, write_tiny
+from tiny_families import TINY, write_tiny
 
 _SEES = {"full_attention": None, "sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 
@@ -42,3 +42,16 @@ def test_a_table_is_what_transformers_writes(kind: str, differing: dict[str, Any
 
 def test_every_family_was_compared_with_transformers() -> None:
     assert {kind for kind, _ in TINY} == set(FAMILIES)
+
+
+def test_layers_that_read_the_cache_of_others_keep_none() -> None:
+    config = {
+        "model_type": "gemma4_text", "num_hidden_layers": 12, "hidden_size": 32, "intermediate_size": 40,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "num_kv_shared_layers": 3, "use_double_wide_mlp": True,
+        "hidden_size_per_layer_input": 0,
+    }  # fmt: skip
+    layers = decoder_of(config, "g").layers
+    kept = [layer.attention for layer in layers]
+    assert [attention.shared for attention in kept if attention] == [False] * 9 + [True] * 3
+    assert [attention.key_dim for attention in kept if attention] == ([256] * 5 + [512]) * 2
+    assert [layer.feed_forward for layer in layers] == [40] * 9 + [80] * 3

@@ -18,6 +18,7 @@ from quantwise.formats.gguf.header_end import gguf_header_end
 from quantwise.models import hub as client
 from quantwise.models import reference
 from quantwise.models.hub import HubName, download, first_bytes, hub_name, select
+from quantwise.plan.model_source import read_decoder, read_source
 from quantwise.pose import Request
 
 FOLDER, GGUF = "someone/small-model", "someone/small-model-GGUF"
@@ -241,3 +242,12 @@ def test_a_damaged_header_is_named(hub: Hub, tmp_path: Path) -> None:
 def test_a_request_without_hub_ids_stays_as_it_is() -> None:
     request = Request(model=reference.path(), candidates=("q8_0",))
     assert fetch.fetched(request) is request
+
+
+def test_a_hub_id_is_a_decoder_by_its_headers_alone(hub: Hub) -> None:
+    folder = read_source(FOLDER)
+    assert folder.decoder == replace(read_decoder(str(reference.path())), name=FOLDER)
+    assert folder.folder is None
+    file = read_decoder(f"{GGUF}:*Q8_0*")
+    assert file.layers == folder.decoder.layers
+    assert all(stored > 0 for stored in file.stored.values())

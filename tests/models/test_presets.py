@@ -9,8 +9,9 @@ import pytest
 from quantwise.core.errors import InputError
 from quantwise.models.presets import PRESETS, preset_decoder
 
-# The count under "Safetensors" on each model's page (Pythia: appendix A of arXiv 2304.01373), in which a tied matrix
-# counts once.
+# The count that the hub shows under "Safetensors" on a model's page (Pythia: appendix A of arXiv 2304.01373), where a
+# tied matrix counts once. Not fetched by a program but known, some of them looked up in public records of others: a
+# wrong digit here or in a config would show.
 PUBLISHED = {
     "llama-2-7b": 6_738_415_616, "llama-2-13b": 13_015_864_320, "llama-2-70b": 68_976_648_192,
     "llama-3-8b": 8_030_261_248, "llama-3-70b": 70_553_706_496, "llama-3.1-8b": 8_030_261_248,
@@ -47,8 +48,16 @@ PUBLISHED = {
     "stablelm-3b": 2_795_443_200, "falcon-7b": 6_921_720_704, "falcon-40b": 41_303_293_952,
     "jamba-v0.1": 51_570_323_328, "mamba-130m": 129_135_360, "mamba-2.8b": 2_768_345_600, "lfm2-350m": 354_483_968,
     "lfm2-700m": 742_489_344, "lfm2-1.2b": 1_170_340_608,
+    "qwen3-coder-480b-a35b": 480_154_875_392, "qwen3.5-0.8b": 752_393_024, "qwen3.5-2b": 1_881_825_088,
+    "qwen3.5-4b": 4_205_751_296, "qwen3.5-9b": 8_953_803_264, "qwen3.5-27b": 26_895_998_464,
+    "qwen3.5-35b-a3b": 34_660_610_688, "glm-4-9b": 9_400_279_040, "glm-4-32b": 32_566_081_536,
+    "glm-4.5-air": 106_852_251_264, "glm-4.5": 352_797_829_024, "minimax-m2": 228_689_764_864,
+    "olmo-3-7b": 7_298_011_136, "olmo-3-32b": 32_233_522_176,
+    # As llama.cpp prints them, less the 256 numbers of its rope_freqs.
+    "gemma-4-26b-a4b": 25_233_142_046 - 256, "gemma-4-31b": 30_697_345_596 - 256,
 }  # fmt: skip
-# With a vision part: SigLIP and its projector in Gemma 3 (416,866,032 and 1152 * hidden + 1152), and Llama 4's own.
+# With a vision part: SigLIP and its projector in Gemma 3 (416,866,032 and 1152 * hidden + 1152); that of Llama 4 was
+# not counted but is the same number in both models.
 WITH_VISION = {
     "gemma-3-4b": (4_300_079_472, 416_866_032 + 1152 * 2560 + 1152),
     "gemma-3-12b": (12_187_325_040, 416_866_032 + 1152 * 3840 + 1152),

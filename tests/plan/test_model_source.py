@@ -15,7 +15,7 @@ import pytest
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder, Layer
-from quantwise.plan.model_source import read_decoder
+from quantwise.plan.model_source import read_decoder, read_source
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 32,
@@ -255,6 +255,20 @@ def test_presets_and_names_that_are_nothing(tmp_path: Path) -> None:
         read_decoder("llama-9")
     with pytest.raises(InputError, match="does not exist"):
         read_decoder(str(tmp_path / "gone.gguf"))
+
+
+def test_where_a_model_was_found(tmp_path: Path) -> None:
+    scaled = {**LLAMA, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}
+    found = read_source(str(folder(tmp_path / "m", scaled)))
+    assert (found.folder, found.file, found.rope_factors) == (tmp_path / "m", None, 4)
+    alone = read_source(str(tmp_path / "m" / "config.json"))
+    assert (alone.folder, alone.file, alone.rope_factors) == (None, None, 4)
+    long = {**LLAMA, "rope_parameters": {"rope_type": "longrope", "long_factor": [1.0] * 4, "short_factor": [1.0] * 4}}
+    assert read_source(str(folder(tmp_path / "l", long))).rope_factors == 8
+    assert (read_source("llama-3.1-8b").rope_factors, read_source("llama-3-8b").rope_factors) == (64, 0)
+    assert read_source("gemma-4-31b").rope_factors == 256
+    file = written(tmp_path / "m.gguf", "llama", {**SIZES, "attention.head_count_kv": 2}, SHAPES)
+    assert read_source(str(file)).file == file
 
 
 @pytest.mark.parametrize("name", ["stories260K", "babyllama-tok105"])

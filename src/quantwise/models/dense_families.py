@@ -19,15 +19,18 @@ from quantwise.models.family import (
     Family,
     biased,
 )
+from quantwise.models.fields import Fields
 from quantwise.models.layer_kinds import (
     all_sliding,
     qwen2_kinds,
     sliding_but_every,
 )
-from quantwise.models.layer_sizes import (
-    falcon_sizes,
-    opt_sizes,
-)
+from quantwise.models.layer_sizes import falcon_sizes, gemma4_layer, gemma4_sizes, opt_sizes
+
+
+def _with_experts(fields: Fields, layer: int) -> bool:
+    return fields.flag("enable_moe_block")
+
 
 _AROUND = ("pre_feedforward_layernorm h", "post_feedforward_layernorm h")
 LLAMA = Family(SWITCHED, biased(GATED, "+mlp_bias"))
@@ -52,6 +55,47 @@ _GEMMA3 = replace(
         "num_key_value_heads": 4,
         "max_position_embeddings": 131072,
     },
+)
+_GEMMA4 = Family(
+    (
+        "self_attn.q_proj q,h +attention_bias",
+        "self_attn.k_proj kv,h +attention_bias ?own",
+        "self_attn.v_proj kv,h +attention_bias ?values",
+        "self_attn.o_proj h,o +attention_bias",
+        "self_attn.q_norm d",
+        "self_attn.k_norm d ?own",
+    ),
+    GATED,
+    norms=(
+        *_GEMMA2.norms,
+        "layer_scalar! 1",
+        "per_layer_input_gate p,h ?p",
+        "per_layer_projection h,p ?p",
+        "post_per_layer_input_norm h ?p",
+    ),
+    experts=(
+        *GATED,
+        "router.proj e,h",
+        "router.scale! h",
+        "router.per_expert_scale! e",
+        "experts.gate_up_proj! e,2*m,h",
+        "experts.down_proj! e,h,m",
+        "post_feedforward_layernorm_1 h",
+        "post_feedforward_layernorm_2 h",
+        "pre_feedforward_layernorm_2 h",
+    ),
+    sparse=_with_experts,
+    whole=(
+        "model.embed_tokens v,h",
+        "model.norm h",
+        "model.embed_tokens_per_layer pv,pa ?p",
+        "model.per_layer_model_projection pa,h ?p",
+        "model.per_layer_projection_norm p ?p",
+    ),
+    sizes=gemma4_sizes,
+    kinds=sliding_but_every(6),
+    defaults={**TIED, "head_dim": 256, "num_key_value_heads": 4, "vocab_size": 262144, "sliding_window": 512},
+    adjust=gemma4_layer,
 )
 OLMO2 = Family(
     (*SWITCHED, "self_attn.q_norm q", "self_attn.k_norm kv"),
@@ -93,6 +137,7 @@ DENSE: Mapping[str, Family] = MappingProxyType(
         "gemma": _GEMMA,
         "gemma2": _GEMMA2,
         "gemma3_text": _GEMMA3,
+        "gemma4_text": _GEMMA4,
         "phi3": Family(
             ("self_attn.qkv_proj q3,h", "self_attn.o_proj h,q"),
             ("mlp.gate_up_proj 2*f,h", "mlp.down_proj h,f"),
@@ -160,6 +205,18 @@ DENSE: Mapping[str, Family] = MappingProxyType(
             sizes=falcon_sizes,
             defaults=TIED | {"multi_query": True, "parallel_attn": True, "max_position_embeddings": 2048},
         ),
+        "ministral3": Family(PLAIN, GATED, kinds=all_sliding),
+        "glm4": Family(
+            biased(QKV, "+attention_bias") + OUT,
+            ("mlp.gate_up_proj 2*f,h", "mlp.down_proj h,f"),
+            norms=(*LLAMA.norms, "post_self_attn_layernorm h", "post_mlp_layernorm h"),
+            defaults={"attention_bias": True},
+        ),
+        "hunyuan_v1_dense": Family(
+            (*SWITCHED, "self_attn.query_layernorm d", "self_attn.key_layernorm d"), GATED
+        ),
+        "arcee": Family(SWITCHED, biased(("mlp.up_proj f,h", "mlp.down_proj h,f"), "+mlp_bias")),
+        "ernie4_5": Family(biased(PLAIN, "+use_bias"), biased(GATED, "+use_bias"), defaults=TIED | {"head_dim": 128}),
         "stablelm": Family(
             (*biased(QKV, "+use_qkv_bias"), *OUT),
             GATED,

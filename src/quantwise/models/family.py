@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quantwise.models.fields import Fields
-from quantwise.models.layer_kinds import Kinds, all_full
+from quantwise.models.layer_kinds import Kind, Kinds, all_full
 from quantwise.models.layer_sizes import Sizes, llama_sizes
 
 Lines = tuple[str, ...]
 Sparse = Callable[[Fields, int], bool]
+Adjust = Callable[[Fields, int, Kind], dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Family:
     ``output`` the output matrix, which is left out where it is tied.
 
     ``sizes`` gives the symbols; ``kinds`` what each layer attends to; ``window`` the key of config.json with the
-    tokens that a sliding layer sees; ``defaults`` what a config.json leaves out.
+    tokens that a sliding layer sees; ``defaults`` what a config.json leaves out. ``adjust`` gives the sizes in which
+    one layer differs from the others.
     """
 
     attention: Lines
@@ -37,6 +39,7 @@ class Family:
     kinds: Kinds = all_full
     window: str = "sliding_window"
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    adjust: Adjust | None = None
 
 
 def biased(lines: Lines, switch: str = "+") -> Lines:

@@ -103,6 +103,22 @@ def class_name(config: Mapping[str, Any]) -> str:
     return str(config.get("model_type", "unknown"))
 
 
+def rope_factor_count(config: Mapping[str, Any], decoder: Decoder) -> int:
+    """How many numbers llama.cpp divides rotary frequencies by, which its files keep beside the weights.
+
+    Llama 3.1 has one for each pair of a head's numbers, Gemma 4 for each of its wide heads; LongRoPE two lists.
+    """
+    if config.get("model_type") == "gemma4_text":
+        return max((layer.attention.key_dim for layer in decoder.layers if layer.attention is not None), default=0) // 2
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    attention = next((layer.attention for layer in decoder.layers if layer.attention is not None), None)
+    if not isinstance(rope, dict) or attention is None:
+        return 0
+    lists = [rope.get(part) for part in ("long_factor", "short_factor")]
+    listed = sum(len(numbers) for numbers in lists if isinstance(numbers, list))
+    return attention.key_dim // 2 if rope.get("rope_type", rope.get("type")) == "llama3" else listed
+
+
 def _layers(family: Family, fields: Fields, sizes: Mapping[str, int], kinds: list[Kind]) -> tuple[list[Layer], Shapes]:
     if len(kinds) * (len(family.experts) * sizes["e"] + 64) > MOST_TENSORS:
         raise InputError(f"{fields.where}: {len(kinds)} layers of {sizes['e']} experts are beyond any model")
@@ -118,8 +134,9 @@ def _layers(family: Family, fields: Fields, sizes: Mapping[str, int], kinds: lis
             *(family.recurrent if kind in ("recurrent", "both") else ()),
             *(family.experts if sparse else family.dense),
         )
-        tensors |= write_out(lines, sizes, fields, f"{family.blocks}.{number}.")
-        layers.append(_layer(kind, sizes, window, sparse=sparse))
+        own = {**sizes, **family.adjust(fields, number, kind)} if family.adjust else sizes
+        tensors |= write_out(lines, own, fields, f"{family.blocks}.{number}.")
+        layers.append(_layer(kind, own, window, sparse=sparse))
     return layers, tensors
 
 
@@ -133,6 +150,7 @@ def _layer(kind: Kind, sizes: Mapping[str, int], window: int | None, *, sparse: 
             value_dim=sizes["vd"],
             window=window if kind == "sliding" else None,
             latent=sizes.get("latent", 0),
+            shared=bool(sizes.get("shared", 0)),
         )
     state = sizes.get("state", 0) if kind in ("recurrent", "both") else 0
     if sparse and sizes["e"]:

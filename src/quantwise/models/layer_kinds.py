@@ -62,6 +62,12 @@ def qwen2_kinds(fields: Fields) -> list[Kind]:
     return ["sliding" if used and layer >= first else "full" for layer in range(fields.layers)]
 
 
+def dots_kinds(fields: Fields) -> list[Kind]:
+    """A window in the layers above a certain one."""
+    first = fields.size("max_window_layers", 62, least=0)
+    return ["sliding" if layer >= first else "full" for layer in range(fields.layers)]
+
+
 def sliding_but_every(period: int, key: str = "sliding_window_pattern") -> Kinds:
     """Every ``period``-th layer sees all tokens, the others a window; the period may stand in the config as ``key``.
 

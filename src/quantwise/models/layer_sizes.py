@@ -12,10 +12,12 @@ from collections.abc import Callable
 
 from quantwise.core.errors import InputError
 from quantwise.models.fields import MOST_EXPERTS, Fields
+from quantwise.models.layer_kinds import Kind
 
 Sizes = Callable[[Fields], dict[str, int]]
 
-_EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
+_EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_USED_KEYS = ("num_experts_per_tok", "top_k_experts", "moe_k")
 
 
 def llama_sizes(fields: Fields) -> dict[str, int]:
@@ -46,7 +48,7 @@ def _heads(fields: Fields) -> dict[str, int]:
 
 def _expert_sizes(fields: Fields, wide: int) -> dict[str, int]:
     experts = next((n for key in _EXPERT_KEYS if (n := fields.size(key, 0, least=0, most=MOST_EXPERTS))), 0)
-    used = fields.size("num_experts_per_tok", min(2, experts), least=0)
+    used = next((fields.size(key, least=0) for key in _USED_KEYS if fields.get(key) is not None), min(2, experts))
     if used > experts:
         raise InputError(f"{fields.where}: {used} of {experts} experts are used by a token; the file is damaged")
     one = fields.size("moe_intermediate_size", wide)
@@ -154,6 +156,12 @@ def lfm2_sizes(fields: Fields) -> dict[str, int]:
     return found | {"f": wide, "mk": kernel, "state": hidden * (kernel - 1)}
 
 
+def lfm2_moe_sizes(fields: Fields) -> dict[str, int]:
+    """LFM2 with experts: widths are what they are called."""
+    kernel = fields.size("conv_L_cache", 3)
+    return llama_sizes(fields) | {"mk": kernel, "state": fields.size("hidden_size") * (kernel - 1)}
+
+
 def falcon_sizes(fields: Fields) -> dict[str, int]:
     """Falcon: one key-value head (multi-query) in the first models, several in the later ones; norms differ."""
     later = fields.flag("new_decoder_architecture")
@@ -179,3 +187,40 @@ def opt_sizes(fields: Fields) -> dict[str, int]:
         "f": fields.size("ffn_dim"), "e": 0, "w": width, "n": fields.size("max_position_embeddings") + 2,
         "projected": int(width != hidden), "final_norm": int(final),
     }  # fmt: skip
+
+
+def gemma4_sizes(fields: Fields) -> dict[str, int]:
+    """Gemma 4: beside its embedding a token has a small one for every layer, ``pv`` of them of ``p`` numbers."""
+    found = llama_sizes(fields)
+    small = fields.size("hidden_size_per_layer_input", 256, least=0)
+    count = fields.size("vocab_size_per_layer_input", 262144) if small else 0
+    return found | {"p": small, "pv": count, "pa": fields.layers * small, "own": 1, "values": 1}
+
+
+def gemma4_layer(fields: Fields, layer: int, kind: Kind) -> dict[str, int]:
+    """Layers of Gemma 4 that see everything have wider heads, and fewer of them cached; the last ones read the cache
+    of an earlier layer, and may have a feed-forward layer of twice the width.
+    """
+    shared = layer >= fields.layers - fields.size("num_kv_shared_layers", 0, least=0)
+    double = 2 if shared and fields.flag("use_double_wide_mlp") else 1
+    found = {"shared": int(shared), "own": int(not shared), "f": double * fields.size("intermediate_size")}
+    if kind != "full":
+        return found | {"values": int(not shared)}
+    same = fields.flag("attention_k_eq_v")
+    heads, usual = fields.size("num_attention_heads"), fields.size("num_key_value_heads", 4)
+    listed = _of_layer(fields, layer)
+    width = listed.size("head_dim", fields.size("global_head_dim", 512))
+    fewer = fields.size("num_global_key_value_heads", usual) if same else usual
+    kv_heads = listed.size("num_key_value_heads", fewer)
+    if heads % kv_heads:
+        raise InputError(f"{fields.where}: {heads} heads do not split over {kv_heads} key-value heads; repair the file")
+    return found | {"values": int(not shared and not same), "kv_heads": kv_heads, "d": width, "kd": width, "vd": width,
+                    "q": heads * width, "kv": kv_heads * width, "o": heads * width}  # fmt: skip
+
+
+def _of_layer(fields: Fields, layer: int) -> Fields:
+    """What a config.json of Transformers 5 says of one layer alone."""
+    listed = fields.get("per_layer_config")
+    pairs = listed.items() if isinstance(listed, dict) else ()
+    own = next((value for key, value in pairs if key.isdecimal() and int(key) == layer), None)
+    return Fields(own if isinstance(own, dict) else {}, fields.where)

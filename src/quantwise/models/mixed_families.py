@@ -24,10 +24,12 @@ from quantwise.models.family import (
 from quantwise.models.fields import Fields
 from quantwise.models.layer_kinds import (
     all_both,
+    all_full,
     all_recurrent,
     all_sliding,
     all_sliding_if_used,
     conv_beside,
+    dots_kinds,
     jamba_kinds,
     linear_beside,
     llama4_kinds,
@@ -36,6 +38,7 @@ from quantwise.models.layer_kinds import (
 from quantwise.models.layer_sizes import (
     deepseek_sizes,
     jamba_sizes,
+    lfm2_moe_sizes,
     lfm2_sizes,
     llama4_sizes,
     mamba2_beside_sizes,
@@ -56,6 +59,10 @@ def _qwen_sparse(fields: Fields, layer: int) -> bool:
 
 def _after_the_first(fields: Fields, layer: int) -> bool:
     return layer >= fields.size("first_k_dense_replace", 0, least=0)
+
+
+def _after_the_dense(fields: Fields, layer: int) -> bool:
+    return layer >= fields.size("num_dense_layers", 2, least=0)
 
 
 def _llama4_sparse(fields: Fields, layer: int) -> bool:
@@ -162,6 +169,17 @@ _LLAMA4 = Family(
         "num_experts_per_tok": 1,
     },
 )
+_DELTA_NET_SPLIT = (
+    "linear_attn.A_log! mh",
+    "linear_attn.dt_bias! mh",
+    "linear_attn.conv1d mc,1,mk",
+    "linear_attn.in_proj_a mh,h",
+    "linear_attn.in_proj_b mh,h",
+    "linear_attn.in_proj_qkv mc,h",
+    "linear_attn.in_proj_z mi,h",
+    "linear_attn.norm md",
+    "linear_attn.out_proj h,mi",
+)
 _QWEN3_NEXT = Family(
     ("self_attn.q_proj 2*q,h +attention_bias", *SWITCHED[1:], *QK_NORMS),
     GATED,
@@ -221,6 +239,17 @@ _MAMBA2_ONLY = replace(
 )  # fmt: skip
 _GRANITE_MOE = Family(SWITCHED, (), experts=_FUSED_EXPERTS, sparse=_every, defaults={"num_local_experts": 8})
 
+_LFM2 = Family(
+    (*QKV, "self_attn.out_proj h,q", "self_attn.q_layernorm d", "self_attn.k_layernorm d"),
+    ("feed_forward.w1 f,h", "feed_forward.w3 f,h", "feed_forward.w2 h,f"),
+    norms=("operator_norm h", "ffn_norm h"),
+    recurrent=("conv.conv h,1,mk +conv_bias", "conv.in_proj 3*h,h +conv_bias", "conv.out_proj h,h +conv_bias"),
+    whole=("model.embed_tokens v,h", "model.embedding_norm h"),
+    sizes=lfm2_sizes,
+    kinds=conv_beside,
+    defaults=TIED,
+)
+
 MIXED: Mapping[str, Family] = MappingProxyType(
     {
         "mixtral": _MIXTRAL,
@@ -247,6 +276,22 @@ MIXED: Mapping[str, Family] = MappingProxyType(
             sparse=_after_the_first,
             defaults={"first_k_dense_replace": 1},
         ),
+        "dots1": Family(
+            SWITCHED + QK_NORMS,
+            GATED,
+            experts=_DEEPSEEK2.experts + _CORRECTION,
+            sparse=_after_the_first,
+            kinds=dots_kinds,
+            defaults={"sliding_window": 4096},
+        ),
+        "minimax_m2": replace(
+            _MIXTRAL,
+            attention=(*PLAIN, "self_attn.q_norm q", "self_attn.k_norm kv"),
+            experts=(*_MIXTRAL_EXPERTS, "block_sparse_moe.e_score_correction_bias! e"),
+            kinds=all_full,
+        ),
+        "qwen3_5_text": replace(_QWEN3_NEXT, experts=(), sparse=None, recurrent=_DELTA_NET_SPLIT),
+        "qwen3_5_moe_text": replace(_QWEN3_NEXT, recurrent=_DELTA_NET_SPLIT, sparse=_every),
         "gpt_oss": _GPT_OSS,
         "llama4_text": _LLAMA4,
         "qwen3_next": _QWEN3_NEXT,
@@ -273,15 +318,18 @@ MIXED: Mapping[str, Family] = MappingProxyType(
             kinds=all_both,
             defaults={"mamba_conv_bias": True},
         ),
-        "lfm2": Family(
-            (*QKV, "self_attn.out_proj h,q", "self_attn.q_layernorm d", "self_attn.k_layernorm d"),
-            ("feed_forward.w1 f,h", "feed_forward.w3 f,h", "feed_forward.w2 h,f"),
-            norms=("operator_norm h", "ffn_norm h"),
-            recurrent=("conv.conv h,1,mk +conv_bias", "conv.in_proj 3*h,h +conv_bias", "conv.out_proj h,h +conv_bias"),
-            whole=("model.embed_tokens v,h", "model.embedding_norm h"),
-            sizes=lfm2_sizes,
-            kinds=conv_beside,
-            defaults=TIED,
+        "lfm2": _LFM2,
+        "lfm2_moe": replace(
+            _LFM2,
+            experts=(
+                "feed_forward.experts.*.w1 m,h",
+                "feed_forward.experts.*.w3 m,h",
+                "feed_forward.experts.*.w2 h,m",
+                "feed_forward.gate e,h",
+                "feed_forward.expert_bias! e",
+            ),
+            sparse=_after_the_dense,
+            sizes=lfm2_moe_sizes,
         ),
     }
 )  # fmt: skip

@@ -12,7 +12,7 @@ _SHORT = {
     "context": "max_position_embeddings", "tied": "tie_word_embeddings", "window": "sliding_window",
     "expert": "moe_intermediate_size", "shared": "shared_expert_intermediate_size",
     "routed": "n_routed_experts", "beside": "n_shared_experts", "dense": "first_k_dense_replace",
-    "query": "q_lora_rank",  "used": "num_experts_per_tok",
+    "query": "q_lora_rank", "wide_kv": "num_global_key_value_heads",  "used": "num_experts_per_tok",
 }  # fmt: skip
 
 
@@ -36,31 +36,36 @@ _MLA = {
     "tie_word_embeddings": False,
 }  # fmt: skip
 
+_QWEN35 = {
+    "head_dim": 256, "vocab_size": 248320, "max_position_embeddings": 262144, "full_attention_interval": 4,
+    "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
+}  # fmt: skip
+
 GROUPS: tuple[Group, ...] = (
-    _group("llama", "LlamaForCausalLM", _PLAIN, """
-        llama-2-7b      meta-llama/Llama-2-7b-hf           32  4096  32 32 11008  32000   4096 no
-        llama-2-13b     meta-llama/Llama-2-13b-hf          40  5120  40 40 13824  32000   4096 no
-        llama-2-70b     meta-llama/Llama-2-70b-hf          80  8192  64  8 28672  32000   4096 no
-        llama-3-8b      meta-llama/Meta-Llama-3-8B         32  4096  32  8 14336 128256   8192 no
-        llama-3-70b     meta-llama/Meta-Llama-3-70B        80  8192  64  8 28672 128256   8192 no
-        llama-3.1-8b    meta-llama/Llama-3.1-8B            32  4096  32  8 14336 128256 131072 no
-        llama-3.1-70b   meta-llama/Llama-3.1-70B           80  8192  64  8 28672 128256 131072 no
-        llama-3.1-405b  meta-llama/Llama-3.1-405B         126 16384 128  8 53248 128256 131072 no
-        llama-3.2-1b    meta-llama/Llama-3.2-1B            16  2048  32  8  8192 128256 131072 yes
-        llama-3.2-3b    meta-llama/Llama-3.2-3B            28  3072  24  8  8192 128256 131072 yes
-        llama-3.3-70b   meta-llama/Llama-3.3-70B-Instruct  80  8192  64  8 28672 128256 131072 no
-        codellama-34b   codellama/CodeLlama-34b-hf         48  8192  64  8 22016  32000  16384 no
-        tinyllama-1.1b  TinyLlama/TinyLlama-1.1B-Chat-v1.0 22  2048  32  4  5632  32000   2048 no
-        smollm2-135m    HuggingFaceTB/SmolLM2-135M         30   576   9  3  1536  49152   8192 yes
-        smollm2-360m    HuggingFaceTB/SmolLM2-360M         32   960  15  5  2560  49152   8192 yes
-        smollm2-1.7b    HuggingFaceTB/SmolLM2-1.7B         24  2048  32 32  8192  49152   8192 yes
-        yi-6b           01-ai/Yi-6B                        32  4096  32  4 11008  64000   4096 no
-        yi-34b          01-ai/Yi-34B                       60  7168  56  8 20480  64000   4096 no
-        solar-10.7b     upstage/SOLAR-10.7B-v1.0           48  4096  32  8 14336  32000   4096 no
-        falcon3-1b      tiiuae/Falcon3-1B-Base             18  2048   8  4  8192 131072   4096 no
-        falcon3-3b      tiiuae/Falcon3-3B-Base             22  3072  12  4  9216 131072  32768 no
-        falcon3-7b      tiiuae/Falcon3-7B-Base             28  3072  12  4 23040 131072  32768 no
-        falcon3-10b     tiiuae/Falcon3-10B-Base            40  3072  12  4 23040 131072  32768 no
+    _group("llama", "LlamaForCausalLM", f"{_PLAIN} rope_scaling", """
+        llama-2-7b      meta-llama/Llama-2-7b-hf           32  4096  32 32 11008  32000   4096 no -
+        llama-2-13b     meta-llama/Llama-2-13b-hf          40  5120  40 40 13824  32000   4096 no -
+        llama-2-70b     meta-llama/Llama-2-70b-hf          80  8192  64  8 28672  32000   4096 no -
+        llama-3-8b      meta-llama/Meta-Llama-3-8B         32  4096  32  8 14336 128256   8192 no -
+        llama-3-70b     meta-llama/Meta-Llama-3-70B        80  8192  64  8 28672 128256   8192 no -
+        llama-3.1-8b    meta-llama/Llama-3.1-8B            32  4096  32  8 14336 128256 131072 no llama3
+        llama-3.1-70b   meta-llama/Llama-3.1-70B           80  8192  64  8 28672 128256 131072 no llama3
+        llama-3.1-405b  meta-llama/Llama-3.1-405B         126 16384 128  8 53248 128256 131072 no llama3
+        llama-3.2-1b    meta-llama/Llama-3.2-1B            16  2048  32  8  8192 128256 131072 yes llama3
+        llama-3.2-3b    meta-llama/Llama-3.2-3B            28  3072  24  8  8192 128256 131072 yes llama3
+        llama-3.3-70b   meta-llama/Llama-3.3-70B-Instruct  80  8192  64  8 28672 128256 131072 no llama3
+        codellama-34b   codellama/CodeLlama-34b-hf         48  8192  64  8 22016  32000  16384 no -
+        tinyllama-1.1b  TinyLlama/TinyLlama-1.1B-Chat-v1.0 22  2048  32  4  5632  32000   2048 no -
+        smollm2-135m    HuggingFaceTB/SmolLM2-135M         30   576   9  3  1536  49152   8192 yes -
+        smollm2-360m    HuggingFaceTB/SmolLM2-360M         32   960  15  5  2560  49152   8192 yes -
+        smollm2-1.7b    HuggingFaceTB/SmolLM2-1.7B         24  2048  32 32  8192  49152   8192 yes -
+        yi-6b           01-ai/Yi-6B                        32  4096  32  4 11008  64000   4096 no -
+        yi-34b          01-ai/Yi-34B                       60  7168  56  8 20480  64000   4096 no -
+        solar-10.7b     upstage/SOLAR-10.7B-v1.0           48  4096  32  8 14336  32000   4096 no -
+        falcon3-1b      tiiuae/Falcon3-1B-Base             18  2048   8  4  8192 131072   4096 no -
+        falcon3-3b      tiiuae/Falcon3-3B-Base             22  3072  12  4  9216 131072  32768 no -
+        falcon3-7b      tiiuae/Falcon3-7B-Base             28  3072  12  4 23040 131072  32768 no -
+        falcon3-10b     tiiuae/Falcon3-10B-Base            40  3072  12  4 23040 131072  32768 no -
     """),
     _group("mistral", "MistralForCausalLM", "layers hidden heads kv head wide vocab context window", """
         mistral-7b-v0.1     mistralai/Mistral-7B-v0.1              32  4096 32 8 - 14336  32000  32768 4096
@@ -98,6 +103,44 @@ GROUPS: tuple[Group, ...] = (
         qwen3-235b-a22b   Qwen/Qwen3-235B-A22B    94 4096 64 4 12288 1536 151936 40960
     """, head_dim=128, num_experts=128, num_experts_per_tok=8, decoder_sparse_step=1, mlp_only_layers=[],
          tie_word_embeddings=False, use_sliding_window=False),
+    _group("qwen3_moe", "Qwen3MoeForCausalLM", "layers hidden heads kv wide expert vocab context", """
+        qwen3-coder-480b-a35b  Qwen/Qwen3-Coder-480B-A35B-Instruct  62 6144 96 8 8192 2560 151936 262144
+    """, head_dim=128, num_experts=160, num_experts_per_tok=8, decoder_sparse_step=1, mlp_only_layers=[],
+         tie_word_embeddings=False, use_sliding_window=False),
+    _group("qwen3_5_text", "Qwen3_5ForConditionalGeneration",
+           "layers hidden heads kv wide linear_num_value_heads tied", """
+        qwen3.5-0.8b  Qwen/Qwen3.5-0.8B  24 1024  8 2  3584 16 yes
+        qwen3.5-2b    Qwen/Qwen3.5-2B    24 2048  8 2  6144 16 yes
+        qwen3.5-4b    Qwen/Qwen3.5-4B    32 2560 16 4  9216 32 yes
+        qwen3.5-9b    Qwen/Qwen3.5-9B    32 4096 16 4 12288 32 no
+        qwen3.5-27b   Qwen/Qwen3.5-27B   64 5120 24 4 17408 48 no
+    """, **_QWEN35),
+    _group("qwen3_5_moe_text", "Qwen3_5MoeForConditionalGeneration", "layers hidden heads kv expert shared", """
+        qwen3.5-35b-a3b  Qwen/Qwen3.5-35B-A3B  40 2048 16 2 512 512
+    """, intermediate_size=512, num_experts=256, num_experts_per_tok=8, linear_num_value_heads=32,
+         tie_word_embeddings=False, **_QWEN35),
+    _group("gemma4_text", "Gemma4ForConditionalGeneration",
+           "layers hidden heads kv wide_kv wide enable_moe_block num_experts top_k_experts expert", """
+        gemma-4-26b-a4b  google/gemma-4-26B-A4B-it  30 2816 16  8 2  2112 yes 128 8 704
+        gemma-4-31b      google/gemma-4-31B-it      60 5376 32 16 4 21504 no    - -   -
+    """, head_dim=256, global_head_dim=512, attention_k_eq_v=True, hidden_size_per_layer_input=0, sliding_window=1024,
+         vocab_size=262144, max_position_embeddings=262144, num_kv_shared_layers=0),
+    _group("glm4", "Glm4ForCausalLM", "layers hidden heads kv wide attention_bias", """
+        glm-4-9b   zai-org/GLM-4-9B-0414   40 4096 32 2 13696 yes
+        glm-4-32b  zai-org/GLM-4-32B-0414  61 6144 48 2 23040 no
+    """, head_dim=128, vocab_size=151552, max_position_embeddings=32768, tie_word_embeddings=False),
+    _group("glm4_moe", "Glm4MoeForCausalLM", "layers hidden heads kv wide expert routed dense use_qk_norm", """
+        glm-4.5-air  zai-org/GLM-4.5-Air  46 4096 96 8 10944 1408 128 1 no
+        glm-4.5      zai-org/GLM-4.5      92 5120 96 8 12288 1536 160 3 yes
+    """, head_dim=128, n_shared_experts=1, num_experts_per_tok=8, attention_bias=True, vocab_size=151552,
+         max_position_embeddings=131072, tie_word_embeddings=False),
+    _group("minimax_m2", "MiniMaxM2ForCausalLM", "layers hidden heads kv wide vocab context", """
+        minimax-m2  MiniMaxAI/MiniMax-M2  62 3072 48 8 1536 200064 196608
+    """, head_dim=128, num_local_experts=256, num_experts_per_tok=8, tie_word_embeddings=False),
+    _group("olmo3", "Olmo3ForCausalLM", _PLAIN, """
+        olmo-3-7b   allenai/Olmo-3-1025-7B   32 4096 32 32 11008 100278 65536 no
+        olmo-3-32b  allenai/Olmo-3-1125-32B  64 5120 40  8 27648 100278 65536 no
+    """, sliding_window=4096),
     _group("qwen2_moe", "Qwen2MoeForCausalLM",
            "layers hidden heads kv wide expert shared num_experts used vocab context", """
         qwen1.5-moe-a2.7b  Qwen/Qwen1.5-MoE-A2.7B  24 2048 16 16  5632 1408  5632 60 4 151936   8192

@@ -42,14 +42,16 @@ def _presets(group: Group) -> Iterator[Preset]:
     keys = group.columns.split()
     for row in group.rows.strip().splitlines():
         name, source, *cells = row.split()
-        values = {key: _cell(cell) for key, cell in zip(keys, cells, strict=True)}
-        yield Preset(name, source, {**group.config, **{key: value for key, value in values.items() if value != "-"}})
+        values = {key: _cell(cell) for key, cell in zip(keys, cells, strict=True) if cell != "-"}
+        yield Preset(name, source, {**group.config, **values})
 
 
 def _cell(text: str) -> Any:
-    return {"yes": True, "no": False, "none": None}.get(
-        text, text if text == "-" else int(text) if text.isdigit() else text
-    )
+    if text == "llama3":
+        return {"rope_type": text}
+    if text.isdigit():
+        return int(text)
+    return {"yes": True, "no": False, "none": None}[text]
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

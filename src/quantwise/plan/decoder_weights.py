@@ -13,11 +13,13 @@ from fractions import Fraction
 
 from quantwise.models.decoder import Decoder
 from quantwise.plan.weight_scheme import WeightScheme, parse_weight_scheme
-from quantwise.plan.weight_table import StoredTensor, known_layout, weight_table
+from quantwise.plan.weight_table import in_gguf, known_layout, weight_table
 
 _EMBEDDINGS = ("token_embd.weight", "embed_tokens.weight", "embed_in.weight", "word_embeddings.weight",
                "embeddings.weight")  # fmt: skip
-_POSITIONS = ("embed_positions.weight", "position_embd.weight")
+# Tables of which a token reads one row besides.
+_POSITIONS = ("embed_positions.weight", "position_embd.weight", "embed_tokens_per_layer.weight",
+              "per_layer_token_embd.weight")  # fmt: skip
 _UNQUANTIZED = ("f32", "f16", "bf16", "16bit")
 
 
@@ -58,7 +60,7 @@ def decoder_weights(decoder: Decoder, scheme: str | WeightScheme, *, rope_factor
     """The weights of a decoder in a scheme. Raises InputError as ``weight_table`` does."""
     wanted = parse_weight_scheme(scheme) if isinstance(scheme, str) else scheme
     table = weight_table(decoder, wanted, rope_factors=rope_factors)
-    in_file = wanted.kind == "uniform" or (wanted.recipe is not None and wanted.recipe.scheme.format == "gguf")
+    in_file = in_gguf(wanted)
     parameters = sum(math.prod(shape) for shape in decoder.tensors.values())
     embedding = next((t for t in table if t.name.endswith(_EMBEDDINGS)), None)
     in_ggml = in_file or any(tensor.name.startswith("blk.") for tensor in table)
@@ -66,11 +68,13 @@ def decoder_weights(decoder: Decoder, scheme: str | WeightScheme, *, rope_factor
     return Weights(
         scheme=wanted.name,
         parameters=parameters,
-        active_parameters=_active(decoder, [StoredTensor(n, s, "", math.prod(s)) for n, s in decoder.tensors.items()]),
+        active_parameters=_active(
+            decoder, [(name, shape, math.prod(shape)) for name, shape in decoder.tensors.items()]
+        ),
         raw=None if wanted.kind == "as stored" else raw_bytes(parameters, wanted.bits),
         effective=sum(tensor.bytes for tensor in table),
         unquantized=sum(tensor.bytes for tensor in table if tensor.type in _UNQUANTIZED),
-        active=_active(decoder, table),
+        active=_active(decoder, [(tensor.name, tensor.shape, tensor.bytes) for tensor in table]),
         second_copy=second,
         exact=_exact(decoder, wanted),
         source=_source(wanted, in_file=in_file),
@@ -78,31 +82,29 @@ def decoder_weights(decoder: Decoder, scheme: str | WeightScheme, *, rope_factor
 
 
 def _exact(decoder: Decoder, wanted: WeightScheme) -> bool:
-    if wanted.kind != "recipe" or wanted.recipe is None:
-        return wanted.kind != "uniform"
-    return wanted.recipe.scheme.name == "16bit" or known_layout(decoder)
+    if wanted.kind == "mix" or (wanted.recipe is not None and wanted.recipe.scheme.name != "16bit"):
+        return known_layout(decoder)
+    return wanted.kind != "uniform"
 
 
-def _active(decoder: Decoder, table: Sequence[StoredTensor]) -> int:
-    """The sum over what one token reads; ``bytes`` of the tensors may be counts as well."""
-    share = next(
-        (Fraction(layer.experts_used, layer.experts) for layer in decoder.layers if layer.experts), Fraction(1)
-    )
-    total = Fraction(0)
-    for tensor in table:
-        if tensor.name.endswith(_POSITIONS) or (tensor.name.endswith(_EMBEDDINGS) and not decoder.tied):
-            total += Fraction(tensor.bytes, max(tensor.shape[0], 1))
-        elif _of_expert(tensor):
-            total += share * tensor.bytes
+def _active(decoder: Decoder, table: Sequence[tuple[str, tuple[int, ...], int]]) -> int:
+    """The sum over what one token reads of names, shapes, and amounts: bytes, or parameters."""
+    whole = experts = 0
+    rows = Fraction(0)
+    for name, shape, amount in table:
+        if _of_expert(name):
+            experts += amount
+        elif name.endswith(_POSITIONS) or (name.endswith(_EMBEDDINGS) and not decoder.tied):
+            rows += Fraction(amount, max(shape[0], 1))
         else:
-            total += tensor.bytes
-    return math.ceil(total)
+            whole += amount
+    mixed = next((layer for layer in decoder.layers if layer.experts), None)
+    share = Fraction(mixed.experts_used, mixed.experts) if mixed is not None else Fraction(1)
+    return whole + math.ceil(rows + share * experts)
 
 
-def _of_expert(tensor: StoredTensor) -> bool:
-    part = tensor.name
-    stacked = "block_sparse_moe." in part and "_linear." in part
-    return ".experts." in part or "_exps." in part or stacked
+def _of_expert(name: str) -> bool:
+    return ".experts." in name or "_exps." in name or ("block_sparse_moe." in name and "_linear." in name)
 
 
 def _source(wanted: WeightScheme, *, in_file: bool) -> str:

@@ -10,7 +10,7 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.decoder import Decoder
 from quantwise.models.families import FAMILIES
-from quantwise.models.from_config import decoder_by_usual_keys, decoder_of, language_model
+from quantwise.models.from_config import decoder_by_usual_keys, decoder_of, language_model, rope_factor_count
 from quantwise.models.from_gguf import GgufFacts, gguf_decoder
 from quantwise.models.presets import PRESETS, preset_decoder
 from quantwise.plan.stored_tensors import logical_tensors
@@ -28,21 +28,46 @@ _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", 
 _LONGEST_CONFIG = 1 << 24
 
 
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A decoder and where it was found: a ``folder`` (with its tokenizer, perhaps) or a ``file`` on this machine.
+
+    ``rope_factors`` numbers are stored beside the weights in a GGUF file that is made of it.
+    """
+
+    decoder: Decoder
+    folder: Path | None = None
+    file: Path | None = None
+    rope_factors: int = 0
+
+
 def read_decoder(text: str) -> Decoder:
     """The decoder that ``text`` names. Raises InputError, one line, where it names none or a file is damaged."""
+    return read_source(text).decoder
+
+
+def read_source(text: str) -> ModelSource:
+    """What ``text`` names, and where it is. Raises InputError as ``read_decoder`` does."""
     path = Path(text)
     if path.is_dir():
-        return read_folder_decoder(path)
+        return _with_factors(
+            ModelSource(read_folder_decoder(path), folder=path), read_config_file(path / "config.json")
+        )
     if path.suffix.lower() == ".gguf" and ":" not in text:
-        return read_gguf_decoder(path)
+        return ModelSource(read_gguf_decoder(path), file=path)
     if path.is_file():
-        return decoder_of(read_config_file(path), path.parent.name or path.stem, str(path))
-    if text.strip().lower() in PRESETS:
-        return preset_decoder(text)
-    return _hub_decoder(text)
+        config = read_config_file(path)
+        return _with_factors(ModelSource(decoder_of(config, path.parent.name or path.stem, str(path))), config)
+    if (preset := PRESETS.get(text.strip().lower())) is not None:
+        return _with_factors(ModelSource(preset_decoder(preset.name)), preset.config)
+    return _hub_source(text)
 
 
-def _hub_decoder(text: str) -> Decoder:
+def _with_factors(found: ModelSource, config: Mapping[str, Any]) -> ModelSource:
+    return replace(found, rope_factors=rope_factor_count(language_model(config, "config.json"), found.decoder))
+
+
+def _hub_source(text: str) -> ModelSource:
     # The client of the hub takes longer to load than all else here.
     from quantwise.models.hub import hub_name, select
     from quantwise.plan.hub_headers import stand_in
@@ -54,8 +79,8 @@ def _hub_decoder(text: str) -> Decoder:
             f"presets: {', '.join(sorted(PRESETS))}"
         )
     with tempfile.TemporaryDirectory(prefix="quantwise-headers-") as folder:
-        place = stand_in(select(name), Path(folder))
-        return replace(read_decoder(str(place)), name=name.text)
+        found = read_source(str(stand_in(select(name), Path(folder))))
+    return replace(found, decoder=replace(found.decoder, name=name.text), folder=None, file=None)
 
 
 def read_folder_decoder(folder: Path) -> Decoder:

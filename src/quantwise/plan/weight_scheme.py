@@ -8,8 +8,9 @@ from typing import Literal
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.core.scheme import allowed_schemes
+from quantwise.formats.gguf.small_mixes import SMALL_MIXES
 
-WeightKind = Literal["float32", "recipe", "uniform", "mxfp4-experts", "as stored"]
+WeightKind = Literal["float32", "recipe", "mix", "uniform", "mxfp4-experts", "as stored"]
 
 # Codes of one weight, without scales. Ternary digits are packed five to a byte, or four.
 _ONLY_BROUGHT = {
@@ -19,15 +20,15 @@ _ONLY_BROUGHT = {
 _BUILT = {"q2_k": 2.0, "q3_k": 3.0, "q4_k": 4.0, "q5_k": 5.0, "q6_k": 6.0, "q4_0": 4.0, "q4_1": 4.0, "q5_0": 5.0,
           "q5_1": 5.0, "q8_0": 8.0}  # fmt: skip
 _UNIFORM = "uniform-"
-_OTHERS = f"fp32, mxfp4-experts, stored, uniform-{{{'|'.join((*_BUILT, *_ONLY_BROUGHT))}}}"
+_OTHERS = f"fp32, {', '.join(SMALL_MIXES)}, mxfp4-experts, stored, uniform-{{{'|'.join((*_BUILT, *_ONLY_BROUGHT))}}}"
 
 
 @dataclass(frozen=True, slots=True)
 class WeightScheme:
     """``bits`` are those of a code, without what a group shares. ``recipe`` is given for the kind of that name.
 
-    A ``uniform`` file takes the one ggml type ``ggml`` for every matrix, embeddings and output matrix included: files
-    of that name which llama-quantize writes give some matrices more bits, so that they are a little larger.
+    A ``mix`` is a file as llama-quantize writes it. A ``uniform`` file takes the one ggml type ``ggml`` for every
+    matrix, embeddings and output matrix included: mixes of that name give some matrices more bits.
     """
 
     name: str
@@ -39,7 +40,7 @@ class WeightScheme:
 
 def parse_weight_scheme(text: str) -> WeightScheme:
     """Read a recipe's or scheme's name, or one of: ``fp32``; ``mxfp4-experts``, as gpt-oss is published; ``stored``, as
-    the files are; ``uniform-TYPE`` (or the type alone) for ggml types that are not built here, such as ``iq4_xs``.
+    the files are; another name of llama-quantize, such as ``iq4_xs``; ``uniform-TYPE`` for one ggml type.
 
     Raises InputError that lists what there is.
     """
@@ -50,6 +51,8 @@ def parse_weight_scheme(text: str) -> WeightScheme:
         return WeightScheme(name, "mxfp4-experts", 4.0)
     if name == "stored":
         return WeightScheme(name, "as stored", 0.0)
+    if name in SMALL_MIXES:
+        return WeightScheme(name, "mix", {**_ONLY_BROUGHT, **_BUILT}[SMALL_MIXES[name]])
     ggml = name.removeprefix(_UNIFORM)
     bits = _ONLY_BROUGHT.get(ggml, _BUILT.get(ggml) if ggml != name else None)
     if bits is not None:

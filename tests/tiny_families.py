@@ -16,6 +16,8 @@ _LATENT = {
     "n_routed_experts": 4, "n_shared_experts": 2, "moe_intermediate_size": 12, "num_experts_per_tok": 2,
     "first_k_dense_replace": 1,
 }  # fmt: skip
+_LINEAR = {"head_dim": 12, "linear_key_head_dim": 6, "linear_value_head_dim": 10, "linear_num_key_heads": 2,
+           "linear_num_value_heads": 4}  # fmt: skip
 _MAMBA2 = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 6, "mamba_n_groups": 2}
 
 # Model type, and what differs; a type may come more than once.
@@ -56,9 +58,7 @@ TINY: list[tuple[str, dict[str, Any]]] = [
     ("gpt_oss", {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "num_hidden_layers": 3}),
     ("llama4_text", {"num_hidden_layers": 5, "head_dim": 12, "num_local_experts": 4, "intermediate_size_mlp": 44,
                      "interleave_moe_layer_step": 2, "attention_chunk_size": 16}),
-    ("qwen3_next", {**_MIXTURE, "num_hidden_layers": 5, "head_dim": 12, "linear_key_head_dim": 6,
-                    "linear_value_head_dim": 10, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-                    "shared_expert_intermediate_size": 14}),
+    ("qwen3_next", {**_MIXTURE, **_LINEAR, "num_hidden_layers": 5, "shared_expert_intermediate_size": 14}),
     ("jamba", {"num_hidden_layers": 6, "num_experts": 4, "use_mamba_kernels": False, "mamba_d_state": 6,
                "mamba_dt_rank": 5}),
     ("mamba", {"state_size": 6, "intermediate_size": 64}),
@@ -78,6 +78,24 @@ TINY: list[tuple[str, dict[str, Any]]] = [
     ("falcon", {"multi_query": False, "parallel_attn": False}),
     ("stablelm", {"use_qkv_bias": True}),
     ("nemotron", {"mlp_bias": True, "head_dim": 12}),
+    ("gemma4_text", {"head_dim": 12, "global_head_dim": 20, "num_hidden_layers": 7, "sliding_window": 16,
+                     "vocab_size_per_layer_input": 40, "hidden_size_per_layer_input": 6, "num_kv_shared_layers": 0}),
+    ("gemma4_text", {"head_dim": 12, "global_head_dim": 20, "num_hidden_layers": 12, "num_kv_shared_layers": 3,
+                     "hidden_size_per_layer_input": 0, "use_double_wide_mlp": True, "sliding_window": 16}),
+    ("gemma4_text", {"head_dim": 12, "global_head_dim": 20, "num_hidden_layers": 6, "enable_moe_block": True,
+                     "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 12, "attention_k_eq_v": True,
+                     "num_global_key_value_heads": 1, "hidden_size_per_layer_input": 0}),
+    ("ministral3", {"head_dim": 12}),
+    ("glm4", {"head_dim": 12}),
+    ("hunyuan_v1_dense", {"head_dim": 12}),
+    ("arcee", {"mlp_bias": True}),
+    ("ernie4_5", {"head_dim": 12, "use_bias": True}),
+    ("dots1", {**_LATENT, "head_dim": 12, "n_group": 1, "topk_group": 1}),
+    ("minimax_m2", {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 12, "rotary_dim": 6}),
+    ("qwen3_5_text", {**_LINEAR, "num_hidden_layers": 5}),
+    ("qwen3_5_moe_text", {**_MIXTURE, **_LINEAR, "num_hidden_layers": 4, "shared_expert_intermediate_size": 14}),
+    ("lfm2_moe", {**_MIXTURE, "layer_types": ["conv", "full_attention", "conv"], "num_hidden_layers": 3,
+                  "num_dense_layers": 1}),
 ]  # fmt: skip
 
 
