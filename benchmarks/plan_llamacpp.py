@@ -10,17 +10,19 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plan_cases import OLDER, RESIDENT, log_cases
 from quantwise.formats.gguf.header import read_gguf_header
-from quantwise.plan.constants import XLLAMACPP_2026_10
+from quantwise.plan.constants import SUMMER_2026, XLLAMACPP_2026_10
 from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.compute import llamacpp_compute
 from quantwise.plan.llamacpp.file import file_bytes, mapped_bytes, repacked_bytes, tensors_of_mix
@@ -30,97 +32,19 @@ from quantwise.testing.blank_gguf import BlankModel as M
 from quantwise.testing.blank_gguf import write_blank
 
 ARM = Path(__file__).parent / "arms" / "llamacpp_log_arm.py"
-PAGE = Path(__file__).parents[1] / "docs" / "plan-llamacpp.md"
+OLDER_ARM = Path(__file__).parent / "arms" / "llama_cpp_python_log_arm.py"
+ROOT = Path(__file__).parents[1]
+OLDER_PYTHON = Path(os.environ.get("QUANTWISE_LLAMA_PYTHON") or ROOT / ".venv-llama" / "bin" / "python")
+PAGE = ROOT / "docs" / "plan-llamacpp.md"
 MIB = 1 << 20
 _BUFFER = re.compile(r"(CPU\w*)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
-_MOE: dict[str, Any] = {"experts": 8, "feed_forward": 768}
-_GRANITE: dict[str, Any] = {"embedding_scale": 12.0, "residual_scale": 0.22, "logit_scale": 8.0, "attention.scale": 0.1}
-_LATENT: dict[str, Any] = {"kv_heads": 1, "dim": 96, "rank": 256, "turned": 32, "shared": 768, **_MOE}
-
-ARCHITECTURES = (
-    M(),
-    M("qwen2"),
-    M("qwen3", dim=128),
-    M("gemma", tied=True),
-    M("gemma2", tied=True, window=512, vocab=4096),
-    M("gemma3", tied=True, window=512, period=6, layers=7),
-    M("phi3"),
-    M("granite", extra=_GRANITE),
-    M("olmo2"),
-    M("starcoder2"),
-    M("gptneox", kv_heads=8),
-    M("phi2", kv_heads=8),
-    M("smollm3"),
-    M("olmo", kv_heads=8, extra={"attention.clamp_kqv": 8.0}),
-    M("seed_oss"),
-    M("llama", **_MOE),
-    M("qwen2moe", shared=768, **_MOE),
-    M("qwen3moe", experts_used=4, **_MOE),
-    M("olmoe", kv_heads=8, **_MOE),
-    M("deepseek2", **_LATENT),
-    M("gpt-oss", window=128, **_MOE),
-    M("internlm2"),
-    M("ernie4_5"),
-    M("exaone"),
-    M("xverse"),
-    M("minicpm"),
-    M("granitemoe", **_MOE, extra=_GRANITE),
-    M("mistral3"),
-    M("nanbeige"),
-    M("hunyuan-dense"),
-    M("command-r", tied=True, extra={"logit_scale": 0.06}),
-    M("cohere2", tied=True, window=512, period=4, extra={"logit_scale": 0.06}),
-    M("deci", kv_each=(8, 4, 2, 1)),
-)
-SETTINGS = (
-    S(2048),
-    S(4096, flash_attention=False),
-    S(2048, 2, cache="q8_0"),
-    S(1000, 3, unified=True),
-)
-_LARGE = M(hidden=1024, layers=8, heads=16, kv_heads=4, feed_forward=3072, vocab=16384)
-MIXES = ("q4_k_m", "q8_0", "q4_0", "q6_k", "q2_k", "q3_k_s", "q5_k_m", "f16", "bf16", "q5_0", "q4_1")
-SIZES = (
-    *((replace(_LARGE, mix=mix), S(4096)) for mix in MIXES),
-    (replace(_LARGE, vocab=128256), S(8192, 4)),
-    (replace(_LARGE, layers=2, feed_forward=8192), S(16384, ubatch=2048)),
-    (replace(_LARGE, layers=2), S(65536, cache="q4_0")),
-    (replace(_LARGE, layers=2), S(8192, 8, cache="q8_0/q4_0")),
-    (replace(_LARGE, architecture="gemma3", window=1024, period=6, layers=12, tied=True), S(32768, 2)),
-    (replace(_LARGE, architecture="gemma3", window=1024, period=6, layers=12, tied=True), S(8192, 4, unified=True)),
-    (
-        replace(_LARGE, architecture="gemma3", window=1024, period=6, layers=12, tied=True),
-        S(8192, whole_window=True),
-    ),
-    (replace(_LARGE, architecture="qwen3moe", experts=32, experts_used=8, feed_forward=256, layers=4), S(4096, 3)),
-    (replace(_LARGE, architecture="deci", kv_each=(16, 8, 4, 4, 2, 2, 1, 1)), S(8192, 2)),
-    (
-        replace(_LARGE, architecture="deci", kv_each=(16, 8, 4, 4, 2, 2, 1, 1)),
-        S(8192, flash_attention=False),
-    ),
-    (replace(_LARGE, architecture="lfm2", kv_each=(0, 0, 4, 0, 0, 4, 0, 4), tied=True), S(8192, 3, cache="q8_0")),
-    (replace(_LARGE, architecture="mamba", state=16, tied=True), S(8192, 4)),
-    (replace(_LARGE, architecture="deepseek2", **{**_LATENT, "rank": 512, "turned": 64, "dim": 192}), S(16384)),
-)
-# Prompts that fill the context, so that all of the buffers is touched.
-RESIDENT = (
-    (replace(_LARGE, mix="q4_k_m"), S(1024)),
-    (replace(_LARGE, mix="q8_0"), S(1024)),
-    (replace(_LARGE, mix="f16"), S(1024)),
-    (replace(_LARGE, mix="q4_0", vocab=65536), S(1024, 4)),
-    (replace(_LARGE, mix="q6_k"), S(2048, flash_attention=False)),
-    (replace(_LARGE, architecture="qwen3", layers=4), S(2048, 8, cache="q8_0")),
-    (replace(_LARGE, architecture="gemma3", window=512, period=6, tied=True, mix="q4_0"), S(2048, 2)),
-    (replace(_LARGE, architecture="qwen3moe", experts=8, feed_forward=768, layers=6), S(1024, 2)),
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Buffers in MiB as the log prints them, by kind; the log; bytes of the process where a prompt was computed."""
+    """Buffers in MiB as the log prints them, by kind; bytes of the process, after a prompt where one was asked."""
 
     logged: dict[str, tuple[float, ...]]
-    log: str
     resident: int
 
 
@@ -149,27 +73,35 @@ def start(model: M, settings: S, folder: Path, *, prompt: int = 0) -> tuple[Seen
     """A server on a blank file of the model; also where the file's tensors start."""
     path = folder / "blank.gguf"
     header = write_blank(path, model)
+    done = _run(sys.executable, ARM, _options(path, settings) | {"prompt": prompt}, label(model, settings))
+    return Seen(_buffers(done.stderr), int(json.loads(done.stdout)["resident"])), header
+
+
+def start_log(model: M, settings: S, folder: Path) -> str:
+    """The start-up log itself."""
+    write_blank(folder / "blank.gguf", model)
+    options = _options(folder / "blank.gguf", settings) | {"prompt": 0}
+    return _run(sys.executable, ARM, options, label(model, settings)).stderr
+
+
+def _options(path: Path, settings: S) -> dict[str, Any]:
     keys, values = settings.types
-    options = {
-        "model": str(path),
-        "context": settings.context,
-        "slots": settings.slots,
-        "unified": settings.unified,
-        "whole_window": settings.whole_window,
-        "ubatch": settings.ubatch,
-        "keys": keys,
-        "values": values,
-        "flash_attention": settings.flash_attention,
-        "prompt": prompt,
-    }
-    done = subprocess.run([sys.executable, str(ARM), json.dumps(options)], capture_output=True, text=True, timeout=400)
-    if done.returncode or not done.stdout.strip():
-        raise RuntimeError(f"{label(model, settings)}: {done.stderr[-2000:]}")
+    names = ("context", "slots", "unified", "whole_window", "ubatch", "flash_attention")
+    return {"model": str(path), "keys": keys, "values": values} | {name: getattr(settings, name) for name in names}
+
+
+def _run(python: str, arm: Path, options: dict[str, Any], case: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([python, str(arm), json.dumps(options)], capture_output=True, text=True, timeout=400)
+    if done.returncode:
+        raise RuntimeError(f"{case}: {done.stderr[-2000:]}")
+    return done
+
+
+def _buffers(log: str) -> dict[str, tuple[float, ...]]:
     found: dict[str, list[float]] = {}
-    for device, kind, mib in _BUFFER.findall(done.stderr):
+    for device, kind, mib in _BUFFER.findall(log):
         found.setdefault("repack" if device == "CPU_REPACK" else kind, []).append(float(mib))
-    resident = int(json.loads(done.stdout)["resident"])
-    return Seen({kind: tuple(mib) for kind, mib in found.items()}, done.stderr, resident), header
+    return {kind: tuple(mib) for kind, mib in found.items()}
 
 
 def label(model: M, settings: S) -> str:
@@ -178,7 +110,8 @@ def label(model: M, settings: S) -> str:
     plain = S(settings.context)
     names = ("slots", "unified", "cache", "flash_attention", "ubatch", "whole_window")
     told = [f"{n}={getattr(settings, n)}" for n in names if getattr(settings, n) != getattr(plain, n)]
-    return " ".join([model.architecture, model.mix, size, f"context={settings.context}", *told])
+    mixture = [f"{model.experts} experts"] if model.experts else []
+    return " ".join([model.architecture, *mixture, model.mix, size, f"context={settings.context}", *told])
 
 
 def log_rows(model: M, settings: S, folder: Path) -> list[Row]:
@@ -209,17 +142,21 @@ def log_rows(model: M, settings: S, folder: Path) -> list[Row]:
     ]
 
 
+def older_row(model: M, settings: S, folder: Path) -> Row:
+    """The compute buffer of a program that reserves logits for every token computed at once."""
+    path = folder / "blank.gguf"
+    write_blank(path, model)
+    done = _run(str(OLDER_PYTHON), OLDER_ARM, _options(path, settings), label(model, settings))
+    predicted = llamacpp_compute(model.decoder(), settings, SUMMER_2026).graph / MIB
+    return Row(label(model, settings), "compute, 2026-08", (predicted,), _buffers(done.stderr)["compute"])
+
+
 def resident_row(model: M, settings: S, folder: Path) -> Row:
     """The process after prompts that fill one slot."""
     seen, _ = start(model, settings, folder, prompt=settings.context - 2)
-    memory = llamacpp_memory(model.decoder(), tensors_of_mix(model.decoder(), model.mix), settings)
+    memory = llamacpp_memory(model.decoder(), tensors_of_mix(model.decoder(), model.mix), settings, merges=1)
     low, high = memory.on("cpu")
     return Row(label(model, settings), "resident", ((low + high) / 2 / MIB,), (seen.resident / MIB,))
-
-
-def log_cases() -> list[tuple[M, S]]:
-    """All models and settings whose logs are compared, those that differ most first."""
-    return [(model, settings) for settings in SETTINGS for model in ARCHITECTURES] + list(SIZES)
 
 
 def rows(*, quick: bool) -> Iterator[Row]:
@@ -228,6 +165,8 @@ def rows(*, quick: bool) -> Iterator[Row]:
         folder = Path(name)
         for model, settings in log_cases()[: 12 if quick else None]:
             yield from log_rows(model, settings, folder)
+        for model, settings in OLDER[: (0 if quick else None) if OLDER_PYTHON.exists() else 0]:
+            yield older_row(model, settings, folder)
         for model, settings in RESIDENT[: 1 if quick else None]:
             yield resident_row(model, settings, folder)
 
@@ -243,20 +182,30 @@ def summary(found: Sequence[Row]) -> list[str]:
 
 
 def table(found: Sequence[Row]) -> list[str]:
-    """One line for each figure."""
-    lines = ["| model and settings | figure | predicted MiB | logged MiB | ratio |", "| --- | --- | --- | --- | --- |"]
-    for row in found:
-        predicted, told = (" + ".join(f"{v:.2f}" for v in values) for values in (row.predicted, row.told))
-        lines.append(f"| {row.case} | {row.what} | {predicted} | {told} | {row.ratio:.3f} |")
+    """One line for each case: a figure that agrees to every digit once, another as predicted / logged, in MiB."""
+    kinds = list(dict.fromkeys(row.what for row in found))
+    lines = [f"| model and settings | {' | '.join(kinds)} |", f"| --- |{' --- |' * len(kinds)}"]
+    for case in dict.fromkeys(row.case for row in found):
+        cells = {row.what: _cell(row) for row in found if row.case == case}
+        lines.append(f"| {case} | {' | '.join(cells.get(kind, '') for kind in kinds)} |")
     return lines
+
+
+def _cell(row: Row) -> str:
+    predicted, told = (" + ".join(f"{value:.2f}" for value in values) for values in (row.predicted, row.told))
+    return told if row.exact else f"{predicted} / {told}"
 
 
 _HEAD = """# The planner beside llama.cpp's own log
 
 `python benchmarks/plan_llamacpp.py --write` makes this page: every case is a model without weights (zeros, any size),
 a server of the xllamacpp wheel started on it, and its start-up log beside what `quantwise.plan` predicts from the
-model's shapes alone. File sizes are compared to the byte; a difference stops the program. `resident` is the whole
-process after a prompt that fills the context, beside the middle of the predicted interval.
+model's shapes alone, in MiB. A figure stands once where every printed digit agrees, otherwise as predicted / logged.
+File sizes are compared to the byte; a difference stops the program.
+
+`resident` is the whole process after a prompt that fills the context, beside the middle of the predicted interval.
+`compute, 2026-08` is the buffer in llama-cpp-python 0.3.36, which reserves logits for every token of a batch, as all of
+llama.cpp did before PR 23861 (where `QUANTWISE_LLAMA_PYTHON` or `.venv-llama` has it).
 """
 
 

@@ -33,6 +33,7 @@ def log(*, compute: float, slots: int = 2, hidden: int = 512, breakdown: str = "
 0.00.052 I llama_kv_cache:        CPU KV buffer size =     8.00 MiB
 0.00.057 I llama_kv_cache: size =    8.00 MiB (2048 cells, 4 layers,  2/2 seqs), K (f16):    4.00 MiB, V (f16): 4.00 MiB
 0.00.057 I resolve_fused_ops: Flash Attention enabled
+0.00.067 I slot   load_model: id  0 | task -1 | new slot, n_ctx = 2048
 0.00.058 I sched_reserve:        CPU compute buffer size =    {compute:.2f} MiB
 {breakdown}"""
 

@@ -6,11 +6,11 @@ from decoders import LLAMA_8B
 from quantwise.core.errors import InputError
 from quantwise.plan.constants import GIB
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
-from quantwise.plan.what_if import Workload
+from quantwise.plan.what_if import Demand
 
 
 def test_transformers_on_either_device() -> None:
-    work = Workload(8192, 2)
+    work = Demand(8192, 2)
     here = transformers_memory(LLAMA_8B, 16 * GIB, work)
     assert here.of("cache") == (2 * GIB, 2 * GIB)
     assert here.on("gpu") == (0, 0)
@@ -23,11 +23,11 @@ def test_transformers_on_either_device() -> None:
 
 
 def test_vllm_shares_all_but_its_own() -> None:
-    work = Workload(8192, 4)
+    work = Demand(8192, 4)
     one, two = vllm_memory(LLAMA_8B, 16 * GIB, work), vllm_memory(LLAMA_8B, 16 * GIB, work, parallel=2)
     assert one.of("cache") == (4 * GIB, 4 * GIB)
     assert two.of("cache") == (2 * GIB, 2 * GIB)
     assert two.of("weights") == (8 * GIB, 8 * GIB)
     assert two.of("compute")[0] > one.of("compute")[0]
     with pytest.raises(InputError, match=r"concurrency must be a whole number of at least 1, not 0"):
-        vllm_memory(LLAMA_8B, 0, Workload(1, 0))
+        vllm_memory(LLAMA_8B, 0, Demand(1, 0))

@@ -29,9 +29,9 @@ class LlamacppBuild:
     ``outputs``: rows of logits that are reserved, one for each slot or one for each token computed at once.
     ``mixed_inputs``: a place for batches of tokens and embeddings together. ``repacked``: types whose matrices the
     processor reads in an order of its own, so that a second copy is made. ``process`` bytes are resident before a
-    model is loaded and ``by_token`` for each token of the vocabulary. ``device``: what a GPU's context and libraries
-    take beside all buffers. ``compute_factor``: logged over replayed bytes of the compute buffer, and
-    ``compute_error`` the share by which it may still be off.
+    model is loaded, ``by_token`` for each token of the vocabulary and ``by_merge`` for each of its merges. ``device``:
+    what a GPU's context and libraries take beside all buffers. ``compute_factor``: logged over replayed bytes of the
+    compute buffer, and ``compute_error`` the share by which it may still be off.
     """
 
     name: str
@@ -40,6 +40,7 @@ class LlamacppBuild:
     mixed_inputs: bool
     process: Interval
     by_token: int
+    by_merge: int
     repacked: frozenset[str] = frozenset({"q4_0", "q4_k", "iq4_nl", "mxfp4"})
     device: Interval = Interval(
         150 * MIB,
@@ -58,6 +59,7 @@ XLLAMACPP_2026_10 = LlamacppBuild(
     mixed_inputs=True,
     process=Interval(40 * MIB, 43 * MIB, "resident set of the xllamacpp wheel's server on Linux x86-64, 2026-11"),
     by_token=200,
+    by_merge=170,
 )
 SUMMER_2026 = LlamacppBuild(
     name="llama.cpp of 2026-08, by a program that does not limit outputs (llama-cpp-python 0.3.36)",
@@ -66,6 +68,7 @@ SUMMER_2026 = LlamacppBuild(
     mixed_inputs=False,
     process=Interval(40 * MIB, 120 * MIB, "as the wheel's server; a Python program adds its own"),
     by_token=200,
+    by_merge=170,
 )
 LLAMACPP_BUILDS = (XLLAMACPP_2026_10, SUMMER_2026)
 

@@ -76,13 +76,11 @@ def split(
         process_term(decoder, build),
     ]
     if output_on_gpu:
-        inputs = 4 * settings.reserved_tokens * decoder.hidden
         terms += [
             Term(
                 "weights", "gpu", weights["gpu"] + copied, weights["gpu"] + copied, "its tensors, a tied output copied"
             ),
             Term("cache", "gpu", caches["gpu"], caches["gpu"], "its layers' share"),
-            Term("compute", "cpu", inputs, max(inputs, compute.high), "inputs at least, its layers' graph at most"),
             Term("context", "gpu", build.device.low, build.device.high, build.device.source),
         ]
     return Split(

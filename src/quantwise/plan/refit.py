@@ -21,6 +21,8 @@ from quantwise.plan.start_up_log import LlamacppLog, VllmLog, read_llamacpp_log,
 
 # Another start of the same server may differ by this share.
 _SPREAD = 0.1
+# Generations whose buffers differ by less are not told apart: the newest is taken.
+_ALIKE = 0.003
 _NUMBERS: Mapping[str, frozenset[str]] = {
     "llamacpp": frozenset({"outputs_of_batch", "mixed_inputs", "compute_factor", "device", "repacks"}),
     "vllm": frozenset({"activation_by_number", "outside"}),
@@ -62,7 +64,9 @@ def _of_llamacpp(log: LlamacppLog, decoder: Decoder, source: str) -> Refit:
         return llamacpp_compute(decoder, log.settings, build).graph / logged if logged else 1.0
 
     before = ratio(LLAMACPP_BUILDS[0])
-    best = min(_generations(LLAMACPP_BUILDS[0]), key=lambda build: abs(ratio(build) - 1))
+    builds = [build for build in _generations(LLAMACPP_BUILDS[0]) if _as_told(log, build)]
+    off = {build: abs(ratio(build) - 1) for build in builds}
+    best = next(build for build in builds if off[build] < min(off.values()) + _ALIKE)
     numbers = {
         "outputs_of_batch": float(best.outputs == "batch"),
         "mixed_inputs": float(best.mixed_inputs),
@@ -72,6 +76,12 @@ def _of_llamacpp(log: LlamacppLog, decoder: Decoder, source: str) -> Refit:
     if log.unaccounted:
         numbers["device"] = float(max(log.unaccounted.values()))
     return Refit("llamacpp", log.build, numbers, before, 1.0, source)
+
+
+def _as_told(log: LlamacppLog, build: LlamacppBuild) -> bool:
+    """Whether the rows of logits are those that the log names, where it does."""
+    most = log.numbers.get("n_outputs_max")
+    return most is None or (build.outputs == "slots") == (most <= log.settings.slots)
 
 
 def _generations(build: LlamacppBuild) -> Iterator[LlamacppBuild]:

@@ -8,18 +8,18 @@ from quantwise.plan.constants import CUDA_CONTEXT, TRANSFORMERS_PROCESS, VLLM_0_
 from quantwise.plan.terms import Device, Memory, between, exactly
 from quantwise.plan.transformers_memory import transformers_cache, transformers_compute
 from quantwise.plan.vllm import VllmSettings, vllm_pages, vllm_profile
-from quantwise.plan.what_if import Workload
+from quantwise.plan.what_if import Demand
 
 
 def transformers_memory(
-    decoder: Decoder, weights: int, workload: Workload, *, device: Device = "cpu", bytes_of_number: int = 2
+    decoder: Decoder, weights: int, demand: Demand, *, device: Device = "cpu", bytes_of_number: int = 2
 ) -> Memory:
     """A process of Transformers that holds ``weights`` bytes (``plan.weights.held_bytes``) on a device.
 
     Full context in every request, all computed at once. Raises InputError as its cache does.
     """
-    context, texts = workload.context, workload.concurrency
-    cache = transformers_cache(decoder, context, texts, workload.cache)
+    context, texts = demand.context, demand.concurrency
+    cache = transformers_cache(decoder, context, texts, demand.cache)
     compute = transformers_compute(decoder, context, texts, bytes_of_number=bytes_of_number)
     terms = [
         exactly("weights", device, weights, "the tensors, as they are held"),
@@ -33,21 +33,21 @@ def transformers_memory(
 
 
 def vllm_memory(
-    decoder: Decoder, weights: int, workload: Workload, *, parallel: int = 1, version: VllmVersion = VLLM_0_19
+    decoder: Decoder, weights: int, demand: Demand, *, parallel: int = 1, version: VllmVersion = VLLM_0_19
 ) -> Memory:
-    """One GPU's share of a vLLM server with ``weights`` bytes in all, if it kept cache for this workload only.
+    """One GPU's share of a vLLM server with ``weights`` bytes in all, if it kept cache for this demand only.
 
     vLLM takes all of ``version.utilization`` of the device whatever is asked (``plan.vllm.vllm_available``). Raises
     InputError as its pages do.
     """
-    if workload.concurrency < 1:
-        raise InputError(f"concurrency must be a whole number of at least 1, not {workload.concurrency}")
-    settings = VllmSettings(workload.context, workload.cache, parallel)
+    if demand.concurrency < 1:
+        raise InputError(f"concurrency must be a whole number of at least 1, not {demand.concurrency}")
+    settings = VllmSettings(demand.context, demand.cache, parallel)
     pages = vllm_pages(decoder, settings, version)
     return Memory(
         (
             exactly("weights", "gpu", weights // parallel, "the tensors, split over the GPUs"),
-            exactly("cache", "gpu", workload.concurrency * pages.request_bytes, pages.source),
+            exactly("cache", "gpu", demand.concurrency * pages.request_bytes, pages.source),
             between("compute", "gpu", vllm_profile(decoder, settings, version)),
             between("context", "gpu", version.context),
         )

@@ -12,7 +12,7 @@ from quantwise.plan.llamacpp.settings import LlamacppSettings
 
 _MOST = 64 << 20
 _BUFFER = re.compile(r"(\w+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
-_CONTEXT = re.compile(r"(n_seq_max|n_ctx|n_ctx_seq|n_ubatch|n_outputs_max)\s+=\s+(\d+)\b")
+_CONTEXT = re.compile(r"\bllama_\w+:\s+(n_seq_max|n_ctx|n_ctx_seq|n_ubatch|n_outputs_max)\s+=\s+(\d+)\b")
 _MODEL = re.compile(r"(n_embd|n_vocab|n_layer)\s+=\s+(\d+)\b")
 _TYPES = re.compile(r"K \((\w+)\):.*V \((\w+)\):")
 _BUILD = re.compile(r"build(?:_info)?:\s+(\S[^\n]*)")

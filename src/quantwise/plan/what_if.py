@@ -20,7 +20,7 @@ CACHES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class Demand:
     """``context`` tokens for each of ``concurrency`` requests, with a cache type of the runtime."""
 
     context: int
@@ -37,17 +37,15 @@ class WhatIf:
     times: float
 
 
-def cache_of(runtime: str, decoder: Decoder, workload: Workload) -> int:
+def cache_of(runtime: str, decoder: Decoder, demand: Demand) -> int:
     """Bytes of the cache in a runtime at full context. Raises InputError for a runtime that is not planned here."""
     formulas: dict[str, Callable[[], int]] = {
         "llamacpp": lambda: (
-            llamacpp_cache(
-                decoder, LlamacppSettings(workload.context, workload.concurrency, cache=workload.cache)
-            ).total
+            llamacpp_cache(decoder, LlamacppSettings(demand.context, demand.concurrency, cache=demand.cache)).total
         ),
-        "transformers": lambda: transformers_cache(decoder, workload.context, workload.concurrency, workload.cache),
+        "transformers": lambda: transformers_cache(decoder, demand.context, demand.concurrency, demand.cache),
         "vllm": lambda: (
-            workload.concurrency * vllm_pages(decoder, VllmSettings(workload.context, workload.cache)).request_bytes
+            demand.concurrency * vllm_pages(decoder, VllmSettings(demand.context, demand.cache)).request_bytes
         ),
     }
     if runtime not in formulas:
@@ -55,27 +53,27 @@ def cache_of(runtime: str, decoder: Decoder, workload: Workload) -> int:
     return formulas[runtime]()
 
 
-def what_if(runtime: str, decoder: Decoder, workload: Workload) -> tuple[WhatIf, ...]:
+def what_if(runtime: str, decoder: Decoder, demand: Demand) -> tuple[WhatIf, ...]:
     """The usual changes, one at a time. A cache type that does not suit the model is left out."""
-    now = cache_of(runtime, decoder, workload)
+    now = cache_of(runtime, decoder, demand)
     found: list[WhatIf] = []
 
-    def add(change: str, model: Decoder, then: Workload) -> None:
+    def add(change: str, model: Decoder, then: Demand) -> None:
         taken = cache_of(runtime, model, then)
         found.append(WhatIf(change, taken, taken / now if now else 1.0))
 
-    add("the context doubles", decoder, replace(workload, context=2 * workload.context))
-    add("the requests at a time double", decoder, replace(workload, concurrency=2 * workload.concurrency))
+    add("the context doubles", decoder, replace(demand, context=2 * demand.context))
+    add("the requests at a time double", decoder, replace(demand, concurrency=2 * demand.concurrency))
     for cache in CACHES[runtime]:
-        if cache == workload.cache:
+        if cache == demand.cache:
             continue
         try:
-            add(f"the cache is {cache}", decoder, replace(workload, cache=cache))
+            add(f"the cache is {cache}", decoder, replace(demand, cache=cache))
         except InputError:
             continue
     if any(layer.attention and layer.attention.kv_heads > 1 for layer in decoder.layers):
-        add("half as many key-value heads", _with_heads(decoder, half=True), workload)
-        add("a single key-value head", _with_heads(decoder, half=False), workload)
+        add("half as many key-value heads", _with_heads(decoder, half=True), demand)
+        add("a single key-value head", _with_heads(decoder, half=False), demand)
     return tuple(found)
 
 

@@ -21,7 +21,7 @@ def graph(*outputs: Node) -> Graph:
 
 
 def given(numbers: int) -> Node:
-    return Node("none", shape(numbers), given=True)
+    return Node("none", shape(numbers))
 
 
 def test_a_chain_needs_a_tensor_and_its_source() -> None:

@@ -11,10 +11,12 @@ from quantwise.models.decoder import Attention, Decoder, Layer
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
 from quantwise.plan.llamacpp.experts import experts
 from quantwise.plan.llamacpp.latent import latent_attention
+from quantwise.plan.llamacpp.layers import enough_layers
 from quantwise.plan.llamacpp.model import Block, Blocks, as_llamacpp
 from quantwise.plan.llamacpp.nodes import Sketch
 from quantwise.plan.llamacpp.replay import Graph, Node
 from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.terms import Device
 
 _LAYER_NORM = frozenset(
     {"starcoder2", "gptneox", "phi2", "olmo", "falcon", "gpt2", "mpt", "stablelm", "bloom", "command-r", "cohere2"}
@@ -22,19 +24,32 @@ _LAYER_NORM = frozenset(
 _OUTPUTS_LAST = frozenset({"gpt-oss"})
 
 
-def graph_of(decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild = XLLAMACPP_2026_10) -> Graph:
-    """The graph of the longest prompt that is computed at once."""
-    return _Walk(decoder, settings, build).graph
+def graph_of(
+    decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild = XLLAMACPP_2026_10, *, device: Device = "cpu"
+) -> Graph:
+    """The graph of the longest prompt that is computed at once; a GPU is given the embedding's rows."""
+    return _Walk(decoder, settings, build, device).graph
+
+
+def host_graph(decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild = XLLAMACPP_2026_10) -> Graph:
+    """What the processor keeps where a GPU computes all layers: the embedding's rows, and inputs to be copied."""
+    sketch = Sketch(as_llamacpp(decoder), settings, build)
+    sketch.embedding()
+    for layer in decoder.layers:
+        if layer.attention is not None:
+            for node in sketch.cache_inputs(layer.attention):
+                sketch.graph.expand(node)
+    return sketch.graph
 
 
 class _Walk:
-    def __init__(self, decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild) -> None:
+    def __init__(self, decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild, device: Device) -> None:
         self.decoder = decoder = as_llamacpp(decoder)
         self.shapes, self.name, self.blocks = decoder.tensors, decoder.architecture, Blocks(decoder.tensors)
         self.sketch = Sketch(decoder, settings, build)
         self.graph = self.sketch.graph
-        hidden = self.sketch.embedding()
-        layers = self._some_layers()
+        hidden = self.sketch.embedding() if device == "cpu" else self.sketch.copied_embedding()
+        layers = enough_layers([(shape, self.blocks[n].kinds()) for n, shape in enumerate(decoder.layers)])
         for layer in layers:
             hidden = self._layer(hidden, layer, last=layer == layers[-1])
         if self.name in _OUTPUTS_LAST:
@@ -44,14 +59,6 @@ class _Walk:
         if "output.bias" in self.shapes:
             logits = self.sketch.over("add", logits, self.sketch.weight(decoder.vocab))
         self.graph.expand(logits)
-
-    def _some_layers(self) -> list[int]:
-        """Two of each kind and the last: nothing grows from there on."""
-        found: dict[object, list[int]] = {}
-        last = len(self.decoder.layers) - 1
-        for layer, shape in enumerate(self.decoder.layers[:-1]):
-            found.setdefault((shape, self.blocks[layer].kinds()), []).append(layer)
-        return sorted([n for same in found.values() for n in same[:2]] + [last])
 
     def _norm(self, hidden: Node, weight: bool, bias: bool = False) -> Node:
         """Normalized; only what squares alone can be written over its input."""
@@ -92,7 +99,8 @@ class _Walk:
         fed = self._feed_forward(fed, block, layer)
         if "post_ffw_norm" in block:
             fed = self._part_norm(fed, block, "post_ffw_norm")
-        return self._sum(fed, middle)
+        # Which one is written over is the first.
+        return self._sum(middle, fed) if self.name == "phi3" else self._sum(fed, middle)
 
     def _norms_first(self, block: Block) -> bool:
         return "attn_norm" in block or self.name == "olmo"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from quantwise.core.errors import InputError
-from quantwise.models.decoder import Decoder, Layer
-from quantwise.plan.gguf_names import gguf_table
+from quantwise.models.decoder import Decoder
+from quantwise.plan.gguf_names import as_llamacpp_attends, gguf_table
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -22,32 +22,16 @@ KNOWN = frozenset(
 )  # fmt: skip
 """Architectures whose graphs were compared with what llama.cpp reserves."""
 
-_SLIDING = frozenset({"gemma2", "gemma3", "gpt-oss", "olmo2", "cohere2"})
 _PART = re.compile(r"blk\.(\d+)\.(.+)")
 
 
 def as_llamacpp(decoder: Decoder) -> Decoder:
-    """The same decoder with llama.cpp's architecture, names and windows; one that is so already is returned itself.
-
-    Where llama.cpp's graph of an architecture knows no window (Mistral, Phi 3, Starcoder 2), every layer keeps all
-    tokens, whatever its config says.
-    """
-    slides = any(layer.attention is not None and layer.attention.window for layer in decoder.layers)
-    if "token_embd.weight" in decoder.tensors and not (slides and _sees_all(decoder.architecture)):
+    """The same decoder with llama.cpp's architecture, names and windows; one out of a GGUF file is returned itself."""
+    if "token_embd.weight" in decoder.tensors:
         return decoder
     table = gguf_table(decoder)
-    layers = decoder.layers
-    if slides and _sees_all(table.architecture):
-        layers = tuple(_whole(layer) for layer in layers)
+    layers = as_llamacpp_attends(decoder).layers
     return replace(decoder, architecture=table.architecture, tensors=table.shapes, layers=layers)
-
-
-def _sees_all(architecture: str) -> bool:
-    return architecture in KNOWN and architecture not in _SLIDING
-
-
-def _whole(layer: Layer) -> Layer:
-    return layer if layer.attention is None else replace(layer, attention=replace(layer.attention, window=None))
 
 
 class Blocks:

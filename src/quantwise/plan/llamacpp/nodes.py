@@ -23,7 +23,7 @@ class Sketch:
         self._inputs: dict[int | None, tuple[Node, Node, Node]] = {}
 
     def _given(self, shape: Shape, width: int = 4) -> Node:
-        return Node("none", shape, width, given=True)
+        return Node("none", shape, width)
 
     def weight(self, *shape: int) -> Node:
         """A tensor of the model, in a buffer of its own."""
@@ -43,6 +43,10 @@ class Sketch:
             slots = self._given((self.tokens, 1, 1, 1), 8)
             self.graph.expand(Node("set_rows", shape, sources=(some, slots, given), view_of=given))
         return made
+
+    def copied_embedding(self) -> Node:
+        """The hidden state of all tokens where another device looked it up."""
+        return self._given((self.decoder.hidden, self.tokens, 1, 1))
 
     def _looked_up(self, shape: Shape) -> Node:
         return Node("get_rows", shape, sources=(self.weight(1), self._given((self.tokens, 1, 1, 1))))
@@ -142,11 +146,13 @@ class Sketch:
         """Attention over the cache, heads side by side (heads * value_dim, tokens)."""
         key_turn, value_turn = self._rotations(attention)
         query, value = self._turned(query, key_turn), self._turned(value, value_turn)
+        key = self._turned(key, key_turn)
         self.graph.expand(query)
-        self.graph.expand(value)
         if not attention.shared:
-            key = self._turned(key, key_turn)
-            self.graph.expand(key)
+            # Where layers slide keys come before values, elsewhere after them, to be written right into the cache.
+            slides = any(other.window is not None for other in self._all())
+            for node in (key, value) if slides else (value, key):
+                self.graph.expand(node)
             self.store(key, value, attention)
         cells, streams = self.cells(attention), self.settings.streams
         keys = self.weight(attention.key_dim, attention.kv_heads, cells, streams)

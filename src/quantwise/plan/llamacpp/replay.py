@@ -24,7 +24,7 @@ class Node:
     """A tensor of a graph: its ``shape``, fastest dimension first, bytes of a number (``width``), ``strides`` in bytes.
 
     ``view_of`` is the tensor whose bytes a view reads. ``external`` tensors (weights, caches) lie in buffers of
-    their own; ``given`` ones are inputs, filled before the graph runs.
+    their own. Inputs are leaves: their operation is ``none``.
     """
 
     operation: str
@@ -34,7 +34,6 @@ class Node:
     strides: tuple[int, ...] = ()
     view_of: Node | None = None
     external: bool = False
-    given: bool = False
     children: int = field(default=0, init=False)
     views: int = field(default=0, init=False)
     place: int | None = field(default=None, init=False)
