@@ -190,8 +190,8 @@ def _table(machine: MachineRates, took: float, seen: dict[tuple[str, str], Seen]
             ratios.append(told / one.decode)
             inside += low <= one.decode <= high
             lines.append(
-                f"| {shape.name} | {mix} | {megabytes:.0f} | {told:.1f} | {low:.1f} .. {high:.1f} | {one.decode:.1f} | {ratios[-1]:.2f} "
-                f"| {one.others:.0%} |"
+                f"| {shape.name} | {mix} | {megabytes:.0f} | {told:.1f} | {low:.1f} .. {high:.1f} | {one.decode:.1f} "
+                f"| {ratios[-1]:.2f} | {one.others:.0%} |"
             )
     within = sum(abs(ratio - 1) <= 0.25 for ratio in ratios)
     rates = ", ".join(f"{name} {kernel.cached / 1e9:.1f} / {kernel.streamed / 1e9:.1f}"
