@@ -3,7 +3,7 @@
 Parts: ``memory`` (numpy), ``matrix`` (numpy, and torch where it is installed), ``kernels`` and ``attention`` (ggml,
 where llama.cpp is).
 Prints one JSON object. On a shared machine most tries are disturbed, so steps are short, many, and the time of a step
-is its first percentile: what the machine does when nobody is in the way.
+is its 5th percentile: what the machine does when nobody is in the way.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy.typing as npt
 
 from quantwise.core.errors import EnvironmentFailure
 
-UNDISTURBED = 1.0  # percentile
+UNDISTURBED = 5.0  # percentile
 _MIB = 1 << 20
 # Types that files are full of; what is not here is taken from its neighbour in bits.
 TYPES = ("f16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "q3_k")
@@ -116,8 +117,8 @@ def _repeat(step: Callable[[], object], seconds: float) -> float:
 def kernels(seconds: float, threads: int) -> dict[str, Any]:
     """``kernels`` by ggml type, ``node_seconds`` and ``cached`` (see ``machine_rates``).
 
-    All in several rounds, of which the best counts for each: neighbours come and go within seconds, and take bandwidth
-    and cache as well as time.
+    All in several rounds, of which the middle one counts for each: neighbours come and go within seconds, and take
+    bandwidth and cache as well as time.
     """
     from quantwise.plan.ggml_products import mapped_numbers, placed
 
@@ -135,10 +136,10 @@ def kernels(seconds: float, threads: int) -> dict[str, Any]:
             found = {kind: _rates(threads, kind, streamed, node, slot, at) for kind in TYPES}
             rounds.append((node, curve, found))
     return {
-        "node_seconds": min(node for node, _, _ in rounds),
-        "cached": _found({size: min(curve[size] for _, curve, _ in rounds) for size in (*_SETS, _LARGEST)}),
+        "node_seconds": median(node for node, _, _ in rounds),
+        "cached": _found({size: median(curve[size] for _, curve, _ in rounds) for size in (*_SETS, _LARGEST)}),
         "kernels": {
-            kind: {part: max(found[kind][part] for _, _, found in rounds) for part in rounds[0][2][kind]}
+            kind: {part: median(found[kind][part] for _, _, found in rounds) for part in rounds[0][2][kind]}
             for kind in TYPES
         },
     }
