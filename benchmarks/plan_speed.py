@@ -59,15 +59,15 @@ def decoder_of(shape: Shape) -> Decoder:
                    shape.shapes(), {})  # fmt: skip
 
 
-def predicted(machine: MachineRates, shape: Shape, mix: str, context: int) -> float:
-    """Tokens per second."""
+def predicted(machine: MachineRates, shape: Shape, mix: str, context: int) -> tuple[float, float, float]:
+    """Tokens per second: likely, and from the slowest to the fastest that the planner says."""
     kinds = types(shape, mix)
     listed = [(name, kinds[name], tensor_bytes(size, kinds[name])) for name, size in shape.shapes().items()]
     decoder = decoder_of(shape)
     found = decode_time(machine, decoder, read_by_type(decoder, listed), context)
     if found is None:
         raise SystemExit("no llama.cpp could be measured here; install quantwise[llamacpp]")
-    return 1 / found.seconds
+    return 1 / found.seconds, 1 / found.interval[1], 1 / found.interval[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,21 +176,22 @@ def _table(machine: MachineRates, took: float, seen: dict[tuple[str, str], Seen]
         "is the share of the processors that other programs took in that try."
         + (" Seconds are those that the server computed for." if how.cpu_time else ""),
         "",
-        "| weights | type | MB a token | predicted, tokens/s | measured | predicted / measured | others |",
-        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| weights | type | MB a token | predicted, tokens/s | from .. to | measured | predicted / measured | others |",
+        "| ---: | --- | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
-    ratios = []
+    ratios, inside = [], 0
     for shape in SHAPES:
         for mix in MIXES:
             one = seen[shape.name, mix]
-            told = predicted(machine, shape, mix, PROMPT + 12)
+            told, low, high = predicted(machine, shape, mix, PROMPT + 12)
             kinds = types(shape, mix)
             listed = [(name, kinds[name], tensor_bytes(size, kinds[name])) for name, size in shape.shapes().items()]
             megabytes = sum(read_by_type(decoder_of(shape), listed).values()) / 1e6
             ratios.append(told / one.decode)
+            inside += low <= one.decode <= high
             lines.append(
-                f"| {shape.name} | {mix} | {megabytes:.0f} | {told:.1f} | {one.decode:.1f} | {ratios[-1]:.2f} "
-                f"| {one.others:.0%} |"
+                f"| {shape.name} | {mix} | {megabytes:.0f} | {told:.1f} | {low:.1f} .. {high:.1f} | {one.decode:.1f} "
+                f"| {ratios[-1]:.2f} | {one.others:.0%} |"
             )
     within = sum(abs(ratio - 1) <= 0.25 for ratio in ratios)
     rates = ", ".join(f"{name} {kernel.cached / 1e9:.1f} / {kernel.streamed / 1e9:.1f}"
@@ -199,7 +200,8 @@ def _table(machine: MachineRates, took: float, seen: dict[tuple[str, str], Seen]
     return [
         *lines,
         "",
-        f"Within 25 %: {within} of {len(ratios)}; ratios from {min(ratios):.2f} to {max(ratios):.2f}.",
+        f"Within 25 %: {within} of {len(ratios)}; ratios from {min(ratios):.2f} to {max(ratios):.2f}. "
+        f"Inside the interval: {inside}.",
         "",
         f"Measured of the machine: bandwidth {machine.bandwidth / 1e9:.1f} GB/s;",
         f"found in the cache: {shares}; a node {1e6 * (machine.node_seconds or 0):.1f} us;",

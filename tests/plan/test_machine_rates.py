@@ -152,7 +152,7 @@ def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_most_tries_may_be_disturbed() -> None:
-    times = np.array([1.0] * 3 + [50.0] * 97)
+    times = np.array([1.0] * 10 + [50.0] * 90)
     assert undisturbed(times) == 1.0
 
 

@@ -8,6 +8,8 @@ this is only run in a process of its own (``probe.py``).
 from __future__ import annotations
 
 import ctypes as c
+import mmap
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,6 +49,8 @@ _SIGNATURES: Signatures = {
     "ggml_backend_dev_supports_op": (c.c_bool, (_P, _P)),
     "ggml_backend_alloc_ctx_tensors_from_buft": (_P, (_P, _P)),
     "ggml_backend_buffer_free": (None, (_P,)),
+    "ggml_backend_cpu_buffer_from_ptr": (_P, (_P, c.c_size_t)),
+    "ggml_backend_tensor_alloc": (c.c_int, (_P, _P, _P)),
     "ggml_backend_tensor_set": (None, (_P, _P, c.c_size_t, c.c_size_t)),
     "ggml_backend_graph_compute": (c.c_int, (_P, _P)),
     "ggml_backend_free": (None, (_P,)),
@@ -81,22 +85,20 @@ class Ggml:
         return self._call[f"ggml_{name}"](*arguments)
 
     @contextmanager
-    def products(self, kind: str, rows: int, columns: int, count: int, batch: int = 1) -> Iterator[Products]:
-        """``count`` matrices (rows, columns) of ggml type ``kind``, each to be multiplied by ``batch`` vectors."""
+    def products(self, kind: str, shape: tuple[int, int], count: int, batch: int, at: int | None) -> Iterator[Products]:
+        """``count`` matrices of ggml type ``kind``, each to be multiplied by ``batch`` vectors; as ``placed``."""
         weights, rest = (self("init", Init(HEADERS, None, True)) for _ in range(2))
         buffers = []
         try:
-            number = int(GgmlBlocks(kind).type)
+            (rows, columns), number = shape, int(GgmlBlocks(kind).type)
             matrices = [self("new_tensor_2d", weights, number, columns, rows) for _ in range(count)]
             x = self("new_tensor_2d", rest, _F32, columns, batch)
             outputs = [self("mul_mat", rest, matrix, x) for matrix in matrices]
-            buffers.append(self._place(weights, outputs[0], self._device()))
+            data = encoded(kind, rows, columns)
+            buffers.append(self._place(weights, matrices, outputs[0], data, at))
             buffers.append(self("backend_alloc_ctx_tensors_from_buft", rest, self("backend_cpu_buffer_type")))
             if None in buffers:
                 raise EnvironmentFailure("not enough memory to time matrix products")
-            data = encoded(kind, rows, columns)
-            for matrix in matrices:
-                self("backend_tensor_set", matrix, data.ctypes.data, 0, data.nbytes)
             values = np.random.default_rng(1).normal(size=(batch, columns)).astype(np.float32)
             self("backend_tensor_set", x, values.ctypes.data, 0, values.nbytes)
             yield Products(self, rest, outputs, data.nbytes)
@@ -106,19 +108,26 @@ class Ggml:
             for context in (weights, rest):
                 self("free", context)
 
-    def _device(self) -> Any:
-        return self("backend_get_device", self.backend)
-
-    def _place(self, weights: Any, output: Any, device: Any) -> Any:
-        """A buffer for the weights: repacked where ggml multiplies the type so, else as it is stored."""
-        if self._repack is not None:
-            buffer = self("backend_alloc_ctx_tensors_from_buft", weights, self._repack())
-            if buffer is not None and self("backend_dev_supports_op", device, output):
-                return buffer
-            if buffer is not None:
-                self("backend_buffer_free", buffer)
-                raise _NotRepacked
-        return self("backend_alloc_ctx_tensors_from_buft", weights, self("backend_cpu_buffer_type"))
+    def _place(
+        self, weights: Any, matrices: Sequence[Any], output: Any, data: npt.NDArray[np.generic], at: int | None
+    ) -> Any:
+        """A buffer that holds ``data`` as each of the matrices, or what lies at the address ``at``."""
+        if self._repack is None and at is not None:
+            buffer = self("backend_cpu_buffer_from_ptr", at, len(matrices) * data.nbytes)
+            for i, matrix in enumerate(matrices):
+                self("backend_tensor_alloc", buffer, matrix, at + i * data.nbytes)
+            return buffer
+        kind = self("backend_cpu_buffer_type") if self._repack is None else self._repack()
+        buffer = self("backend_alloc_ctx_tensors_from_buft", weights, kind)
+        if buffer is None:
+            return None
+        device = self("backend_get_device", self.backend)
+        if self._repack is not None and not self("backend_dev_supports_op", device, output):
+            self("backend_buffer_free", buffer)
+            raise _NotRepacked
+        for matrix in matrices:
+            self("backend_tensor_set", matrix, data.ctypes.data, 0, data.nbytes)
+        return buffer
 
     def without_repacking(self) -> None:
         """From now on weights stay as they are stored."""
@@ -168,16 +177,19 @@ def run_times(ggml: Ggml, graphs: Sequence[Any], seconds: float, least: int = 12
 
 
 @contextmanager
-def placed(threads: int, kind: str, shape: tuple[int, int], count: int, batch: int = 1) -> Iterator[Products]:
-    """As ``Ggml.products``, repacked where that is what llama.cpp would do. Shape is (rows, columns)."""
+def placed(
+    threads: int, kind: str, shape: tuple[int, int], count: int, batch: int = 1, at: int | None = None
+) -> Iterator[Products]:
+    """``count`` matrices of ggml type ``kind`` and ``shape`` (rows, columns) where llama.cpp would have them: repacked
+    where it repacks the type, else in the mapped file at the address ``at`` (None: in memory of their own)."""
     ggml = Ggml(threads)
     try:
-        held = ggml.products(kind, *shape, count, batch)
+        held = ggml.products(kind, shape, count, batch, at)
         try:
             products = held.__enter__()
         except _NotRepacked:
             ggml.without_repacking()
-            held = ggml.products(kind, *shape, count, batch)
+            held = ggml.products(kind, shape, count, batch, at)
             products = held.__enter__()
         try:
             yield products
@@ -185,6 +197,26 @@ def placed(threads: int, kind: str, shape: tuple[int, int], count: int, batch: i
             held.__exit__(None, None, None)
     finally:
         ggml("backend_free", ggml.backend)
+
+
+@contextmanager
+def mapped_numbers(size: int) -> Iterator[int]:
+    """The address of ``size`` bytes of float16 numbers in a mapped file, as llama.cpp maps its weights.
+
+    Pages of a file lie together in memory; those of a program's own, 4 KiB each, were read a third slower by the same
+    kernel. Raises OSError where there is no room for the file.
+    """
+    numbers = np.random.default_rng(0).normal(0, 0.02, 1 << 20).astype(np.float16).tobytes()
+    with tempfile.TemporaryFile(prefix="quantwise-") as file:
+        for _ in range(-(-size // len(numbers))):
+            file.write(numbers)
+        file.flush()
+        populate = getattr(mmap, "MAP_POPULATE", 0)
+        with mmap.mmap(file.fileno(), size, mmap.MAP_SHARED | populate, mmap.PROT_READ) as mapped:
+            view = np.frombuffer(mapped, np.uint8)
+            address = view.ctypes.data
+            del view  # a view would keep the file from being unmapped
+            yield address
 
 
 def encoded(kind: str, rows: int, columns: int) -> npt.NDArray[np.generic]:

@@ -3,7 +3,7 @@
 Parts: ``memory`` (numpy), ``matrix`` (numpy, and torch where it is installed), ``kernels`` and ``attention`` (ggml,
 where llama.cpp is).
 Prints one JSON object. On a shared machine most tries are disturbed, so steps are short, many, and the time of a step
-is its first percentile: what the machine does when nobody is in the way.
+is its 5th percentile: what the machine does when nobody is in the way.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy.typing as npt
 
 from quantwise.core.errors import EnvironmentFailure
 
-UNDISTURBED = 1.0  # percentile
+UNDISTURBED = 5.0  # percentile
 _MIB = 1 << 20
 # Types that files are full of; what is not here is taken from its neighbour in bits.
 TYPES = ("f16", "q8_0", "q4_0", "q4_k", "q5_k", "q6_k", "q3_k")
@@ -116,32 +117,35 @@ def _repeat(step: Callable[[], object], seconds: float) -> float:
 def kernels(seconds: float, threads: int) -> dict[str, Any]:
     """``kernels`` by ggml type, ``node_seconds`` and ``cached`` (see ``machine_rates``).
 
-    All in several rounds, of which the best counts for each: neighbours come and go within seconds, and take bandwidth
-    and cache as well as time.
+    All in several rounds, of which the middle one counts for each: neighbours come and go within seconds, and take
+    bandwidth and cache as well as time.
     """
-    from quantwise.plan.ggml_products import placed
+    from quantwise.plan.ggml_products import mapped_numbers, placed
 
     slot = seconds / _ROUNDS / (len(TYPES) + 2)
     rounds = []
-    for _ in range(_ROUNDS):
-        with placed(threads, "f32", (32, 32), 200) as tiny:
-            node = undisturbed(tiny.times(tiny.graphs(200, 200), slot / 2)) / 200
-        curve = _curve(threads, node, slot)
-        # Three times what is found in the cache for the most part.
-        past = 3 * max(size for size, seconds in curve.items() if seconds <= (curve[_SETS[0]] + curve[_LARGEST]) / 2)
-        streamed = min(_LARGEST, max(64, past))
-        rounds.append((node, curve, {kind: _rates(threads, kind, streamed, node, slot) for kind in TYPES}))
+    with mapped_numbers(_LARGEST * _MIB) as at:
+        for _ in range(_ROUNDS):
+            with placed(threads, "f32", (32, 32), 200) as tiny:
+                node = undisturbed(tiny.times(tiny.graphs(200, 200), slot / 2)) / 200
+            curve = _curve(threads, node, slot, at)
+            # Three times what is found in the cache for the most part.
+            half = (curve[_SETS[0]] + curve[_LARGEST]) / 2
+            past = 3 * max(size for size, taken in curve.items() if taken <= half)
+            streamed = min(_LARGEST, max(64, past))
+            found = {kind: _rates(threads, kind, streamed, node, slot, at) for kind in TYPES}
+            rounds.append((node, curve, found))
     return {
-        "node_seconds": min(node for node, _, _ in rounds),
-        "cached": _found({size: min(curve[size] for _, curve, _ in rounds) for size in (*_SETS, _LARGEST)}),
+        "node_seconds": median(node for node, _, _ in rounds),
+        "cached": _found({size: median(curve[size] for _, curve, _ in rounds) for size in (*_SETS, _LARGEST)}),
         "kernels": {
-            kind: {part: max(found[kind][part] for _, _, found in rounds) for part in rounds[0][2][kind]}
+            kind: {part: median(found[kind][part] for _, _, found in rounds) for part in rounds[0][2][kind]}
             for kind in TYPES
         },
     }
 
 
-def _rates(threads: int, kind: str, streamed: int, node: float, slot: float) -> dict[str, float]:
+def _rates(threads: int, kind: str, streamed: int, node: float, slot: float, at: int) -> dict[str, float]:
     """Bytes of weights per second with one vector, in a small working set and one of ``streamed`` MiB; operations per
     second with many vectors."""
     from quantwise.plan.ggml_products import placed
@@ -149,11 +153,11 @@ def _rates(threads: int, kind: str, streamed: int, node: float, slot: float) -> 
     each = 2
     size = _bytes(kind)
     few, many = (max(each, mebibytes * _MIB // size // each * each) for mebibytes in (_SETS[0], streamed))
-    with placed(threads, kind, (_ROWS, _COLUMNS), many) as products:
+    with placed(threads, kind, (_ROWS, _COLUMNS), many, 1, at) as products:
         small = undisturbed(products.times(products.graphs(few, each), slot / 4))
         large = undisturbed(products.times(products.graphs(many, each), slot / 2))
         weights = each * products.bytes
-    with placed(threads, kind, (_ROWS, _COLUMNS), 2, _PROMPT) as products:
+    with placed(threads, kind, (_ROWS, _COLUMNS), 2, _PROMPT, at) as products:
         prompt = undisturbed(products.times(products.graphs(2, 1), slot / 4))
     return {
         "cached": weights / max(small - each * node, 1e-9),
@@ -162,13 +166,13 @@ def _rates(threads: int, kind: str, streamed: int, node: float, slot: float) -> 
     }
 
 
-def _curve(threads: int, node: float, slot: float) -> dict[int, float]:
+def _curve(threads: int, node: float, slot: float, at: int) -> dict[int, float]:
     """Seconds a byte of f16 weights, by the MiB of the working set that they come round in."""
     from quantwise.plan.ggml_products import placed
 
     size = _bytes("f16")
     found = {}
-    with placed(threads, "f16", (_ROWS, _COLUMNS), _LARGEST * _MIB // size) as products:
+    with placed(threads, "f16", (_ROWS, _COLUMNS), _LARGEST * _MIB // size, 1, at) as products:
         for mebibytes in (*_SETS, _LARGEST):
             graphs = products.graphs(mebibytes * _MIB // size, 2)
             taken = undisturbed(products.times(graphs, slot / len(_SETS)))
@@ -233,7 +237,7 @@ def main() -> int:
     part, seconds, threads = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
     try:
         print(json.dumps(PARTS[part](seconds, threads)))
-    except EnvironmentFailure as error:
+    except (EnvironmentFailure, OSError) as error:
         print(json.dumps({"why": str(error)}))
     return 0
 
