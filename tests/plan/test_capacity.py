@@ -60,7 +60,7 @@ def test_the_server_waits_as_the_formula_of_erlang_says() -> None:
         blocked = load * blocked / (n + load * blocked)
     waits = blocked / (1 - load / places * (1 - blocked))
     times: list[int] = []
-    for seed in range(4):
+    for seed in range(8):
         chance, now, requests = random.Random(seed), 0.0, []
         for _ in range(20_000):
             now += chance.expovariate(load)
