@@ -256,7 +256,7 @@ def _fix_record(fix: Fix[Case]) -> dict[str, Any]:
 
 def _what_if(asked: Deployment) -> list[dict[str, Any]]:
     try:
-        found = what_if(asked.runtime, asked.decoder, asked.workload)
+        found = what_if(asked.runtime, asked.decoder, asked.demand)
     except InputError:
         return []
     return [{"change": one.change, "kv_cache_bytes": one.bytes, "times": round(one.times, 4)} for one in found]

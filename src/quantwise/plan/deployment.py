@@ -27,7 +27,7 @@ from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.speed import Load, Speed, load_of, multiplied_in, speed
 from quantwise.plan.terms import Device, Term
 from quantwise.plan.weight_scheme import parse_weight_scheme
-from quantwise.plan.what_if import Workload, cache_of
+from quantwise.plan.what_if import Demand, cache_of
 from quantwise.plan.work import cache_numbers
 from quantwise.scenarios.site import Site
 
@@ -82,9 +82,9 @@ class Deployment:
         return self.site.limit_bytes if self.limit_bytes is None else self.limit_bytes
 
     @property
-    def workload(self) -> Workload:
+    def demand(self) -> Demand:
         """What the cache depends on."""
-        return Workload(self.context, self.concurrency, self.cache)
+        return Demand(self.context, self.concurrency, self.cache)
 
     @property
     def on_gpu(self) -> bool:
@@ -191,8 +191,8 @@ def _terms(asked: Deployment, weights: Weights, constants: Constants) -> tuple[t
         return _llamacpp(asked, constants.llamacpp)
     if asked.runtime == "transformers":
         device: Device = "gpu" if asked.on_gpu else "cpu"
-        return transformers_memory(asked.decoder, weights.effective, asked.workload, device=device).terms, 0
-    return vllm_memory(asked.decoder, weights.effective, asked.workload, version=constants.vllm).terms, 0
+        return transformers_memory(asked.decoder, weights.effective, asked.demand, device=device).terms, 0
+    return vllm_memory(asked.decoder, weights.effective, asked.demand, version=constants.vllm).terms, 0
 
 
 def _llamacpp(asked: Deployment, build: LlamacppBuild) -> tuple[tuple[Term, ...], int]:
@@ -229,7 +229,7 @@ def _speed(asked: Deployment, weights: Weights) -> tuple[Speed, str]:
     scheme = _scheme(asked.scheme)
     multiplied = multiplied_in(scheme, asked.runtime, asked.site) if scheme else "bf16"
     numbers = max(1, cache_numbers(decoder, asked.context))
-    each = cache_of(asked.runtime, decoder, replace(asked.workload, concurrency=1)) / numbers
+    each = cache_of(asked.runtime, decoder, replace(asked.demand, concurrency=1)) / numbers
     load: Load = load_of(decoder, weights.effective, multiplied, max(1, asked.context // 2), each)
     found = speed(asked.site, load, asked.concurrency, min(PROMPT, asked.context))
     if asked.machine is None or asked.runtime != "llamacpp" or asked.concurrency > 1:
@@ -252,7 +252,7 @@ def _capacity(found: Plan) -> Capacity | None:
     asked = found.asked
     if found.limit_bytes is None:
         return None
-    request = cache_of(asked.runtime, asked.decoder, replace(asked.workload, concurrency=1))
+    request = cache_of(asked.runtime, asked.decoder, replace(asked.demand, concurrency=1))
     if request < 1:
         return None
     limit = found.limit_bytes
