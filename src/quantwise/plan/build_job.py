@@ -23,8 +23,8 @@ from quantwise.plan.weights import recipe_bytes
 
 # Resident once torch, transformers and gguf are imported (measured: 378 MiB on Linux x86-64).
 IMPORTED = 380 << 20
-# What they take besides in the walk of a model of a few thousand weights; in passes of texts through blocks, kernels and
-# the pieces that those leave of the heap; and llama.cpp's library (all measured likewise).
+# What they take besides in the walk of a model of a few thousand weights; in passes of texts through blocks, kernels
+# and the pieces that those leave of the heap; and llama.cpp's library (all measured likewise).
 WORKING, PASSES, GGML = 20 << 20, 20 << 20, 25 << 20
 # Decoders whose attention Transformers runs eagerly, and how many copies of the scores are there at once.
 _EAGER, _EAGER_COPIES = ("Gemma2ForCausalLM",), 2
