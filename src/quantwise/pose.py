@@ -68,7 +68,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Posed:
-    """A frozen question with the live things that answer it. ``brought`` are artifacts that exist already, by name."""
+    """A frozen question with the live things that answer it. ``brought`` are artifacts that exist already, by name.
+
+    All of ``calibration`` is read where somebody ``counted`` the samples, else as far as a build goes by itself.
+    """
 
     question: Question
     tasks: Mapping[str, Task]
@@ -77,6 +80,7 @@ class Posed:
     runtimes: Mapping[str, Runtime]
     brought: Mapping[str, Artifact]
     template: ChatTemplate | None
+    counted: bool = False
 
     def certify_items(self, task: str, count: int) -> Sequence[Item]:
         """The first certification items of a task, in the frozen order."""
@@ -129,8 +133,8 @@ def pose(request: Request) -> Posed:
     brought = {c.name: made for c in candidates if (made := _brought(c, model, runtimes)) is not None}
     template = _template(model, brought)
     texts: list[str] = []
+    wanted = request.calibration or CalibrationSet(seed=request.seed)
     if any(map(_reads_data, candidates)):
-        wanted = request.calibration or CalibrationSet(seed=request.seed)
         texts = gathered(wanted, rendering(template), [item for task in tasks for item in asked(request, task)])
     question = Question(
         model=_model_name(model, candidates),
@@ -138,7 +142,7 @@ def pose(request: Request) -> Posed:
         scenario=scenario.to_json(),
         tasks=tuple(_task(request, scenario, task) for task in tasks),
         candidates=candidates,
-        calibration={"texts": len(texts), "hash": _hash_of(texts)},
+        calibration={"texts": len(texts), "hash": _hash_of(texts), "samples": wanted.samples if texts else None},
         runtimes={name: live.version() for name, live in runtimes.items()},
         brought={name: made.hash for name, made in brought.items()},
         template_hash=template.hash if template else None,
@@ -152,7 +156,8 @@ def pose(request: Request) -> Posed:
         seed=request.seed,
     )
     _check_task_names(request, question)
-    return Posed(question, {t.name: t for t in tasks}, model, texts, runtimes, brought, template)
+    counted = wanted.samples is not None
+    return Posed(question, {t.name: t for t in tasks}, model, texts, runtimes, brought, template, counted)
 
 
 def repose(question: Question, model: Path | None, artifacts: Mapping[str, Artifact]) -> Posed:

@@ -55,13 +55,14 @@ def build(
     made = dict(posed.brought) | {name: known[name] for name in wanted if name in known and stands(known[name])}
     wanted = {name: recipe for name, recipe in wanted.items() if name not in made}
     if wanted and posed.model is not None:
+        from quantwise.build.calibration import Sample
         from quantwise.build.walk import build as walk
 
         recipes = list(dict.fromkeys(wanted.values()))
         artifacts = walk(
             posed.model,
             recipes,
-            posed.calibration,
+            Sample(tuple(posed.calibration)) if posed.counted else posed.calibration,
             store.folder / "artifacts",
             progress=Steps(progress),
             seed=question.seed,

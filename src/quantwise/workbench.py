@@ -110,7 +110,7 @@ def build_recipes(
     chosen = CalibrationSet((str(calibration),)) if isinstance(calibration, Path) else calibration
     texts: list[str] | Sample = []
     reads_data = any(recipe.reads_data for recipe in wanted)
-    if reads_data and chosen is not None and chosen.files:
+    if reads_data and chosen is not None and chosen.files and not model.exists():
         gathered(chosen, None)  # what is wrong with a file is said before a model is downloaded
     model = source_of(model, wanted, out, tell)
     if reads_data:

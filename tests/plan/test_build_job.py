@@ -11,7 +11,7 @@ import pytest
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
-from quantwise.plan.build_job import GGML, IMPORTED, WORKING, Pace, Texts, artifact_bytes, plan_build
+from quantwise.plan.build_job import GGML, IMPORTED, PASSES, WORKING, Pace, Texts, artifact_bytes, plan_build
 
 HIDDEN, INNER, VOCAB = 64, 128, 1000
 
@@ -50,7 +50,8 @@ def test_every_term_by_hand() -> None:
     assert memory.outside == 10 * VOCAB * HIDDEN
     # Activations are gone when quantizing begins; here they are more.
     assert memory.activations > memory.quantizing
-    assert memory.total == IMPORTED + WORKING + memory.block + memory.hidden + memory.statistics + memory.activations
+    held = memory.block + memory.hidden + memory.statistics + memory.activations
+    assert memory.total == IMPORTED + WORKING + PASSES + held
     assert plan_build(llama(2), [parse_recipe("q8_0")], Texts()).memory.working == WORKING + GGML
 
 

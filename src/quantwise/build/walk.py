@@ -118,6 +118,7 @@ def _require_finite(source: ModelFolder, report: Progress) -> None:
     for done, name in enumerate(source):
         report("check the weights", done, len(source))
         require_finite(name, source[name])
+    give_back()
 
 
 def _write_direct(source: ModelFolder, out: Path, ingredients: Ingredients) -> Artifact:

@@ -23,8 +23,9 @@ from quantwise.plan.weights import recipe_bytes
 
 # Resident once torch, transformers and gguf are imported (measured: 378 MiB on Linux x86-64).
 IMPORTED = 380 << 20
-# What they take besides in the walk of a model of a few thousand weights, and llama.cpp's library (measured likewise).
-WORKING, GGML = 20 << 20, 25 << 20
+# What they take besides in the walk of a model of a few thousand weights; in passes of texts through blocks, kernels
+# and the pieces that those leave of the heap; and llama.cpp's library (all measured likewise).
+WORKING, PASSES, GGML = 20 << 20, 20 << 20, 25 << 20
 # Decoders whose attention Transformers runs eagerly, and how many copies of the scores are there at once.
 _EAGER, _EAGER_COPIES = ("Gemma2ForCausalLM",), 2
 # Tokens that pass through a block at once.
@@ -212,7 +213,7 @@ def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts, shape: Model
     scores = 4 * texts.longest * (_EAGER_COPIES * shape.heads * batch + 2 * texts.longest) if shape and eager else 0
     return Memory(
         imported=IMPORTED,
-        working=WORKING + ggml * GGML,
+        working=WORKING + bool(walked and texts.tokens) * PASSES + ggml * GGML,
         block=4 * _weights(model.largest) if walked else 0,
         hidden=4 * texts.tokens * model.hidden,
         activations=4 * batch * (6 * model.hidden + 4 * inner) + scores,
