@@ -1,7 +1,8 @@
 """One llama.cpp server of the xllamacpp wheel, started as asked: its start-up log on stderr, its memory on stdout.
 
 ``python llamacpp_log_arm.py '{"model": ..., "context": ..., ...}'``; with ``prompt`` above 0 it computes a prompt of so
-many tokens before memory is read. Ends without stopping the server properly, because a benchmark starts hundreds.
+many tokens before memory is read. The log is kept beside the model meanwhile. It ends without stopping the server,
+because a benchmark starts hundreds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import json
 import os
 import socket
 import sys
+import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 
@@ -34,10 +37,23 @@ def ask(port: int, tokens: int) -> None:
     urllib.request.urlopen(request, timeout=300).read()
 
 
+def complete(log: Path) -> bytes:
+    """The log once it tells that the server listens: another thread writes it."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        text = log.read_bytes()
+        if b"listening on http" in text:
+            return text
+        time.sleep(0.02)
+    raise RuntimeError("the log does not say that the server listens")
+
+
 def serve(options: dict[str, Any]) -> None:
     """Start the server, ask it, print what it takes."""
     import xllamacpp as x
 
+    told, log = os.fdopen(os.dup(2), "wb"), Path(options["model"]).with_suffix(".log")
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), 2)
     before = resident()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -56,12 +72,18 @@ def serve(options: dict[str, Any]) -> None:
     params.n_ctx_checkpoints = 0
     params.warmup, params.verbosity = False, 4
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    server = x.Server(params)  # kept: it ends where nothing refers to it
+    try:
+        server = x.Server(params)  # kept: it ends where nothing refers to it
+    except RuntimeError:
+        told.write(log.read_bytes())
+        told.flush()
+        raise
     if options["prompt"]:
         ask(port, options["prompt"])
-    print(json.dumps(resident() | {"before": before["resident"]}))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    found = resident() | {"before": before["resident"]}
+    told.write(complete(log))
+    told.flush()
+    print(json.dumps(found), flush=True)
     if server is not None:
         os._exit(0)
 

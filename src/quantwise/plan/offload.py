@@ -8,6 +8,7 @@ layers on the processor. Buffers of GPUs could not be compared with logs here.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -104,11 +105,13 @@ def largest_gpu_layers(
     """The most layers (``-ngl``) whose highest estimate fits into ``gpu_bytes``; 0 where not even the output does."""
     decoder = as_llamacpp(decoder)
     compute = llamacpp_compute(decoder, settings, build)
-    for layers in range(len(decoder.layers) + 1, 0, -1):
+
+    def needed(layers: int) -> int:
         wanted = replace(settings, gpu_layers=layers)
-        if split(decoder, tensors, wanted, build, compute=compute).memory.on("gpu")[1] <= gpu_bytes:
-            return layers
-    return 0
+        return split(decoder, tensors, wanted, build, compute=compute).memory.on("gpu")[1]
+
+    # Every further layer takes more.
+    return bisect_right(range(1, len(decoder.layers) + 2), gpu_bytes, key=needed)
 
 
 def fewest_experts_on_cpu(
@@ -122,11 +125,14 @@ def fewest_experts_on_cpu(
     decoder = as_llamacpp(decoder)
     compute = llamacpp_compute(decoder, settings, build)
     count = len(decoder.layers)
-    for kept in range(count + 1):
+
+    def spared(kept: int) -> int:
         wanted = replace(settings, gpu_layers=count + 1, experts_on_cpu=kept)
-        if split(decoder, tensors, wanted, build, compute=compute).memory.on("gpu")[1] <= gpu_bytes:
-            return kept
-    return None
+        return -split(decoder, tensors, wanted, build, compute=compute).memory.on("gpu")[1]
+
+    # Every further layer's experts leave room.
+    kept = bisect_left(range(count + 1), -gpu_bytes, key=spared)
+    return kept if kept <= count else None
 
 
 def unified_bytes(memory: int) -> tuple[int, str]:

@@ -24,9 +24,7 @@ def experts(sketch: Sketch, hidden: Node, layer: Layer, block: Block, name: str)
         ranked_by = sketch.over("add", shares, sketch.weight(count))
     order = sketch.fresh("argsort", ranked_by.shape, ranked_by)
     chosen = sketch.view(order, (used, tokens, 1, 1), order.strides)
-    weights = sketch.fresh(
-        "get_rows", (1, used, tokens, 1), sketch.reshape(shares, (1, count, tokens, 1)), chosen
-    )  # fmt: skip
+    weights = sketch.fresh("get_rows", (1, used, tokens, 1), sketch.reshape(shares, (1, count, tokens, 1)), chosen)
     if late:
         weights = sketch.over("soft_max", sketch.reshape(weights, (used, tokens, 1, 1)))
         weights = sketch.reshape(weights, (1, used, tokens, 1))
