@@ -203,8 +203,8 @@ def placed(
 def mapped_numbers(size: int) -> Iterator[int]:
     """The address of ``size`` bytes of float16 numbers in a mapped file, as llama.cpp maps its weights.
 
-    Pages of a file lie together in memory; those of a program's own, 4 KiB each, were read a third slower by the same
-    kernel. Raises OSError where there is no room for the file.
+    Pages of a file mostly lie together in memory; those of a program's own, 4 KiB each, were read a third slower by the
+    same kernel. Raises OSError where there is no room for the file.
     """
     numbers = np.random.default_rng(0).normal(0, 0.02, 1 << 20).astype(np.float16).tobytes()
     with tempfile.TemporaryFile(prefix="quantwise-") as file:

@@ -38,7 +38,7 @@ TOKEN_SECONDS = 0.2e-3
 VOCABULARY_SECONDS = 2e-9
 # What benchmarks/plan_speed.py is to show of this model at its worst, and how much of the cache neighbours may take.
 ERROR = 0.25
-_CACHE = 4 / 3
+_CACHE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def read_by_type(decoder: Decoder, tensors: Iterable[tuple[str, str, int]]) -> d
 @dataclass(frozen=True, slots=True)
 class DecodeTime:
     """Seconds of one token by part. ``interval`` holds their sum within the error that the model has shown, and with a
-    cache of a third less or more: neighbours take part of it, and whether a model just fits decides much."""
+    cache of half or twice the size: neighbours take part of it, and whether a model just fits decides much."""
 
     matrices: float
     attention: float
