@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import CONFIGS, TEXTS, write_tiny
 
 from quantwise.build.architectures import ARCHITECTURES, architecture_of
 from quantwise.build.calibration import calibrate
@@ -17,7 +18,6 @@ from quantwise.build.walk import build
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_folder import ModelFolder
-from tiny_models import CONFIGS, TEXTS, write_tiny
 
 # One of each way in which architectures differ; the others are many processes' worth of the same.
 _QUICK = {"gemma3_text", "phi3", "gpt_neox", "mixtral"}

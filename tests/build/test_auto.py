@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import TEXTS, write_tiny
 
 from quantwise.build.held_out import divergences, held_out
 from quantwise.build.unfinished import Unfinished
@@ -15,7 +16,6 @@ from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.grids import ggml_library
-from tiny_models import TEXTS, write_tiny
 
 pytestmark = pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
 BYTES, BITS = "auto:190000b", "rtn+auto:5.2bpw"

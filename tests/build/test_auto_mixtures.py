@@ -11,6 +11,7 @@ import torch
 from meant_weights import meant_in_gguf
 from test_gguf_architectures import divergence
 from test_in_llamacpp import load
+from tiny_models import TEXTS, write_tiny
 from torch import Tensor
 
 from quantwise.build.calibration import calibrate
@@ -24,7 +25,6 @@ from quantwise.core.recipe import parse_recipe
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.grids import ggml_library
 from quantwise.plan.candidate_fit import artifact_bytes
-from tiny_models import TEXTS, write_tiny
 
 pytestmark = pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
 RECIPE = "rtn+auto:4.5bpw"

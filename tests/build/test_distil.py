@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_auto import write_wide
+from tiny_models import TEXTS
 
 from quantwise.build import walk
 from quantwise.build.calibration import Calibration, calibrate
@@ -21,7 +22,6 @@ from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.grids import ggml_library
 from quantwise.grids.ggml_grid import GgmlGrid
 from quantwise.grids.integer import IntegerGrid
-from tiny_models import TEXTS
 
 pytestmark = pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
 MATRICES = ("self_attn.v_proj", "mlp.up_proj", "mlp.down_proj")

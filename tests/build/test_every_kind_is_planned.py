@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from test_gguf_architectures import FIXED
+from tiny_models import CONFIGS, write_tiny
 
 from quantwise import pose
 from quantwise.planning import PlanRequest, plan
 from quantwise.pose import Request
-from tiny_models import CONFIGS, write_tiny
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

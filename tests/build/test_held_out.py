@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from test_gguf_architectures import FIXED
+from tiny_models import TEXTS, write_tiny
 
 from quantwise.build.held_out import divergences, held_out
 from quantwise.build.walk import build
@@ -17,7 +18,6 @@ from quantwise.core.recipe import parse_recipe
 from quantwise.formats.gguf.architectures import ARCHITECTURES
 from quantwise.models import reference
 from quantwise.tasks.prose import held_out_text
-from tiny_models import TEXTS, write_tiny
 
 
 def test_what_is_stored_decides(tmp_path: Path) -> None:

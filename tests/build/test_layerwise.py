@@ -11,6 +11,7 @@ import torch
 from compressed_tensors.quantization import QuantizationConfig
 from compressed_tensors.utils import match_named_modules, match_targets
 from meant_weights import meant, model_of
+from tiny_models import CONFIGS, TEXTS, write_tiny
 
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.walk import build
@@ -27,7 +28,6 @@ from quantwise.formats.safetensors_header import read_folder
 from quantwise.plan.candidate_fit import Workload, artifact_bytes, plan_candidate
 from quantwise.propose import parse
 from quantwise.runtimes import runtime_named
-from tiny_models import CONFIGS, TEXTS, write_tiny
 
 FOLDERS = ("gptq:layerwise-int4-g64", "rtn:layerwise-int3-channel", "smoothquant+rtn:layerwise-w4a8")
 PARTS = ("gptq:int4-g64", "gptq:int8-g64")

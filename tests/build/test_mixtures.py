@@ -11,6 +11,7 @@ import torch
 from meant_weights import RoundsInputs, meant
 from safetensors.torch import load_file
 from test_gguf_architectures import FIXED
+from tiny_models import TEXTS, write_tiny
 
 from quantwise import pose
 from quantwise.build.experts import SeparateExperts
@@ -23,7 +24,6 @@ from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.pose import Request
 from quantwise.runtimes.transformers_folder import filled, model_of
-from tiny_models import TEXTS, write_tiny
 
 KINDS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe")
 RECIPES = (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from test_auto import write_wide
+from tiny_models import TEXTS
 
 from quantwise.build.walk import build
 from quantwise.core.recipe import parse_recipe
@@ -14,7 +15,6 @@ from quantwise.formats.safetensors_header import read_folder
 from quantwise.grids import ggml_library
 from quantwise.models.config import read_config
 from quantwise.plan.build_job import Texts, artifact_bytes, plan_build
-from tiny_models import TEXTS
 
 MIXES = ["q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "q8_0", "q4_0", "q4_1",
          "q5_0", "q5_1", "f16", "bf16"]  # fmt: skip

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_models import CONFIGS, write_tiny
 
 from quantwise.build.architectures import ARCHITECTURES
 from quantwise.build.preflight import check_recipes, linear_by_name
@@ -13,7 +14,6 @@ from quantwise.build.skeleton import Skeleton
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_folder import ModelFolder
-from tiny_models import CONFIGS, write_tiny
 
 MIXTURES = {kind for kind, architecture in ARCHITECTURES.items() if architecture.experts}
 

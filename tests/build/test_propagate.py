@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from meant_weights import meant
+from tiny_models import TEXTS, write_tiny
 
 from quantwise.build import stream
 from quantwise.build.calibration import calibrate
@@ -18,7 +19,6 @@ from quantwise.build.skeleton import Skeleton
 from quantwise.build.statistics import Seen
 from quantwise.build.walk import build
 from quantwise.core.recipe import parse_recipe
-from tiny_models import TEXTS, write_tiny
 
 PLAIN, OWN = "gptq:int3-g64", "gptq+propagate:int3-g64"
 

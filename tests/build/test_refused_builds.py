@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import TEXTS, write_tiny
 
 from quantwise.build import beforehand
 from quantwise.build.unfinished import Unfinished
 from quantwise.build.walk import build
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.recipe import parse_recipe
-from tiny_models import TEXTS, write_tiny
 
 GPTQ = parse_recipe("gptq:int4-g64")
 UP = "model.layers.1.mlp.up_proj.weight"

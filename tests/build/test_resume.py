@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import TEXTS, write_tiny
 
 from quantwise.build import unfinished
 from quantwise.build.unfinished import Unfinished
@@ -18,7 +19,6 @@ from quantwise.build.walk import build
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.content_hash import content_hash
-from tiny_models import TEXTS, write_tiny
 
 RECIPES = ["gptq:int4-g64", "gptq+propagate:int4-g64", "awq+rtn:int4-g64"]
 BLOCKS = 5

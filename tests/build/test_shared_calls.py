@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import TEXTS, write_tiny
 
 from quantwise.build import stream
 from quantwise.build.calibration import calibrate
@@ -13,7 +14,6 @@ from quantwise.build.shared_calls import SharedCalls
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.stream import walk_blocks
 from quantwise.formats.safetensors_folder import ModelFolder
-from tiny_models import TEXTS, write_tiny
 
 
 class Unshared:

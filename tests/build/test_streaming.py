@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tiny_models import TEXTS, write_tokenizer
 
 from quantwise.build.calibration import calibrate
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.config import read_config
 from quantwise.plan.build_job import IMPORTED, Texts, plan_build
-from tiny_models import TEXTS, write_tokenizer
 
 RECIPES = ("rtn:int8-channel", "gptq:int4-g64", "smoothquant+rtn:w8a8", "gptq:q4_k_m")
 # The kernel's mark of the largest resident set is set back once everything is imported: what is left is the walk's own.

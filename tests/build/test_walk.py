@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import write_tiny
 
 from quantwise.build import calibration
 from quantwise.build.calibration import Sample, calibrate
@@ -22,7 +23,6 @@ from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.grids.integer import integer_grid
 from quantwise.quantize.gptq import Gptq
 from quantwise.quantize.rtn import RoundToNearest
-from tiny_models import write_tiny
 
 
 def load(folder: Path) -> torch.nn.Module:
