@@ -13,11 +13,11 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "quantwise"
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"report"},
-    {"workbench"},
+    {"report", "plan_server"},
+    {"workbench", "planning"},
     {"record", "prepare", "forecast", "fetch"},
     {"certify", "screen", "pose", "cost_ratios", "calibration_study"},
-    {"build", "measure", "store"},
+    {"build", "measure", "store", "advise"},
     {"plan", "quantize", "transform", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},
     {"chat", "formats", "grids", "kv_cache", "models", "scenarios"},
     {"core"},
@@ -99,7 +99,7 @@ def test_heavy_libraries_stay_in_their_rooms() -> None:
 COUNTS = ["--regressions", "1", "--improvements", "1", "--items", "99"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["verdict", *COUNTS, "--margin", "1%"], ["plan"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["verdict", *COUNTS, "--margin", "1%"], ["plan"], ["advise"]])
 def test_light_verbs_load_no_torch(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom quantwise.cli.main import main\n"

@@ -15,22 +15,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from quantwise import fetch, machine, pose, prepare, propose, record
+from quantwise import fetch, machine, pose, prepare, record
 from quantwise.certify import Certification, Limits, fewest_asked
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
-from quantwise.core.evidence import Fit
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.forecast import expectations
 from quantwise.measure import Arm, Bench
-from quantwise.models import reference
-from quantwise.plan.candidate_fit import Workload, plan_candidate
 from quantwise.plan.memory import available_bytes
 from quantwise.pose import Posed, Request
-from quantwise.scenarios.reader import read_scenario
 from quantwise.screen import noise_floor, screen
 from quantwise.store import Store, write_atomically
 from quantwise.tasks.calibration import CalibrationSet, gathered
@@ -141,18 +137,6 @@ def source_of(model: Path, recipes: Sequence[Recipe], out: Path, tell: Callable[
         announce(ModelFolder(here), out, recipes, {}, None, None)
 
     return fetch.local(model, check, tell or (lambda line: None))
-
-
-def plan(model: Path | None, scenario: str | None, context: int | None, concurrency: int | None) -> list[Fit]:
-    """A fit per default candidate of a model (or of one ``.gguf`` file), from headers alone, on a hub too."""
-    found = read_scenario(scenario or "laptop")
-    work = Workload(context or found.context, concurrency or found.concurrency, found.site.memory_bytes)
-    with fetch.headers(model) as here:
-        if here is not None and here.suffix == ".gguf":
-            fit = plan_candidate(propose.parse(str(here)), None, work)
-            return [replace(fit, candidate=fit.candidate.replace(str(here), str(model)))]
-        folder = here or reference.path()
-        return [plan_candidate(candidate, folder, work) for candidate in propose.DEFAULT]
 
 
 def _answer(

@@ -8,7 +8,8 @@ import pytest
 from test_gguf_architectures import FIXED
 from tiny_models import CONFIGS, write_tiny
 
-from quantwise import pose, workbench
+from quantwise import pose
+from quantwise.planning import PlanRequest, plan
 from quantwise.pose import Request
 
 
@@ -19,4 +20,5 @@ def test_decide_and_plan_take_it(kind: str, tmp_path: Path) -> None:
     fits = pose.check(Request(model=tmp_path, candidates=recipes, context=64))
     assert {name.partition("@")[0] for name in fits} == {"16bit", *recipes}
     assert all(fit.total_bytes for fit in fits.values())
-    assert all(fit.total_bytes for fit in workbench.plan(tmp_path, None, 64, 1))
+    found = plan(PlanRequest(models=(str(tmp_path),), context=64))
+    assert all(row["total_bytes"] for row in found["candidates"])

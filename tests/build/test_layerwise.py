@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from compressed_tensors.quantization import QuantizationConfig
-from compressed_tensors.utils import match_targets
+from compressed_tensors.utils import match_named_modules, match_targets
 from meant_weights import meant, model_of
 from tiny_models import CONFIGS, TEXTS, write_tiny
 
@@ -94,8 +94,12 @@ def test_bytes_are_planned_exactly(model: Path, made: dict[str, Artifact], recip
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_the_library_finds_the_group_that_was_meant(kind: str, tmp_path: Path) -> None:
-    """Of every architecture: by its own matching of names, and by the names in the folder, which planning reads."""
+def test_the_library_finds_the_group_that_was_meant(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of every architecture: by its own matching of names, and by the names in the folder, which planning reads. It
+    warns of groups that it finds no layer for.
+    """
     write_deep(tmp_path, kind)
     skeleton = Skeleton(ModelFolder(tmp_path))
     scheme, assigned = parse_scheme("layerwise-int4-g64"), Assignment.of(skeleton.source.entries)
@@ -114,6 +118,8 @@ def test_the_library_finds_the_group_that_was_meant(kind: str, tmp_path: Path) -
             assert assigned.scheme_of(skeleton.stored_name(f"{name}.weight"), scheme).bits == theirs
             seen.add(theirs)
     assert seen == {4, 8}
+    assert len(list(match_named_modules(skeleton.model, list(bits), ["lm_head"], warn_on_fail=True))) >= 24
+    assert not [record for record in caplog.records if record.name.startswith("compressed_tensors")]
 
 
 @pytest.mark.parametrize(("kind", "experts"), [("mixtral", "block_sparse_moe"), ("qwen3_moe", "mlp")])
@@ -151,7 +157,7 @@ def test_two_layouts_in_one_folder_are_named_for_what_they_are(made: dict[str, A
     """Eight-bit codes behind rounded inputs lie unpacked, four-bit ones packed."""
     settings = json.loads((Path(made[FOLDERS[2]].location) / "config.json").read_text())["quantization_config"]
     assert settings["format"] == "mixed-precision"
-    assert [group["format"] for group in settings["config_groups"].values()] == ["pack-quantized", "int-quantized"]
+    assert [group["format"] for group in settings["config_groups"].values()] == ["int-quantized", "pack-quantized"]
     packed = {entry.name for entry in read_folder(Path(made[FOLDERS[2]].location)).values()}
     assert "model.layers.1.mlp.up_proj.weight_packed" in packed
     assert "model.layers.0.mlp.up_proj.weight" in packed

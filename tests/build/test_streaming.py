@@ -12,7 +12,8 @@ from tiny_models import TEXTS, write_tokenizer
 from quantwise.build.calibration import calibrate
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_header import read_folder
-from quantwise.plan.build_job import Texts, plan_build
+from quantwise.models.config import read_config
+from quantwise.plan.build_job import IMPORTED, Texts, plan_build
 
 RECIPES = ("rtn:int8-channel", "gptq:int4-g64", "smoothquant+rtn:w8a8", "gptq:q4_k_m")
 # The kernel's mark of the largest resident set is set back once everything is imported: what is left is the walk's own.
@@ -88,17 +89,22 @@ def peak(tmp_path: Path, layers: int, recipes: Sequence[str] = RECIPES, hidden: 
 
 
 def planned(model: Path, recipes: Sequence[str] = RECIPES) -> int:
+    """Bytes above what was there before."""
     data = calibrate(model, TEXTS, 128, 0)
     texts = Texts(data.tokens, max(map(len, data.sequences)))
-    return plan_build(read_folder(model), [parse_recipe(r) for r in recipes], texts).memory.total
+    job = plan_build(read_folder(model), [parse_recipe(r) for r in recipes], texts, None, read_config(model))
+    return job.memory.total - IMPORTED
 
 
 def test_a_walk_holds_no_more_of_eight_layers_than_of_two(tmp_path: Path) -> None:
     recipes = ("rtn:int8-channel", "smoothquant+rtn:w8a8")
-    (_, two), (whole, eight) = (peak(tmp_path, layers, recipes) for layers in (2, 8))
+    (_, two), (_, eight) = (peak(tmp_path, layers, recipes) for layers in (2, 8))
     # Six layers more are 63 MB in float32; what may differ is a matrix or two.
     assert eight - two < 12 << 20, (two, eight)
-    assert 0.7 < planned(tmp_path / "model-8-512", recipes) / whole < 1.4
+    ratio = planned(tmp_path / "model-8-512", recipes) / eight
+    print(ratio)
+    # Where a peak falls in a small model varies by a tenth from run to run.
+    assert 0.9 < ratio < 1.3
 
 
 @pytest.mark.long
@@ -113,9 +119,11 @@ def test_peak_memory_is_flat_in_depth(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("recipes", [RECIPES, ("gptq:int4-g64",), ("awq+rtn:int4-g64",), ("imatrix:q4_k_m",)], ids=len)
 @pytest.mark.parametrize("hidden", [256, 768])
-def test_planned_memory_is_what_is_held(tmp_path: Path, hidden: int) -> None:
-    whole, _ = peak(tmp_path, 2, hidden=hidden)
-    found = planned(tmp_path / f"model-2-{hidden}")
-    print(hidden, found / whole)
-    assert 0.75 < found / whole < 1.33
+def test_planned_memory_is_what_is_held(tmp_path: Path, hidden: int, recipes: Sequence[str]) -> None:
+    """What was imported before is left out: it would hide everything else."""
+    _, above = peak(tmp_path, 2, recipes, hidden)
+    found = planned(tmp_path / f"model-2-{hidden}", recipes)
+    print(hidden, recipes, found / above)
+    assert 0.9 < found / above < 1.3

@@ -112,7 +112,8 @@ def test_a_model_too_large_for_memory(here: Callable[..., Any], model: Path, own
         assert not (tmp_path / "runs").exists()
     planned = here("plan", huge, "--json")
     assert planned.code == 0
-    assert {fit["fits"] for fit in planned.record} == {"no"}
+    assert {plan["fits"] for plan in planned.record["candidates"]} == {"no"}
+    assert all(plan["fixes"] for plan in planned.record["candidates"])
 
 
 def test_a_candidate_too_large_for_memory_is_ruled_out_and_the_rest_goes_on(

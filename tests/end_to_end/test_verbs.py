@@ -108,10 +108,10 @@ def test_decide_says_all_of_its_progress_on_standard_error(here: Callable[..., A
 def test_plan_reads_headers_only(here: Callable[..., Any], model: Path, gguf_file: Path, tmp_path: Path) -> None:
     folder, file = here("plan", model, "--json"), here("plan", gguf_file, "--json", "--context", 64)
     assert (folder.code, folder.err, file.code, file.err) == (0, "", 0, "")
-    assert [fit["fits"] for fit in folder.record] == ["yes"] * 8
-    assert len(file.record) == 1
-    assert file.record[0]["weights_bytes"] < gguf_file.stat().st_size
-    assert "what would help" in here("plan", model).out
+    assert [plan["fits"] for plan in folder.record["candidates"]] == ["yes"] * 7
+    assert [plan["scheme"] for plan in file.record["candidates"]] == ["stored"]
+    assert file.record["weights_effective_bytes"] < gguf_file.stat().st_size
+    assert "16bit@llamacpp fits" in here("plan", model).out
     assert not list(tmp_path.iterdir())
 
 

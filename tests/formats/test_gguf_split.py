@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
-from quantwise import pose, workbench
+from quantwise import pose
 from quantwise.core.errors import InputError
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.pose import Request
@@ -35,8 +35,6 @@ def test_one_part_of_several_is_refused(tmp_path: Path) -> None:
     told = r"m-00001-of-00002\.gguf is one of 2 parts of a model.*llama-gguf-split --merge"
     with pytest.raises(InputError, match=told):
         read_gguf_header(file)
-    with pytest.raises(InputError, match=told):
-        workbench.plan(file, None, 64, 1)
     whole = write_part(tmp_path / "m.gguf", None)
     with pytest.raises(InputError, match=told):
         pose.check(Request(candidates=(str(file),), baseline=str(whole), context=32))

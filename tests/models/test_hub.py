@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from quantwise.formats.gguf.header_end import gguf_header_end
 from quantwise.models import hub as client
 from quantwise.models import reference
 from quantwise.models.hub import HubName, download, first_bytes, hub_name, select
+from quantwise.plan.model_source import read_decoder, read_source
+from quantwise.planning import PlanRequest, plan
 from quantwise.pose import Request
 from quantwise.tasks.calibration import CalibrationSet
 
@@ -107,15 +110,14 @@ def test_a_header_is_read_by_growing_ranges_and_nothing_twice(
 
 
 def test_the_plan_of_headers_is_that_of_the_files(hub: Hub, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quantwise import workbench
-
     monkeypatch.setattr(client, "_FIRST_RANGE", 1 << 16)
-    monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: 1 << 30)
-    here = workbench.plan(gguf, None, 512, 1)
-    there = workbench.plan(Path(FILE), None, 512, 1)
-    assert [replace(f, candidate="") for f in there] == [replace(f, candidate="") for f in here]
-    assert there[0].candidate == f"{FILE}@llamacpp"
-    assert workbench.plan(Path(FOLDER), None, 512, 1) == workbench.plan(reference.path(), None, 512, 1)
+
+    def planned(model: object) -> dict[str, object]:
+        record = plan(PlanRequest(models=(str(model),), context=512, memory_bytes=1 << 30))
+        return {name: value for name, value in record.items() if name != "model"}
+
+    assert planned(FILE) == planned(gguf)
+    assert planned(FOLDER) == planned(reference.path())
     assert hub.weight_bytes() < gguf.stat().st_size / 5
 
 
@@ -232,6 +234,9 @@ def test_a_damaged_header_is_named(hub: Hub, tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + b"\x03\0\0\0" + b"\xff" * 64)
     hub.repos[GGUF]["model-Q2_K.gguf"] = bad
+    with pytest.raises(InputError, match=r"model-Q2_K\.gguf: not a GGUF file that is read here \(it claims"):
+        fetch.fetched(Request(candidates=(f"{GGUF}:*Q2_K*",)))
+    bad.write_bytes(struct.pack("<4sIQQQ", b"GGUF", 3, 1, 1, 60000) + b"a" * 64)
     with pytest.raises(InputError, match=r"model-Q2_K\.gguf is damaged: its header has no end"):
         fetch.fetched(Request(candidates=(f"{GGUF}:*Q2_K*",)))
     bad.write_bytes(b"<html>" * 10)
@@ -242,6 +247,15 @@ def test_a_damaged_header_is_named(hub: Hub, tmp_path: Path) -> None:
 def test_a_request_without_hub_ids_stays_as_it_is() -> None:
     request = Request(model=reference.path(), candidates=("q8_0",))
     assert fetch.fetched(request) is request
+
+
+def test_a_hub_id_is_a_decoder_by_its_headers_alone(hub: Hub) -> None:
+    folder = read_source(FOLDER)
+    assert folder.decoder == replace(read_decoder(str(reference.path())), name=FOLDER)
+    assert folder.folder is None
+    file = read_decoder(f"{GGUF}:*Q8_0*")
+    assert file.layers == folder.decoder.layers
+    assert all(stored > 0 for stored in file.stored.values())
 
 
 def test_a_build_checks_recipes_texts_and_room_before_it_downloads(
@@ -285,7 +299,7 @@ def test_without_the_library_of_the_hub_one_line_says_what_to_install(monkeypatc
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", None)
     for ask in (
-        lambda: workbench.plan(Path(FOLDER), None, 64, 1),
+        lambda: plan(PlanRequest(models=(FOLDER,))),
         lambda: fetch.fetched(Request(model=Path(FOLDER))),
         lambda: workbench.source_of(Path(FOLDER), [parse_recipe("q8_0")], Path("out")),
     ):

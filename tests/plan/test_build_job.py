@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_header import TensorEntry
-from quantwise.plan.build_job import IMPORTED, Pace, Texts, artifact_bytes, plan_build
+from quantwise.models.config import ModelShape
+from quantwise.plan.build_job import GGML, IMPORTED, PASSES, WORKING, Pace, Texts, artifact_bytes, plan_build
 
 HIDDEN, INNER, VOCAB = 64, 128, 1000
 
@@ -42,13 +44,23 @@ def test_every_term_by_hand() -> None:
     memory = plan_build(llama(2), [parse_recipe("gptq:int4-g64")], Texts(5000, 100)).memory
     assert memory.block == 4 * BLOCK
     assert memory.hidden == 4 * 5000 * HIDDEN
-    # One input for q, k and v, one for o, one for gate and up, one for down; and a batch's product in both precisions.
-    assert memory.statistics == 8 * (3 * HIDDEN**2 + INNER**2) + 12 * INNER**2
+    # One input for q, k and v, one for o, one for gate and up, one for down.
+    assert memory.statistics == 8 * (3 * HIDDEN**2 + INNER**2)
     assert memory.activations == 4 * 1024 * (6 * HIDDEN + 4 * INNER)
     assert memory.outside == 10 * VOCAB * HIDDEN
-    assert memory.total == IMPORTED + sum(
-        (memory.block, memory.hidden, memory.statistics, memory.activations, memory.quantizing)
-    )
+    # Activations are gone when quantizing begins; here they are more.
+    assert memory.activations > memory.quantizing
+    held = memory.block + memory.hidden + memory.statistics + memory.activations
+    assert memory.total == IMPORTED + WORKING + PASSES + held
+    assert plan_build(llama(2), [parse_recipe("q8_0")], Texts()).memory.working == WORKING + GGML
+
+
+def test_eager_attention_holds_its_scores() -> None:
+    recipe, texts = [parse_recipe("gptq:int4-g64")], Texts(5000, 300)
+    usual = ModelShape("LlamaForCausalLM", 2, HIDDEN, 4, 4, 16, INNER, VOCAB, False, 300)
+    eager = replace(usual, architecture="Gemma2ForCausalLM")
+    one, other = (plan_build(llama(2), recipe, texts, None, shape).memory.activations for shape in (usual, eager))
+    assert other - one >= 4 * 4 * 1024 * 300  # heads x queries x keys, float32
 
 
 def test_memory_is_flat_in_depth_and_time_and_disk_are_not() -> None:

@@ -10,7 +10,8 @@ import pytest
 from quantwise.core.errors import InputError
 from quantwise.scenarios.presets import DEMO, LAPTOP, PRESETS
 from quantwise.scenarios.reader import read_scenario
-from quantwise.scenarios.scenario import DEFAULT_MARGINS, KINDS, Scenario, Site
+from quantwise.scenarios.scenario import DEFAULT_MARGINS, KINDS, Scenario
+from quantwise.scenarios.site import Site
 
 
 def test_presets_and_their_first_objectives() -> None:
@@ -142,7 +143,7 @@ def test_what_is_no_scenario(tmp_path: Path) -> None:
     cases: list[tuple[Any, str]] = [
         ("desktop", "unknown scenario 'desktop'; presets: laptop"),
         (tmp_path / "missing.toml", "cannot be read"),
-        (tmp_path / "mine.yaml", "TOML, not YAML"),
+        (tmp_path / "missing.yaml", "cannot be read"),
         (tmp_path, "unknown scenario"),
         ({"name": "x"}, "scenario: objective is missing"),
         ({"objective": ["bytes"]}, "name"),

@@ -188,7 +188,8 @@ def _locked(folder: Path) -> int | None:
     dies; None where another holds it. Where a disk has no locks, walks at the same time may disturb each other.
     """
     while True:
-        folder.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # not exist_ok: that looks again, and it may be gone by then
+            folder.mkdir()
         try:
             handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # its owner removed the folder just now

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from quantwise.build.artifact_folder import GGUF_NAME, Draft, Ingredients, draft, find, no_disk
 from quantwise.build.beforehand import announce
@@ -117,6 +118,7 @@ def _require_finite(source: ModelFolder, report: Progress) -> None:
     for done, name in enumerate(source):
         report("check the weights", done, len(source))
         require_finite(name, source[name])
+    give_back()
 
 
 def _write_direct(source: ModelFolder, out: Path, ingredients: Ingredients) -> Artifact:
@@ -232,12 +234,17 @@ def _pass(
         open_jobs = [job for job in jobs if own or not job.has(index)]
         with skeleton.filled(skeleton.block_name(index)):
             seen = stream.see(needed if open_jobs else frozenset(), advance=not own) if stream else {}
-            values = {}
+            # What the activations took is room for what quantizing takes.
+            give_back()
+            values: dict[str, Tensor] = {}
             for job in open_jobs:
-                values = job.quantize(skeleton, index, seen)
+                made = job.quantize(skeleton, index, seen)
+                values = made if own else {}
+                del made
             if stream and own:
                 with skeleton.holding(values):
                     stream.see(frozenset())
+            del seen, values
         give_back()
         if stream:
             kept.keep_hidden(own or "shared", stream.at, stream.hidden)

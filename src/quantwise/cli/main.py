@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from quantwise import __version__
-from quantwise.cli import build, decide, measure, plan, report, verdict
+from quantwise.cli import advise, build, decide, measure, plan, report, verdict
 from quantwise.core.errors import QuantwiseError
 
 # Before torch is first loaded: waiting threads sleep instead of spinning (on shared cores that is a factor of ten and
@@ -24,7 +24,7 @@ for _name, _value in (
 ):
     os.environ.setdefault(_name, _value)
 
-VERBS = (decide, verdict, plan, build, measure, report)
+VERBS = (decide, verdict, plan, build, measure, report, advise)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,40 +1,148 @@
-"""``quantwise plan MODEL``: what each default candidate needs here, from headers alone."""
+"""``quantwise plan MODEL``: what each precision needs at a site, what fits, what would make the rest fit, how fast."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from quantwise.cli.arguments import positive
+from quantwise.cli.arguments import byte_count, positive
+
+if TYPE_CHECKING:
+    from quantwise.planning import PlanRequest
+
+_EXAMPLES = """examples:
+  quantwise plan llama-3.1-8b --site rtx-4090 --context 16384 --concurrency 8
+  quantwise plan model-Q4_K_M.gguf --site rtx-3090 --gpu-layers 20
+  quantwise plan owner/name --runtime vllm --site h100 --scheme int4-g128 --cache fp8
+  quantwise plan qwen3-4b qwen3-8b qwen3-14b --memory 12GB
+  quantwise plan llama-3.1-8b --train qlora --rank 16 --sequence 2048 --site rtx-4090
+"""
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    p = verbs.add_parser("plan", help="what fits, from headers alone", description="Bytes of each candidate at a site.")
-    p.add_argument(
-        "model", nargs="?", type=Path, metavar="MODEL", help="folder or .gguf file (default: the reference model)"
+    p = verbs.add_parser(
+        "plan",
+        help="memory and speed, from headers alone",
+        description="Memory and speed of a model at a site, from headers alone; of several models, what fits together.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--scenario", default=None, metavar="S", help="laptop, nas, lab-server, demo, or a TOML file")
+    p.add_argument(
+        "models", nargs="*", metavar="MODEL",
+        help="folder, config.json, .gguf file, hub id or preset name (default: the reference model); several sizes "
+        "of a family give the frontier at one memory",
+    )  # fmt: skip
+    p.add_argument("--scenario", metavar="S", help="laptop, nas, lab-server, demo, or a .toml or .yaml file")
+    p.add_argument("--site", metavar="S", help="hardware by name (rtx-4090, h100, m4-max, ...) or a file; "
+                   "default: the scenario's")  # fmt: skip
+    p.add_argument("--memory", type=byte_count, metavar="SIZE", help="memory that the model may take, such as 12GB")
     p.add_argument("--context", type=positive, metavar="N", help="tokens per request")
     p.add_argument("--concurrency", type=positive, metavar="N", help="requests at a time")
-    p.add_argument("--json", action="store_true", help="print the fits as JSON")
+    p.add_argument("--runtime", default="llamacpp", metavar="R", help="llamacpp (default), transformers or vllm")
+    p.add_argument("--scheme", action="append", default=[], metavar="S",
+                   help="such as q4_k_m or int4-g128; may be repeated (default: the usual ones)")  # fmt: skip
+    p.add_argument("--cache", default="f16", metavar="C", help="cache type of the runtime, such as q8_0 (default f16)")
+    p.add_argument("--ubatch", type=positive, default=512, metavar="N", help="tokens llama.cpp computes at once (512)")
+    p.add_argument("--gpu-layers", "-ngl", type=int, metavar="N", help="layers on the GPU (llama.cpp; default: all)")
+    p.add_argument("--experts-on-cpu", type=int, default=0, metavar="N",
+                   help="layers whose experts stay in main memory (llama.cpp's --n-cpu-moe)")  # fmt: skip
+    _add_training(p)
+    p.add_argument("--measure-machine", action="store_true",
+                   help="measure this machine in a few seconds, keep that, and plan by it")  # fmt: skip
+    p.add_argument("--refit", type=Path, metavar="LOG", help="refit a runtime's figures from its own start-up log")
+    p.add_argument("--open", action="store_true", help="serve an interactive page on this machine and open it")
+    p.add_argument("--json", action="store_true", help="print the plan as JSON")
     p.set_defaults(verb=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Plan and print one line per candidate."""
-    from quantwise import workbench
-    from quantwise.report.tables import print_fits
+def _add_training(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("training")
+    group.add_argument("--train", metavar="METHOD", help="full, lora, qlora, dora, ia3, prefix, prompt or adapter")
+    group.add_argument("--sequence", type=positive, default=2048, metavar="N", help="tokens of a text (2048)")
+    group.add_argument("--batch", type=positive, default=1, metavar="N", help="texts at once (1)")
+    group.add_argument("--rank", type=positive, default=16, metavar="N", help="rank of low-rank adapters (16)")
+    group.add_argument("--precision", default="bf16", help="fp32, mixed or bf16 (default)")
+    group.add_argument("--optimizer", default="adamw", help="adamw (default), adamw-8bit, paged-adamw-8bit, ...")
+    group.add_argument("--checkpointing", action="store_true", help="keep the inputs of blocks only")
 
-    fits = workbench.plan(arguments.model, arguments.scenario, arguments.context, arguments.concurrency)
-    rows = [asdict(f) | {"total_bytes": f.total_bytes} for f in fits]
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plan and print; the page instead with ``--open``."""
+    from quantwise import planning
+    from quantwise.core.errors import InputError
+    from quantwise.report.plan_screen import print_plan
+
+    request = _request(arguments)
+    if arguments.open and len(request.models) > 1:
+        raise InputError("the page shows one model at a time; name one")
+    if arguments.measure_machine:
+        planning.measure(lambda line: print(f"quantwise: {line}", file=sys.stderr))
+    if arguments.refit:
+        record = planning.refit_from(arguments.refit, request)
+    elif arguments.train:
+        record = planning.train(request, _job(arguments))
+    else:
+        record = planning.plan(request)
     if arguments.json:
-        json.dump(rows, sys.stdout, indent=1)
+        json.dump(record, sys.stdout, indent=1)
         print()
     else:
-        print_fits(rows, sys.stdout)
+        print_plan(record, sys.stdout)
+    return _serve(request) if arguments.open else 0
+
+
+def _serve(request: PlanRequest) -> int:
+    """Show the page until the user stops it."""
+    import webbrowser
+
+    from quantwise.plan_server import plan_server
+
+    with plan_server(request) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        print(f"the plan is at {address} (this machine only); stop with Ctrl-C", file=sys.stderr)
+        webbrowser.open(address)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
     return 0
+
+
+def _request(arguments: argparse.Namespace) -> PlanRequest:
+    from quantwise.core.errors import InputError
+    from quantwise.planning import PlanRequest
+
+    for name in ("gpu_layers", "experts_on_cpu"):
+        if (getattr(arguments, name) or 0) < 0:
+            raise InputError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(arguments, name)}")
+    return PlanRequest(
+        models=tuple(arguments.models),
+        scenario=arguments.scenario,
+        site=arguments.site,
+        context=arguments.context,
+        concurrency=arguments.concurrency,
+        runtime=arguments.runtime,
+        schemes=tuple(arguments.scheme),
+        cache=arguments.cache,
+        ubatch=arguments.ubatch,
+        gpu_layers=arguments.gpu_layers,
+        experts_on_cpu=arguments.experts_on_cpu,
+        memory_bytes=arguments.memory,
+    )
+
+
+def _job(arguments: argparse.Namespace) -> Any:
+    from quantwise.plan.training_job import TrainingJob
+
+    return TrainingJob(
+        method=arguments.train,
+        sequence=arguments.sequence,
+        batch=arguments.batch,
+        precision=arguments.precision,
+        optimizer=arguments.optimizer,
+        checkpointing=arguments.checkpointing,
+        rank=arguments.rank,
+    )

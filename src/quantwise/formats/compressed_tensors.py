@@ -115,7 +115,9 @@ def quantization_config(scheme: Scheme, ignore: list[str], assigned: Assignment 
         if assigned is None:
             raise ValueError(f"{scheme.name} is two schemes; say which layers take which")
         lower, higher = assigned.targets
-        groups = {"group_0": _group(scheme, lower), "group_1": _group(scheme.higher, higher)}
+        # Names go before the class: the library warns of a target that it never came to.
+        parts = sorted(((scheme, lower), (scheme.higher, higher)), key=lambda part: part[1] == ["Linear"])
+        groups = {f"group_{i}": _group(*part) for i, part in enumerate(parts)}
         form = form if storage(scheme.higher) == form else "mixed-precision"
     # Transformers builds an asymmetric layer with an unpacked zero point and then refuses the packed one, unless it is
     # told to unpack while it loads (seen with Transformers 5.23 and compressed-tensors 0.19).

@@ -23,6 +23,11 @@ from quantwise.plan.weights import recipe_bytes
 
 # Resident once torch, transformers and gguf are imported (measured: 378 MiB on Linux x86-64).
 IMPORTED = 380 << 20
+# What they take besides in the walk of a model of a few thousand weights; in passes of texts through blocks, kernels
+# and the pieces that those leave of the heap; and llama.cpp's library (all measured likewise).
+WORKING, PASSES, GGML = 20 << 20, 20 << 20, 25 << 20
+# Decoders whose attention Transformers runs eagerly, and how many copies of the scores are there at once.
+_EAGER, _EAGER_COPIES = ("Gemma2ForCausalLM",), 2
 # Tokens that pass through a block at once.
 BATCH_TOKENS = 1024
 # Log-probabilities that are kept of the texts that ``auto`` and ``distil`` watch.
@@ -65,13 +70,15 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes at the peak: ``imported`` libraries, ``block`` in float32, ``hidden`` states of all tokens, ``activations``
-    of one batch, ``statistics`` (Hessians in float64), and what ``quantizing`` holds besides. ``outside`` is what the
-    embeddings or the writing of the largest tensor take instead, while no block is there; ``whole`` what a pass over
-    the whole model in float32 takes instead, as ``auto`` and ``distil`` need it after the walk.
+    """Bytes at the peak: ``imported`` libraries and what they take when they first work (``working``), ``block`` in
+    float32, ``hidden`` states of all tokens, ``statistics`` (Hessians in float64), and the larger of ``activations`` of
+    one batch and what ``quantizing`` holds after them. While no block is there, ``outside`` is what the embeddings or
+    the writing of the largest tensor take, and ``whole`` what a pass over the whole model in float32 takes, as ``auto``
+    and ``distil`` need it after the walk.
     """
 
     imported: int
+    working: int
     block: int
     hidden: int
     activations: int
@@ -83,8 +90,8 @@ class Memory:
     @property
     def total(self) -> int:
         """The largest of these moments."""
-        at_block = self.imported + self.block + self.hidden + self.activations + self.statistics + self.quantizing
-        return max(at_block, self.imported + self.hidden + self.outside, self.imported + self.whole)
+        at_block = self.block + self.hidden + self.statistics + max(self.activations, self.quantizing)
+        return self.imported + self.working + max(at_block, self.hidden + self.outside, self.whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,7 @@ def plan_build(
     # A GGUF file keeps a vocabulary in up to twice the bytes.
     made = {recipe: artifact_bytes(entries, recipe, shape) + 2 * beside for recipe in recipes}
     seconds = None if pace is None else _seconds(model, made, texts, pace)
-    return BuildJob(_memory(model, recipes, texts), _disk(model, made, texts), seconds)
+    return BuildJob(_memory(model, recipes, texts, shape), _disk(model, made, texts), seconds)
 
 
 def artifact_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: ModelShape | None = None) -> int:
@@ -179,26 +186,38 @@ class _Model:
         return sum(entry.bytes for entry in self.entries.values())
 
 
-def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> Memory:
+def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts, shape: ModelShape | None) -> Memory:
     matrices, inputs = _matrices(model.largest), _inputs(model.largest)
     widest = max((columns for _, columns in matrices), default=0)
     inner = max((max(shape) for shape in matrices), default=0)
-    batch = min(BATCH_TOKENS, texts.tokens)
+    batch = max(min(BATCH_TOKENS, texts.tokens), texts.longest)
     walked = [recipe for recipe in recipes if _walked(recipe)]
-    hessians = [r for r in walked if r.quantizer == "gptq" or "awq" in r.transforms]
     gptq = [r for r in walked if r.quantizer == "gptq"]
-    # A recipe keeps what its block stands for in float32, and what is packed of it; 8 copies of one matrix are in work.
-    quantizing = 6 * _weights(model.largest) + 32 * max((r * c for r, c in matrices), default=0) if walked else 0
-    if gptq:  # Damped, ordered, flipped, factorized, inverted, each in float64; each recipe keeps its last factor.
-        quantizing += 56 * widest**2 + 12 * widest**2 * len(gptq)
-    if any(recipe.transforms for recipe in hessians):
+    awq = [r for r in walked if "awq" in r.transforms]
+    ggml = any(recipe.scheme.format == "gguf" for recipe in recipes)
+    # A recipe keeps what its block stands for in float32, and what is packed of it. Of one matrix 8 copies are in work,
+    # and 12 where the scales of k types are searched.
+    copies = 12 if any(recipe.scheme.format == "gguf" for recipe in walked) else 8
+    matrix = max((r * c for r, c in matrices), default=0)
+    quantizing = 6 * _weights(model.largest) + 4 * copies * matrix if walked else 0
+    if gptq:  # Damped, ordered, flipped, factorized, inverted, each in float64.
+        quantizing += 60 * widest**2
+        # Others still hold the factor and the Hessian of the block before.
+        quantizing += (8 + 4 * (len(gptq) - 1)) * widest**2 if len(gptq) > 1 else 0
+    if awq and not gptq:  # Scaled to 1, and divided by what its channels were multiplied by, in both precisions.
+        quantizing += 32 * widest**2
+    if any(recipe.transforms for recipe in (*gptq, *awq)):
         quantizing += 8 * sum(n * n for n in inputs)
+    # In eager attention the scores of all heads stand whole, and again at each step from a product to a probability.
+    eager = shape is not None and shape.architecture in _EAGER
+    scores = 4 * texts.longest * (_EAGER_COPIES * shape.heads * batch + 2 * texts.longest) if shape and eager else 0
     return Memory(
         imported=IMPORTED,
+        working=WORKING + bool(walked and texts.tokens) * PASSES + ggml * GGML,
         block=4 * _weights(model.largest) if walked else 0,
         hidden=4 * texts.tokens * model.hidden,
-        activations=4 * batch * (6 * model.hidden + 4 * inner),
-        statistics=8 * sum(n * n for n in inputs) + 12 * widest**2 if hessians else 0,
+        activations=4 * batch * (6 * model.hidden + 4 * inner) + scores,
+        statistics=8 * sum(n * n for n in inputs) if gptq or awq else 0,
         quantizing=quantizing,
         # In float32, as stored, and encoded.
         outside=10 * model.outside,

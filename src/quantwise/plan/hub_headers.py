@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from quantwise.core.errors import InputError
 from quantwise.formats.gguf.header_end import gguf_header_end
+from quantwise.formats.safetensors_header import LONGEST_HEADER
 from quantwise.models.hub import Selection, first_bytes, small_file
 
 _SHAPES = ("config.json", "model.safetensors.index.json")
@@ -42,7 +43,6 @@ def _safetensors_header_end(first: bytes) -> int | None:
     if len(first) < 8:
         return None
     length = int(struct.unpack_from("<Q", first)[0])
-    # The reference reader refuses longer headers.
-    if length > 100_000_000:
+    if length > LONGEST_HEADER:
         raise InputError("no safetensors file (bad header length); choose another repository")
     return 8 + length

@@ -7,7 +7,6 @@ models.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,10 +21,8 @@ from quantwise.formats.gguf.mixes import MixedModel, fitting, ggml_types, tensor
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
 from quantwise.plan.layer_bytes import held_layer_bytes, stored_layer_bytes
+from quantwise.plan.weight_table import quantized_matrices
 
-_LAYER_MATRIX = re.compile(r"(^|\.)layers\.\d+\..*\.weight")
-# Routers of mixtures, which stay in 16 bit.
-_ROUTER = re.compile(r"\.(gate|shared_expert_gate)\.weight$")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 LayerBytes = Callable[[int, int, Scheme], int | None]
 
@@ -35,9 +32,9 @@ def scheme_bytes(
 ) -> int:
     """Bytes of tensor data that ``scheme`` will store of a model's tensors (``safetensors_header.read_folder``).
 
-    Integer schemes fill the matrices of the decoder's layers; what does not split into their groups, embeddings and
-    norms stay in 16 bit. ggml schemes fill every matrix as llama-quantize does (``formats.gguf.mixes``; ``importance``
-    as there) and keep vectors in 32 bit; a tied output matrix is stored once.
+    Integer schemes fill the matrices of the decoder's layers; what does not split into their groups, embeddings, norms
+    and routers stay in 16 bit. ggml schemes fill every matrix as llama-quantize does (``formats.gguf.mixes``;
+    ``importance`` as there) and keep vectors in 32 bit; a tied output matrix is stored once.
     """
     if scheme.format == "gguf":
         return _gguf_bytes(entries, scheme.name, shape, importance)
@@ -101,10 +98,9 @@ def _folder_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme, layer: Lay
 
 
 def _integer_bytes(entry: TensorEntry, scheme: Scheme, layer: LayerBytes) -> int:
-    if len(entry.shape) != 2 or _LAYER_MATRIX.search(entry.name) is None or _ROUTER.search(entry.name):
-        return _sixteen(entry)
-    found = layer(*entry.shape, scheme)
-    return _sixteen(entry) if found is None else found
+    matrices = quantized_matrices(entry.name, entry.shape)
+    found = None if matrices is None else layer(*matrices[1:], scheme)
+    return _sixteen(entry) if matrices is None or found is None else matrices[0] * found
 
 
 def _gguf_bytes(entries: Mapping[str, TensorEntry], mix: str, shape: ModelShape, importance: bool) -> int:

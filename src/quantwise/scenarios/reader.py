@@ -1,11 +1,10 @@
-"""Scenarios by preset name, from a TOML file, or back from a question's record.
+"""Scenarios by preset name, from a TOML or YAML file, or back from a question's record; sites likewise.
 
 A file may start from a preset: ``base = "laptop"``; whatever else it names replaces that part.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,30 +12,37 @@ from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.scenarios.presets import PRESETS
-from quantwise.scenarios.scenario import Scenario, Site
+from quantwise.scenarios.records import SUFFIXES, read_record
+from quantwise.scenarios.scenario import Scenario
+from quantwise.scenarios.site import Site
+from quantwise.scenarios.sites import refuse_unknown, site_of, sites
 
 FIELDS = tuple(f.name for f in fields(Scenario))
-SITE_FIELDS = tuple(f.name for f in fields(Site))
 
 
 def read_scenario(source: str | Path | Mapping[str, Any]) -> Scenario:
-    """A preset by name, a ``.toml`` file, or a record of ``Scenario.to_json``. Raises InputError on anything else."""
+    """A preset by name, a file, or a record of ``Scenario.to_json``. Raises InputError on anything else."""
     if isinstance(source, Mapping):
         return _scenario(source, "scenario")
     if str(source) in PRESETS:
         return PRESETS[str(source)]
     path = Path(source).expanduser()
-    if path.suffix in (".yaml", ".yml"):
-        raise InputError(f"{path}: scenarios are written in TOML, not YAML; write the same names into a .toml file")
-    if path.suffix != ".toml":
+    if path.suffix not in SUFFIXES:
         raise InputError(f"unknown scenario {str(source)!r}; presets: {', '.join(PRESETS)}; or give a .toml file")
+    return _scenario({"name": path.stem} | read_record(path), str(path))
+
+
+def read_site(source: str | Path) -> Site:
+    """A site that ships by name, or a file that holds one. Raises InputError on anything else."""
+    if str(source) in sites():
+        return sites()[str(source)]
+    path = Path(source).expanduser()
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"unknown site {str(source)!r}; sites: {', '.join(sites())}; or give a .toml file")
     try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; presets: {', '.join(PRESETS)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not TOML ({error})") from error
-    return _scenario({"name": path.stem} | record, str(path))
+        return site_of({"name": path.stem} | read_record(path))
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
 
 
 def _scenario(record: Mapping[str, Any], where: str) -> Scenario:
@@ -49,9 +55,9 @@ def _scenario(record: Mapping[str, Any], where: str) -> Scenario:
             f'{where}: objective is missing, such as objective = ["bytes", "seconds_per_item"]; or name a base'
         )
     try:
-        _refuse_unknown(given, FIELDS)
+        refuse_unknown(given, FIELDS)
         if "site" in given:
-            given["site"] = _site(given["site"])
+            given["site"] = site_of(given["site"])
         if isinstance(given.get("objective"), list):
             given["objective"] = tuple(given["objective"])
         if base is None:
@@ -60,16 +66,3 @@ def _scenario(record: Mapping[str, Any], where: str) -> Scenario:
         return replace(PRESETS[base], **({"note": ""} | given))
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def _site(given: Any) -> Site:
-    if not isinstance(given, Mapping):
-        raise InputError("site must be a table with name and memory_bytes")
-    _refuse_unknown(given, SITE_FIELDS)
-    return Site(**given)
-
-
-def _refuse_unknown(given: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
-    unknown = sorted(set(given) - set(allowed))
-    if unknown:
-        raise InputError(f"unknown field {unknown[0]!r}; fields: {', '.join(allowed)}")

@@ -7,26 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from quantwise.core.errors import InputError
+from quantwise.scenarios.site import Site
 
 OBJECTIVES = ("bytes", "memory_bytes", "seconds_per_item", "joules_per_item", "p99_over_p50", "-tokens_per_s")
 """What can be made small; a leading minus means that more is better."""
 
 KINDS = ("code", "instructions", "reasoning", "other")
 DEFAULT_MARGINS: Mapping[str, float] = {"code": 0.01, "instructions": 0.02, "reasoning": 0.005, "other": 0.01}
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where it will run. ``memory_bytes`` None means the machine that the planner runs on."""
-
-    name: str = "this machine"
-    memory_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise InputError("site name must be a text")
-        if self.memory_bytes is not None and not _whole(self.memory_bytes, 1):
-            raise InputError(f"site memory_bytes must be a whole number of bytes, not {self.memory_bytes!r:.40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +69,8 @@ class Scenario:
     def to_json(self) -> dict[str, Any]:
         """The record that goes into the question; ``reader.read_scenario`` reads it back."""
         return asdict(self) | {
-            "objective": list(self.objective), "margins": dict(self.margins), "floors": dict(self.floors)
+            "objective": list(self.objective), "margins": dict(self.margins), "floors": dict(self.floors),
+            "site": self.site.to_json(),
         }  # fmt: skip
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from quantwise.core.errors import InputError
+from quantwise.formats.gguf.types import GGML_TYPES
+from quantwise.formats.gguf.wire import Broken, Described, Short, WireHeader, parse
+
+_TOKENS = "tokenizer.ggml.tokens"
+# Data begins at multiples of this many bytes, unless a key says otherwise.
+_ALIGNMENT, _LARGEST_ALIGNMENT = 32, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +29,17 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """``keys`` are all metadata but the arrays (vocabularies are long); ``bytes`` is the size of the file."""
+    """``keys`` are all metadata but the arrays; ``bytes`` is the size of the file.
+
+    ``arrays`` are those of numbers that are short enough to be values of layers (vocabularies are long).
+    """
 
     path: Path
     architecture: str
     keys: dict[str, Any]
     tensors: tuple[GgufTensor, ...]
     bytes: int
+    arrays: Mapping[str, list[Any]] = field(default_factory=dict)
 
     @property
     def chat_template(self) -> str | None:
@@ -44,52 +56,29 @@ class GgufHeader:
     @property
     def bits_per_weight(self) -> float:
         """Bits of all tensors over the count of their weights."""
-        weights = sum(_count(tensor.shape) for tensor in self.tensors)
+        weights = sum(math.prod(tensor.shape) for tensor in self.tensors)
         return 8 * sum(tensor.bytes for tensor in self.tensors) / max(weights, 1)
 
 
-def read_gguf_header(path: Path) -> GgufHeader:
-    """Read a header; data is mapped, not read. Raises InputError where the file is missing, damaged or truncated, or is
-    one part of several: its bytes, its hash and its tensors would be those of the part.
+def read_gguf_header(path: Path, *, part: bool = False) -> GgufHeader:
+    """Read a header; of the data only its length is looked at.
+
+    Raises InputError where the file is missing, damaged or truncated, its header contradicts itself, or it is one part
+    of several (unless ``part`` says that this is known): its bytes, hash and tensors would be those of the part.
     """
-    import gguf
-
-    if not path.is_file():
-        raise InputError(f"GGUF file {path} does not exist; check the path")
-    try:
-        reader = gguf.GGUFReader(path)
-        fields = reader.fields.items()
-        arrays = gguf.GGUFValueType.ARRAY
-        keys = {name: field.contents() for name, field in fields if field.types and field.types[0] != arrays}
-        tensors = tuple(
-            GgufTensor(t.name, t.tensor_type.name.lower(), tuple(int(n) for n in reversed(t.shape)), int(t.n_bytes))
-            for t in reader.tensors
-        )
-        architecture = keys["general.architecture"]
-    except (ValueError, KeyError, IndexError, OSError, OverflowError, MemoryError) as error:
-        raise InputError(f"{path} is no complete GGUF file; download or build it again ({_line(error)})") from error
-    _require_whole(path, keys)
-    return GgufHeader(path, architecture, keys, tensors, path.stat().st_size)
-
-
-def _require_whole(path: Path, keys: dict[str, Any]) -> None:
-    parts = keys.get("split.count", 1)
-    if isinstance(parts, int) and parts > 1:
+    found, size = _parsed(path)
+    parts = found.keys.get("split.count", 1)
+    if not part and isinstance(parts, int) and parts > 1:
         raise InputError(
             f"{path} is one of {parts} parts of a model, which are not read here; choose one in a single file, or join "
             "them with llama-gguf-split --merge and give the file"
         )
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    total = 1
-    for n in shape:
-        total *= n
-    return total
-
-
-def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    architecture = found.keys.get("general.architecture")
+    if not isinstance(architecture, str):
+        raise _damaged(path, "it names no architecture")
+    tensors = tuple(_tensor(path, described) for described in found.tensors)
+    _check_places(path, found, tensors, size)
+    return GgufHeader(path, architecture, found.keys, tensors, size, found.arrays)
 
 
 def read_chat_metadata(path: Path) -> dict[str, Any]:
@@ -97,10 +86,53 @@ def read_chat_metadata(path: Path) -> dict[str, Any]:
 
     Raises InputError as ``read_gguf_header`` does.
     """
-    import gguf
-
     keys = dict(read_gguf_header(path).keys)
-    field = gguf.GGUFReader(path).fields.get("tokenizer.ggml.tokens")
-    if field is not None and "tokenizer.chat_template" in keys:
-        keys["tokenizer.ggml.tokens"] = field.contents()
+    if "tokenizer.chat_template" in keys:
+        found, _ = _parsed(path, frozenset({_TOKENS}))
+        keys |= {name: texts for name, texts in found.arrays.items() if name == _TOKENS}
     return keys
+
+
+def _parsed(path: Path, wanted: frozenset[str] = frozenset()) -> tuple[WireHeader, int]:
+    if not path.is_file():
+        raise InputError(f"GGUF file {path} does not exist; check the path")
+    try:
+        with path.open("rb") as stream:
+            return parse(stream.read, wanted), path.stat().st_size
+    except Short as why:
+        raise _damaged(path, "it ends within its header") from why
+    except Broken as why:
+        raise _damaged(path, str(why)) from why
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+
+
+def _tensor(path: Path, described: Described) -> GgufTensor:
+    kind = GGML_TYPES.get(described.type)
+    if kind is None:
+        raise _damaged(path, f"tensor {described.name!r:.60} has the unknown type {described.type}")
+    if described.dimensions[0] % kind.weights:
+        raise _damaged(path, f"tensor {described.name!r:.60} has rows that do not split into blocks of {kind.name}")
+    held = math.prod(described.dimensions) // kind.weights * kind.bytes
+    return GgufTensor(described.name, kind.name, tuple(reversed(described.dimensions)), held)
+
+
+def _check_places(path: Path, found: WireHeader, tensors: Sequence[GgufTensor], size: int) -> None:
+    """Raise InputError where the data of tensors is not in the file, overlaps, or names come twice."""
+    alignment = found.keys.get("general.alignment", _ALIGNMENT)
+    if not isinstance(alignment, int) or not 0 < alignment <= _LARGEST_ALIGNMENT or alignment & (alignment - 1):
+        raise _damaged(path, f"an alignment of {alignment!r:.40} is none")
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise _damaged(path, "two tensors have one name")
+    start = -(-found.end // alignment) * alignment
+    end = 0
+    for offset, held, name in sorted((d.offset, t.bytes, t.name) for d, t in zip(found.tensors, tensors, strict=True)):
+        if offset < end or offset % alignment:
+            raise _damaged(path, f"the data of tensor {name!r:.60} begins within that of another")
+        end = offset + held
+        if start + end > size:
+            raise _damaged(path, f"it has {size} bytes, the data of tensor {name!r:.60} ends at {start + end}")
+
+
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(f"{path} is no complete GGUF file; download or build it again ({why})")

@@ -12,30 +12,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Weights and bytes of one ggml block (ggml/src/ggml-common.h).
-GGML_BLOCKS: Mapping[str, tuple[int, int]] = {
-    "f32": (1, 4),
-    "f16": (1, 2),
-    "bf16": (1, 2),
-    "q8_0": (32, 34),
-    "q4_0": (32, 18),
-    "q4_1": (32, 20),
-    "q5_0": (32, 22),
-    "q5_1": (32, 24),
-    "q2_k": (256, 84),
-    "q3_k": (256, 110),
-    "q4_k": (256, 144),
-    "q5_k": (256, 176),
-    "q6_k": (256, 210),
-}
+from quantwise.formats.gguf.types import GGML_TYPES
+
+# Weights and bytes of one ggml block.
+GGML_BLOCKS: Mapping[str, tuple[int, int]] = {kind.name: (kind.weights, kind.bytes) for kind in GGML_TYPES.values()}
 # The main type of each mix; every other name is a type itself.
 _MAIN = {"q3_k_s": "q3_k", "q3_k_m": "q3_k", "q3_k_l": "q3_k", "q4_k_s": "q4_k", "q4_k_m": "q4_k", "q5_k_s": "q5_k",
          "q5_k_m": "q5_k"}  # fmt: skip
 # What a row takes that does not split into blocks of 256.
-_FALLBACK = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
+_FALLBACK = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0", "tq1_0": "q4_0",
+             "tq2_0": "q4_0", **dict.fromkeys(("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s",
+                                               "iq4_xs"), "iq4_nl")}  # fmt: skip
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)\.weight")
 # Small, and computed in 32 bit: they are written so by llama.cpp's converter and never quantized.
-_NEVER = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "token_types.weight", "ssm_conv1d")
+_NEVER = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "token_types.weight", "ssm_conv1d",
+          "shortconv.conv.weight")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +82,16 @@ def fitting(ggml: str, columns: int, sixteen: str = "f16") -> str:
     return instead if columns % GGML_BLOCKS[instead][0] == 0 else sixteen
 
 
+def never_quantized(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor stays in 32 bit whatever the mix."""
+    return len(shape) < 2 or not name.endswith("weight") or any(part in name for part in _NEVER)
+
+
 def _wanted(
     name: str, shape: tuple[int, ...], mix: str, model: MixedModel, importance: bool, outputs: set[str]
 ) -> str | None:
     """The type before it is looked at whether it fits; None for what is never quantized."""
-    if len(shape) < 2 or not name.endswith("weight") or any(part in name for part in _NEVER):
+    if never_quantized(name, shape):
         return None
     if mix in ("f32", "f16", "bf16"):
         return mix
@@ -126,7 +122,7 @@ def _value(layer: int, mix: str, model: MixedModel) -> str | None:
     found = {"q2_k": "q4_k" if model.heads_per_kv >= 4 else "q3_k", "q3_k_l": "q5_k"}.get(mix)
     if mix == "q3_k_m":
         found = "q5_k" if layer < 2 else "q4_k"
-    elif mix in ("q4_k_m", "q5_k_m") and _more_bits(layer, model.layers):
+    elif mix in ("q4_k_m", "q5_k_m") and more_bits(layer, model.layers):
         found = "q6_k"
     elif mix == "q4_k_s" and layer < 4:
         found = "q5_k"
@@ -143,7 +139,7 @@ def _down(layer: int, mix: str, layers: int, importance: bool) -> str | None:
             return "q5_k" if layer < layers // 16 else "q4_k"
         case "q3_k_l":
             return "q5_k"
-        case "q4_k_m" | "q5_k_m" if _more_bits(layer, layers):
+        case "q4_k_m" | "q5_k_m" if more_bits(layer, layers):
             return "q6_k"
         case "q4_k_s" if first:
             return "q5_k"
@@ -152,6 +148,6 @@ def _down(layer: int, mix: str, layers: int, importance: bool) -> str | None:
     return None
 
 
-def _more_bits(layer: int, layers: int) -> bool:
+def more_bits(layer: int, layers: int) -> bool:
     """The first and last eighth of the layers, and every third between."""
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2

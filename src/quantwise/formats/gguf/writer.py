@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,13 +17,10 @@ from torch import Tensor
 from quantwise.core.artifact import Degradation
 from quantwise.core.errors import InputError
 from quantwise.core.scheme import FIXED_SCHEMES
-from quantwise.formats.gguf.architectures import gguf_architecture
-from quantwise.formats.gguf.layout import Target, expert_count
 from quantwise.formats.gguf.mixes import tensor_bytes
-from quantwise.formats.gguf.parameters import Value, approximations, gguf_parameters, head_dim
-from quantwise.formats.gguf.rope import factor_tensors
-from quantwise.formats.gguf.tensors import arrange, layout, retreats, types_in
-from quantwise.formats.gguf.tokenizer import read_tokenizer
+from quantwise.formats.gguf.opening import open_file
+from quantwise.formats.gguf.parameters import approximations
+from quantwise.formats.gguf.tensors import arrange, retreats, types_in
 from quantwise.formats.safetensors_folder import ModelFolder
 
 _F16_LARGEST = 65504.0
@@ -56,33 +52,14 @@ def write_gguf(
     """
     config = source.config
     made = made or {}
-    parts = layout(source.entries, config)
-    parameters = gguf_parameters(config, expert_count(parts))
-    tokenizer = read_tokenizer(source.path, config)
     kinds = types or types_in(source.entries, config, scheme)
-    stored = {part.name: _one_type(part, kinds) for part in parts}
-    factors = factor_tensors(config, gguf_architecture(config), head_dim(config))
-    writer = gguf.GGUFWriter(path, gguf_architecture(config).name, use_temp_file=False)
-    for key, value in parameters.items():
-        _add(writer, key, value)
-    # A file of mixed types of our own has no name there.
-    kind = gguf.LlamaFileType.__members__.get(f"MOSTLY_{scheme.upper()}", gguf.LlamaFileType.GUESSED)
-    writer.add_file_type(int(kind))
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    tokenizer.add_to(writer)
-    for name, numbers in factors.items():
-        writer.add_tensor_info(name, (len(numbers),), np.dtype(np.float32), 4 * len(numbers))
-    for part in parts:
-        number = gguf.GGMLQuantizationType[stored[part.name].upper()]
-        held = tensor_bytes(part.shape, stored[part.name])
-        writer.add_tensor_info(part.name, part.shape, np.dtype(np.float32), held, number)
+    opened = open_file(path, source.path, source.entries, config, scheme, kinds)
+    writer, stored = opened.writer, opened.types
     try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for numbers in factors.values():
+        opened.write_header()
+        for numbers in opened.factors.values():
             writer.write_tensor_data(np.array(numbers, np.float32))
-        for part in parts:
+        for part in opened.parts:
             arrays = []
             for name in part.sources:
                 tensor = made[name] if name in made else source[name]
@@ -93,14 +70,7 @@ def write_gguf(
         writer.close()
     # What was mixed otherwise ("auto") wanted no type that it did not get.
     missed = retreats(source.entries, config, scheme, kinds) if scheme in FIXED_SCHEMES else ()
-    return (*tokenizer.degradations, *approximations(config), *missed)
-
-
-def _one_type(part: Target, kinds: Mapping[str, str]) -> str:
-    found = {kinds[name] for name in part.sources}
-    if len(found) > 1:
-        raise ValueError(f"the experts of {part.name} lie in one tensor, which cannot take the types {sorted(found)}")
-    return found.pop()
+    return (*opened.tokenizer.degradations, *approximations(config), *missed)
 
 
 def _array(name: str, tensor: Tensor, ggml: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -114,16 +84,3 @@ def _array(name: str, tensor: Tensor, ggml: str, shape: tuple[int, ...]) -> npt.
         raise ValueError(f"{name} was packed to rows of {tensor.shape[-1]} bytes, which are not those of {ggml}")
     packed: npt.NDArray[np.uint8] = tensor.numpy()
     return packed
-
-
-def _add(writer: gguf.GGUFWriter, key: str, value: Value) -> None:
-    full = f"{writer.arch}.{key}"
-    match value:
-        case bool():
-            writer.add_bool(full, value)
-        case int():
-            writer.add_uint32(full, value)
-        case float():
-            writer.add_float32(full, value)
-        case _:
-            writer.add_string(full, value)

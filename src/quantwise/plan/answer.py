@@ -1,0 +1,262 @@
+"""What ``quantwise plan`` answers: every precision of a model at a site, which to take, and what makes others fit.
+
+The answer is a record, plain data, which the screen, ``--json`` and the page show alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from quantwise.core.errors import InputError
+from quantwise.models.presets import PRESETS
+from quantwise.plan.deployment import (
+    CONSTANTS,
+    Constants,
+    Deployment,
+    Plan,
+    RuntimeName,
+    needed_bytes,
+    plan_deployment,
+)
+from quantwise.plan.fit import MARGINAL
+from quantwise.plan.fixes import Case, Fix, Need, fixes, usual_changes
+from quantwise.plan.machine_rates import MachineRates
+from quantwise.plan.model import Model, read_model
+from quantwise.plan.what_if import CACHES, what_if
+from quantwise.scenarios.site import Site
+from quantwise.scenarios.sites import sites
+
+SCHEMES: Mapping[RuntimeName, tuple[str, ...]] = {
+    "llamacpp": ("16bit", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k"),
+    "transformers": ("16bit", "int8-channel", "int4-g128", "nf4-dq"),
+    "vllm": ("16bit", "fp8", "int8-channel", "int4-g128"),
+}
+"""What is planned where nothing is named, from more bits to fewer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked: settings as in ``Deployment``; ``schemes`` empty takes the usual ones of the runtime.
+
+    ``machine`` is what was measured of this machine, where the site is that.
+    """
+
+    context: int
+    concurrency: int
+    site: Site
+    runtime: RuntimeName = "llamacpp"
+    schemes: tuple[str, ...] = ()
+    cache: str = "f16"
+    ubatch: int = 512
+    gpu_layers: int | None = None
+    experts_on_cpu: int = 0
+    limit_bytes: int | None = None
+    machine: MachineRates | None = None
+
+
+def answer(
+    model: Model, wanted: Wanted, constants: Constants = CONSTANTS, *, smaller: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The record of a plan: the keys of the chosen candidate, and ``candidates``, all of them.
+
+    Chosen is the one of most bits that fits, else that is marginal, else the one of fewest bits. ``smaller`` are names
+    of models, larger first, that may be proposed instead. Raises InputError where nothing that was named can be run.
+    """
+    names = wanted.schemes or (("stored",) if model.is_file else SCHEMES[wanted.runtime])
+    asked = [_deployment(model, wanted, name) for name in names]
+    plans, refused = [], {}
+    for one in asked:
+        try:
+            plans.append(plan_deployment(one, constants))
+        except InputError as error:
+            refused[one.name] = str(error)
+    if not plans:
+        raise InputError(next(iter(refused.values())))
+    chosen = _chosen(plans)
+    position = plans.index(chosen)
+    plans[position] = chosen = plan_deployment(chosen.asked, constants, capacity=True)
+    # Other schemes are rows of their own; only of the chosen one everything is tried.
+    rows = [_record(p) | {"fixes": _fixes(model, p, p is chosen, (names, smaller), constants)} for p in plans]
+    return {
+        "model": model.decoder.name,
+        "architecture": model.decoder.architecture,
+        "parameters": chosen.weights.parameters,
+        "active_parameters": chosen.weights.active_parameters,
+        "trained_context": model.decoder.context,
+        "site": wanted.site.name,
+        "runtime": wanted.runtime,
+        "context": wanted.context,
+        "requests_at_a_time": wanted.concurrency,
+        **rows[position],
+        "what_if": _what_if(chosen.asked),
+        "candidates": rows,
+        "refused": refused,
+        "quality": "unknown until measured: quantwise decide",
+    }
+
+
+def family(name: str) -> tuple[str, ...]:
+    """The presets of a preset's family that have fewer parameters, larger first."""
+    if name not in PRESETS:
+        return ()
+    stem, size = _stem_and_size(name)
+    found = [(other, *_stem_and_size(other)) for other in PRESETS]
+    smaller = [(amount, other) for other, own, amount in found if own == stem and size is not None and amount]
+    return tuple(other for amount, other in sorted(smaller, reverse=True) if size is not None and amount < size)
+
+
+def _stem_and_size(name: str) -> tuple[str, float | None]:
+    """``qwen3-8b`` as (``qwen3``, 8.0); a name without a size as (name, None). Mixtures are families of their own."""
+    stem, _, last = name.rpartition("-")
+    unit = {"b": 1.0, "m": 1e-3}.get(last[-1:], 0.0)
+    try:
+        return stem, float(last[:-1]) * unit or None
+    except ValueError:
+        return name, None
+
+
+def _deployment(model: Model, wanted: Wanted, scheme: str) -> Deployment:
+    return Deployment(
+        model=model,
+        site=wanted.site,
+        scheme=scheme,
+        runtime=wanted.runtime,
+        cache=wanted.cache,
+        context=wanted.context,
+        concurrency=wanted.concurrency,
+        ubatch=wanted.ubatch,
+        gpu_layers=wanted.gpu_layers,
+        experts_on_cpu=wanted.experts_on_cpu,
+        limit_bytes=wanted.limit_bytes,
+        machine=wanted.machine,
+    )
+
+
+def _chosen(plans: Sequence[Plan]) -> Plan:
+    for answer_ in ("yes", "unknown", "marginal"):
+        for plan in plans:
+            if plan.fits == answer_:
+                return plan
+    return plans[-1]
+
+
+def _record(plan: Plan) -> dict[str, Any]:
+    capacity, speed = plan.capacity, plan.speed
+    return {
+        "candidate": plan.asked.name,
+        "scheme": plan.asked.scheme,
+        "cache": plan.asked.cache,
+        "weights_bytes": plan.weights_bytes,
+        "weights_raw_bytes": plan.weights.raw,
+        "weights_effective_bytes": plan.weights.effective,
+        "bits_per_weight": plan.weights.bits_per_weight,
+        "kv_cache_bytes": plan.cache_bytes,
+        "compute_bytes": list(plan.compute),
+        "overhead_bytes": plan.overhead[1],
+        "total_bytes": plan.total[1],
+        "total_bytes_at_least": plan.total[0],
+        "limit_bytes": plan.limit_bytes,
+        "fits": plan.fits,
+        "concurrency": None
+        if capacity is None
+        else {"theoretical": capacity.theoretical, "promised": capacity.promised},
+        "decode_tokens_per_s": _interval(speed.decode_per_request),
+        "decode_tokens_per_s_total": _interval(speed.decode_total),
+        "prefill_tokens_per_s": _interval(speed.prefill),
+        "decode_bound_by": speed.bound,
+        "operations_bind_from_requests": speed.flips_at,
+        "multiplied_in": speed.multiplied,
+        "speed_source": plan.speed_source,
+        "bus_bytes_per_token": plan.crossing,
+        "terms": [
+            {"name": t.name, "device": t.device, "bytes": [t.low, t.high], "source": t.source} for t in plan.terms
+        ],
+        "notes": [*plan.notes, *speed.notes],
+    }
+
+
+def _interval(given: tuple[float, float] | None) -> list[float] | None:
+    return None if given is None else [round(given[0], 3), round(given[1], 3)]
+
+
+def _fixes(
+    model: Model, plan: Plan, thorough: bool, names: tuple[Sequence[str], Sequence[str]], constants: Constants
+) -> list[dict[str, Any]]:
+    if plan.fits in ("yes", "unknown") or plan.limit_bytes is None:
+        return []
+    asked = plan.asked
+    case = Case(
+        model=model.decoder.name,
+        scheme=asked.scheme,
+        cache=asked.cache,
+        context=asked.context,
+        concurrency=asked.concurrency,
+        ubatch=asked.ubatch,
+        gpu_layers=asked.gpu_layers,
+        site=asked.site.name,
+        memory_bytes=asked.limit_bytes,
+    )
+    limit = plan.limit_bytes
+    larger = [s for s in sites().values() if s.kind == asked.site.kind and (s.limit_bytes or 0) > limit]
+    changes = usual_changes(
+        case,
+        caches=CACHES[asked.runtime],
+        schemes=names[0] if thorough else (),
+        models=names[1] if thorough else (),
+        sites=[site.name for site in sorted(larger, key=lambda s: s.limit_bytes or 0)][: None if thorough else 0],
+        layers=len(model.decoder.layers) if asked.on_gpu and asked.runtime == "llamacpp" else 0,
+    )
+    need = _need(model, asked, limit, constants)
+    return [_fix_record(fix) for fix in fixes(case, changes, need, MARGINAL, each=1)]
+
+
+def _need(model: Model, asked: Deployment, limit: int, constants: Constants) -> Callable[[Case], Need | None]:
+    known = {model.decoder.name: model}
+
+    def need(case: Case) -> Need | None:
+        site = sites().get(case.site, asked.site) if case.site != asked.site.name else asked.site
+        has = case.memory_bytes or (limit if case.site == asked.site.name else site.limit_bytes)
+        if has is None:
+            return None
+        if case.model not in known:
+            known[case.model] = read_model(case.model)
+        other = known[case.model]
+        turned = replace(
+            asked,
+            model=other,
+            site=site,
+            scheme=case.scheme,
+            cache=case.cache,
+            context=case.context,
+            concurrency=case.concurrency,
+            ubatch=case.ubatch,
+            gpu_layers=case.gpu_layers,
+            limit_bytes=has,
+        )
+        try:
+            return Need(needed_bytes(turned, constants)[1], has)
+        except InputError:
+            return None
+
+    return need
+
+
+def _fix_record(fix: Fix[Case]) -> dict[str, Any]:
+    return {
+        "what": str(fix),
+        "kind": fix.kind,
+        "changes": [{"knob": c.knob, "value": c.value, "loses": c.loses} for c in fix.changes],
+        "saves_bytes": fix.saves_bytes,
+        "total_bytes": fix.total_bytes,
+        "limit_bytes": fix.limit_bytes,
+    }
+
+
+def _what_if(asked: Deployment) -> list[dict[str, Any]]:
+    try:
+        found = what_if(asked.runtime, asked.decoder, asked.demand)
+    except InputError:
+        return []
+    return [{"change": one.change, "kv_cache_bytes": one.bytes, "times": round(one.times, 4)} for one in found]

@@ -1,0 +1,131 @@
+"""What changes from one version of a runtime to the next, as data: each figure with its version and its source.
+
+A figure is an interval where it was not measured here, or varies. ``plan.refit`` finds some of them anew from a user's
+own start-up log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Bytes between ``low`` and ``high``, and where they come from."""
+
+    low: int
+    high: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class LlamacppBuild:
+    """One generation of llama.cpp.
+
+    ``outputs``: rows of logits that are reserved, one for each slot or one for each token computed at once.
+    ``mixed_inputs``: a place for batches of tokens and embeddings together. ``repacked``: types whose matrices the
+    processor reads in an order of its own, so that a second copy is made. ``process`` bytes are resident before a
+    model is loaded, ``by_token`` for each token of the vocabulary and ``by_merge`` for each of its merges. ``device``:
+    what a GPU's context and libraries take beside all buffers. ``compute_factor``: logged over replayed bytes of the
+    compute buffer, and ``compute_error`` the share by which it may still be off.
+    """
+
+    name: str
+    source: str
+    outputs: Literal["slots", "batch"]
+    mixed_inputs: bool
+    process: Interval
+    by_token: int
+    by_merge: int
+    repacked: frozenset[str] = frozenset({"q4_0", "q4_k", "iq4_nl", "mxfp4"})
+    device: Interval = Interval(
+        150 * MIB,
+        512 * MIB,
+        "153 MiB on an 8 GB laptop GPU, 254 in llama.cpp's tools/fit-params README, 451 on an RTX 4090 (llama.cpp "
+        "PR 15860), with the driver's own; untested here",
+    )
+    compute_factor: float = 1.0
+    compute_error: float = 0.05
+
+
+XLLAMACPP_2026_10 = LlamacppBuild(
+    name="llama.cpp of 2026-10 (xllamacpp 2026.10.11549)",
+    source="start-up logs of 80 models and settings: docs/plan-llamacpp.md",
+    outputs="slots",
+    mixed_inputs=True,
+    process=Interval(40 * MIB, 43 * MIB, "resident set of the xllamacpp wheel's server on Linux x86-64, 2026-11"),
+    by_token=200,
+    by_merge=170,
+)
+SUMMER_2026 = LlamacppBuild(
+    name="llama.cpp of 2026-08, by a program that does not limit outputs (llama-cpp-python 0.3.36)",
+    source="start-up logs of llama-cpp-python 0.3.36; outputs of a whole batch as before llama.cpp PR 23861",
+    outputs="batch",
+    mixed_inputs=False,
+    process=Interval(40 * MIB, 120 * MIB, "as the wheel's server; a Python program adds its own"),
+    by_token=200,
+    by_merge=170,
+)
+LLAMACPP_BUILDS = (XLLAMACPP_2026_10, SUMMER_2026)
+
+
+@dataclass(frozen=True, slots=True)
+class VllmVersion:
+    """One generation of vLLM. ``utilization`` of the device is taken; ``block`` tokens share a page of cache.
+
+    ``context``: what a first use of the device takes. ``outside``: libraries' buffers outside torch, for one device
+    and for several. ``activation``: the peak that its profile run finds, as bytes for each token of the largest batch
+    and each number of the hidden state, beside the logits of all sequences in float32.
+    """
+
+    name: str
+    source: str
+    utilization: float
+    block: int
+    batched_tokens: int
+    sequences: int
+    context: Interval
+    outside: Interval
+    outside_parallel: Interval
+    activation: tuple[float, float]
+
+
+VLLM_0_19 = VllmVersion(
+    name="vLLM 0.18 to 0.19",
+    source="vllm/v1/worker/gpu_worker.py, vllm/v1/kv_cache_interface.py; llm-d-planner accuracy/results/v0.19.0",
+    utilization=0.9,
+    block=16,
+    batched_tokens=8192,
+    sequences=256,
+    context=Interval(int(0.4 * GIB), int(0.6 * GIB), "0.51 GiB on an H100 (vLLM log: 79.19 to 78.68 GiB)"),
+    outside=Interval(int(0.2 * GIB), int(0.3 * GIB), "0.24 to 0.27 GiB on one H100, 57 runs of llm-d-planner"),
+    outside_parallel=Interval(int(1.9 * GIB), int(2.3 * GIB), "2.07 to 2.2 GiB with tensor parallelism, the same runs"),
+    # Qwen3-14B, hidden 5120, 8192 tokens: 2.23 GiB in 0.17, 5.64 GiB in 0.15.
+    activation=(24.0, 145.0),
+)
+VLLM_VERSIONS = (VLLM_0_19,)
+
+TRANSFORMERS_PROCESS = Interval(
+    340 * MIB, 420 * MIB, "torch 2.13 and transformers 5.23 imported, Linux x86-64, 2026-11"
+)
+CUDA_CONTEXT = Interval(300 * MIB, 700 * MIB, "a CUDA context with cuBLAS; 0.51 GiB on an H100, 0.33 on a laptop")
+
+
+@dataclass(frozen=True, slots=True)
+class UnifiedShare:
+    """The share of a machine's memory that its GPU may take, where the machine has less than ``below`` bytes."""
+
+    below: int
+    share: float
+    source: str
+
+
+# Metal's recommendedMaxWorkingSetSize, which sysctl iogpu.wired_limit_mb changes. Untested here.
+APPLE_SHARES = (
+    UnifiedShare(96 * GIB, 0.74, "11.84 of 16 GB (llmfit PR 754); 47 to 48 of 64 GB (llama.cpp issue 1870)"),
+    UnifiedShare(1 << 62, 0.84, "107.52 of 128 GiB on two machines (antirez/ds4 PR 893)"),
+)

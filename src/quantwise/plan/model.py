@@ -1,0 +1,87 @@
+"""A model that many questions are asked about: what they share is counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from quantwise.core.errors import InputError
+from quantwise.formats.gguf.header import read_gguf_header
+from quantwise.models.decoder import Decoder
+from quantwise.plan.constants import LlamacppBuild
+from quantwise.plan.decoder_weights import Weights, decoder_weights
+from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
+from quantwise.plan.llamacpp.file import FileTensor
+from quantwise.plan.llamacpp.model import as_llamacpp
+from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.model_source import read_source
+from quantwise.plan.weight_scheme import parse_weight_scheme
+from quantwise.plan.weight_table import weight_table
+
+
+class Model:
+    """A decoder, and the tensors of its file, in the file's order, where it is a .gguf that is there.
+
+    ``rope_factors`` numbers are stored beside the weights of a GGUF file that is made of it.
+    """
+
+    def __init__(self, decoder: Decoder, file: Sequence[FileTensor] = (), rope_factors: int = 0) -> None:
+        self.decoder, self.file, self._rope_factors = decoder, tuple(file), rope_factors
+        self._weights: dict[tuple[str, bool], Weights] = {}
+        self._tensors: dict[str, Sequence[FileTensor]] = {}
+        self._compute: dict[tuple[LlamacppSettings, LlamacppBuild], LlamacppCompute] = {}
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it can only be taken as it is: a GGUF file is not quantized again."""
+        return "token_embd.weight" in self.decoder.tensors
+
+    @cached_property
+    def in_gguf(self) -> Decoder:
+        """The decoder as llama.cpp computes it."""
+        return as_llamacpp(self.decoder)
+
+    def weights(self, scheme: str, *, in_gguf: bool) -> Weights:
+        """Its weights in a scheme. Raises InputError as ``decoder_weights`` does, and where llama.cpp runs no such."""
+        if in_gguf and self._in_gguf(scheme) is None:
+            raise InputError(f"llama.cpp does not run {scheme}; take a GGUF type such as q4_k_m, or another runtime")
+        key = scheme, in_gguf
+        if key not in self._weights:
+            named = self._in_gguf(scheme) if in_gguf else scheme
+            factors = self._rope_factors if in_gguf else 0
+            self._weights[key] = decoder_weights(self.decoder, named or scheme, rope_factors=factors)
+        return self._weights[key]
+
+    def tensors(self, scheme: str) -> Sequence[FileTensor]:
+        """The tensors of its GGUF file in a scheme: of the file that is there, or of one that is not written yet."""
+        if self.file:
+            return self.file
+        if scheme not in self._tensors:
+            wanted = self._in_gguf(scheme) or scheme
+            self._tensors[scheme] = weight_table(self.decoder, wanted, rope_factors=self._rope_factors)
+        return self._tensors[scheme]
+
+    def compute(self, settings: LlamacppSettings, build: LlamacppBuild) -> LlamacppCompute:
+        """llama.cpp's buffers, which do not depend on where layers lie."""
+        key = replace(settings, gpu_layers=0, experts_on_cpu=0), build
+        if key not in self._compute:
+            self._compute[key] = llamacpp_compute(self.in_gguf, key[0], build)
+        return self._compute[key]
+
+    def _in_gguf(self, scheme: str) -> str | None:
+        """The name of a scheme in a GGUF file, where 16 bit is f16; None where no such file is made."""
+        wanted = parse_weight_scheme("f16" if scheme == "16bit" else scheme)
+        if wanted.kind == "recipe" and wanted.recipe is not None and wanted.recipe.scheme.format != "gguf":
+            return None
+        return None if wanted.kind in ("float32", "mxfp4-experts") else wanted.name
+
+
+def read_model(text: str) -> Model:
+    """Whatever a person calls a model. Raises InputError where it names none or a file is damaged."""
+    found = read_source(text)
+    if found.file is None:
+        return Model(found.decoder, rope_factors=found.rope_factors)
+    header = read_gguf_header(found.file, part=True)
+    # Of a file in parts the tensors of the first alone would be too few.
+    return Model(found.decoder, header.tensors if len(header.tensors) == len(found.decoder.tensors) else ())

@@ -1,0 +1,54 @@
+"""All that a server takes in any of the runtimes, as one list of terms."""
+
+from __future__ import annotations
+
+from quantwise.core.errors import InputError
+from quantwise.models.decoder import Decoder
+from quantwise.plan.constants import CUDA_CONTEXT, TRANSFORMERS_PROCESS, VLLM_0_19, VllmVersion
+from quantwise.plan.terms import Device, Memory, between, exactly
+from quantwise.plan.transformers_memory import transformers_cache, transformers_compute
+from quantwise.plan.vllm import VllmSettings, vllm_pages, vllm_profile
+from quantwise.plan.what_if import Demand
+
+
+def transformers_memory(
+    decoder: Decoder, weights: int, demand: Demand, *, device: Device = "cpu", bytes_of_number: int = 2
+) -> Memory:
+    """A process of Transformers that holds ``weights`` bytes (``plan.weights.held_bytes``) on a device.
+
+    Full context in every request, all computed at once. Raises InputError as its cache does.
+    """
+    context, texts = demand.context, demand.concurrency
+    cache = transformers_cache(decoder, context, texts, demand.cache)
+    compute = transformers_compute(decoder, context, texts, bytes_of_number=bytes_of_number)
+    terms = [
+        exactly("weights", device, weights, "the tensors, as they are held"),
+        exactly("cache", device, cache, "transformers cache_utils.py, at full context"),
+        between("compute", device, compute),
+        between("process", "cpu", TRANSFORMERS_PROCESS),
+    ]
+    if device == "gpu":
+        terms.append(between("context", "gpu", CUDA_CONTEXT))
+    return Memory(tuple(terms))
+
+
+def vllm_memory(
+    decoder: Decoder, weights: int, demand: Demand, *, parallel: int = 1, version: VllmVersion = VLLM_0_19
+) -> Memory:
+    """One GPU's share of a vLLM server with ``weights`` bytes in all, if it kept cache for this demand only.
+
+    vLLM takes all of ``version.utilization`` of the device whatever is asked (``plan.vllm.vllm_available``). Raises
+    InputError as its pages do.
+    """
+    if demand.concurrency < 1:
+        raise InputError(f"concurrency must be a whole number of at least 1, not {demand.concurrency}")
+    settings = VllmSettings(demand.context, demand.cache, parallel)
+    pages = vllm_pages(decoder, settings, version)
+    return Memory(
+        (
+            exactly("weights", "gpu", weights // parallel, "the tensors, split over the GPUs"),
+            exactly("cache", "gpu", demand.concurrency * pages.request_bytes, pages.source),
+            between("compute", "gpu", vllm_profile(decoder, settings, version)),
+            between("context", "gpu", version.context),
+        )
+    )

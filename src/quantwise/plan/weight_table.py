@@ -1,0 +1,165 @@
+"""Each tensor of a decoder as a scheme stores it: its type and its bytes, scales, zero points and padding included."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from quantwise.core.errors import InputError
+from quantwise.core.layerwise import Assignment
+from quantwise.core.recipe import Recipe
+from quantwise.core.scheme import Scheme
+from quantwise.formats.gguf.architectures import architecture_of_class
+from quantwise.formats.gguf.mixes import GGML_BLOCKS, MixedModel, fitting, ggml_types, tensor_bytes
+from quantwise.formats.gguf.small_mixes import small_mix_types
+from quantwise.models.decoder import Decoder
+from quantwise.plan.gguf_names import GgufTable, gguf_table, language_part
+from quantwise.plan.layer_bytes import stored_layer_bytes
+from quantwise.plan.weight_scheme import WeightScheme, parse_weight_scheme
+
+# Linear layers of a decoder's blocks, which integer, float8 and NF4 schemes fill. Routers are small and stay in 16 bit.
+_IN_BLOCK = re.compile(r"(^|\.)(layers|h)\.\d+\..*\.weight")
+_ROUTER = re.compile(r"\.(gate|router|shared_expert_gate|router\.layer|router\.proj)\.weight$")
+# Experts that lie in one tensor, (experts, in, out); where the name ends in weight, (experts, out, in).
+_STACKED = re.compile(r"\.(mlp|feed_forward)\.experts\.(gate_up_proj|down_proj)$")
+_STACKED_OUT_FIRST = re.compile(r"\.block_sparse_moe\.(input|output)_linear\.weight$|\.\d+\.experts\.\w+_proj$")
+# Parts of other modalities, which no tool quantizes by default.
+_BESIDE = re.compile(r"(^|\.)(vision|visual|audio|multi_modal|embed_vision|embed_audio)")
+_NUMBER = re.compile(r"\.\d+\.")
+_MXFP4_BLOCK, _MXFP4_BYTES = 32, 17
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """``type`` is what its numbers are in: ``f32``, ``16bit``, the name of a scheme, or a ggml type."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    bytes: int
+
+
+def weight_table(decoder: Decoder, scheme: str | WeightScheme, *, rope_factors: int = 0) -> tuple[StoredTensor, ...]:
+    """The tensors of a file or folder of ``scheme``; in GGUF's names where that is its format.
+
+    ``rope_factors`` numbers, by which a scaled rotary embedding divides, are stored in GGUF files beside the weights.
+    Raises InputError where the scheme is unknown, or wants headers (``stored``) and there are none.
+    """
+    wanted = parse_weight_scheme(scheme) if isinstance(scheme, str) else scheme
+    if wanted.kind == "as stored":
+        return _as_stored(decoder)
+    if "token_embd.weight" in decoder.tensors and not in_gguf(wanted):
+        raise InputError(f"of the GGUF file {decoder.name} no {wanted.name} folder is made; plan from its own folder")
+    if wanted.kind == "float32":
+        return tuple(StoredTensor(n, s, "f32", 4 * math.prod(s)) for n, s in decoder.tensors.items())
+    if wanted.kind == "mxfp4-experts":
+        return tuple(_mxfp4(name, shape) for name, shape in decoder.tensors.items())
+    if not in_gguf(wanted):
+        assert wanted.recipe is not None
+        return _in_folder(decoder.tensors, wanted.recipe.scheme)
+    table = gguf_table(decoder)
+    rope = (StoredTensor("rope_freqs.weight", (rope_factors,), "f32", 4 * rope_factors),) if rope_factors else ()
+    return (*rope, *_in_file(table, wanted, mixed_model(decoder, table)))
+
+
+def mixed_model(decoder: Decoder, table: GgufTable) -> MixedModel:
+    """What llama-quantize looks at when it mixes types."""
+    shares = {a.heads // a.kv_heads for layer in decoder.layers if (a := layer.attention) is not None and a.kv_heads}
+    experts = max((layer.experts for layer in decoder.layers), default=0)
+    return MixedModel(len(decoder.layers), max(shares, default=1), experts, table.architecture)
+
+
+def in_gguf(wanted: WeightScheme) -> bool:
+    """Whether a scheme is stored in a GGUF file."""
+    return wanted.kind in ("uniform", "mix") or (wanted.recipe is not None and wanted.recipe.scheme.format == "gguf")
+
+
+def _as_stored(decoder: Decoder) -> tuple[StoredTensor, ...]:
+    if not decoder.stored:
+        raise InputError(f"{decoder.name} is known by its config alone, so how it is stored is not; name a scheme")
+    return tuple(StoredTensor(n, decoder.tensors[n], "stored", size) for n, size in decoder.stored.items())
+
+
+def _in_folder(tensors: Mapping[str, tuple[int, ...]], scheme: Scheme) -> tuple[StoredTensor, ...]:
+    assigned = None if scheme.higher is None else Assignment.of(tensors)
+    found: list[StoredTensor] = []
+    known: dict[tuple[str, tuple[int, ...], str], tuple[str, int]] = {}
+    for name, shape in tensors.items():
+        own = scheme if assigned is None else assigned.scheme_of(name, scheme)
+        # Layers and experts differ in their numbers only.
+        alike = (_NUMBER.sub(".0.", name), shape, own.name)
+        if alike not in known:
+            known[alike] = _one_in_folder(name, shape, own)
+        kind, held = known[alike]
+        found.append(StoredTensor(name, shape, kind, held))
+    return tuple(found)
+
+
+def _one_in_folder(name: str, shape: tuple[int, ...], scheme: Scheme) -> tuple[str, int]:
+    """The type of a tensor and its bytes."""
+    matrices = None if scheme.kind == "float" else quantized_matrices(name, shape)
+    one = None if matrices is None else stored_layer_bytes(matrices[1], matrices[2], scheme)
+    if matrices is None or one is None:
+        return "16bit", 2 * math.prod(shape)
+    return scheme.name, matrices[0] * one
+
+
+def quantized_matrices(name: str, shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """How many matrices of how many rows and columns a folder's scheme fills in a tensor; None for what it leaves."""
+    if _BESIDE.search(name):
+        return None
+    if _STACKED.search(name):
+        return shape[0], shape[2], shape[1]
+    if len(shape) == 3 and _STACKED_OUT_FIRST.search(name):
+        return shape[0], shape[1], shape[2]
+    if _IN_BLOCK.search(name) is None or _ROUTER.search(name):
+        return None
+    return (1, shape[0], shape[1]) if len(shape) == 2 else None
+
+
+def _mxfp4(name: str, shape: tuple[int, ...]) -> StoredTensor:
+    """OCP microscaling: 32 codes of 4 bit share an 8-bit exponent; everything but the experts stays in 16 bit."""
+    weights = math.prod(shape)
+    if ".experts." in name and len(shape) > 1 and "bias" not in name and weights % _MXFP4_BLOCK == 0:
+        return StoredTensor(name, shape, "mxfp4", weights // _MXFP4_BLOCK * _MXFP4_BYTES)
+    return StoredTensor(name, shape, "16bit", 2 * weights)
+
+
+def _in_file(table: GgufTable, wanted: WeightScheme, model: MixedModel) -> Sequence[StoredTensor]:
+    if wanted.recipe is not None:
+        recipe = wanted.recipe
+        if recipe.budget is not None:
+            raise InputError(f"{recipe.name} chooses types by measuring; plan it with a folder and its budget")
+        types: Mapping[str, str] = _mix(table, recipe, model)
+    elif wanted.kind == "mix":
+        types = small_mix_types(table.shapes, wanted.name, model)
+    else:
+        assert wanted.ggml is not None
+        floats = ggml_types(table.shapes, "f16", model)
+        types = {
+            name: kind if kind == "f32" else _uniform(wanted.ggml, table.shapes[name][-1])
+            for name, kind in floats.items()
+        }
+    return [StoredTensor(n, s, types[n], tensor_bytes(s, types[n])) for n, s in table.shapes.items()]
+
+
+def _mix(table: GgufTable, recipe: Recipe, model: MixedModel) -> Mapping[str, str]:
+    return ggml_types(table.shapes, recipe.scheme.name, model, importance=recipe.reads_data)
+
+
+def _uniform(ggml: str, columns: int) -> str:
+    """The type where rows split into its blocks, else one of 32 weights a block, else 16 bit."""
+    if columns % GGML_BLOCKS[ggml][0] == 0:
+        return ggml
+    return fitting("q4_0", columns)
+
+
+def known_layout(decoder: Decoder) -> bool:
+    """Whether what is quantized of this decoder, and its names in GGUF, were held against files that exist."""
+    built = (
+        architecture_of_class(language_part(decoder).architecture) is not None
+        or decoder.architecture == "OPTForCausalLM"
+    )
+    return "token_embd.weight" in decoder.tensors or built

@@ -1,0 +1,88 @@
+"""What the cache would take if one thing were otherwise: context, requests at a time, cache type, key-value heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from quantwise.core.errors import InputError
+from quantwise.models.decoder import Decoder, Layer
+from quantwise.plan.llamacpp.cache import llamacpp_cache
+from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.transformers_memory import transformers_cache
+from quantwise.plan.vllm import VllmSettings, vllm_pages
+
+CACHES = {
+    "llamacpp": ("f16", "q8_0", "q5_1", "q4_0"),
+    "transformers": ("f16", "int8-token", "int8-channel", "int4-channel", "int4-token"),
+    "vllm": ("f16", "fp8", "int8-token-head"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """``context`` tokens for each of ``concurrency`` requests, with a cache type of the runtime."""
+
+    context: int
+    concurrency: int = 1
+    cache: str = "f16"
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """One change, the cache's ``bytes`` after it, and ``times`` what they are now."""
+
+    change: str
+    bytes: int
+    times: float
+
+
+def cache_of(runtime: str, decoder: Decoder, demand: Demand) -> int:
+    """Bytes of the cache in a runtime at full context. Raises InputError for a runtime that is not planned here."""
+    formulas: dict[str, Callable[[], int]] = {
+        "llamacpp": lambda: (
+            llamacpp_cache(decoder, LlamacppSettings(demand.context, demand.concurrency, cache=demand.cache)).total
+        ),
+        "transformers": lambda: transformers_cache(decoder, demand.context, demand.concurrency, demand.cache),
+        "vllm": lambda: (
+            demand.concurrency * vllm_pages(decoder, VllmSettings(demand.context, demand.cache)).request_bytes
+        ),
+    }
+    if runtime not in formulas:
+        raise InputError(f"the cache of {runtime!r} is not planned here; known: {', '.join(formulas)}")
+    return formulas[runtime]()
+
+
+def what_if(runtime: str, decoder: Decoder, demand: Demand) -> tuple[WhatIf, ...]:
+    """The usual changes, one at a time. A cache type that does not suit the model is left out."""
+    now = cache_of(runtime, decoder, demand)
+    found: list[WhatIf] = []
+
+    def add(change: str, model: Decoder, then: Demand) -> None:
+        taken = cache_of(runtime, model, then)
+        found.append(WhatIf(change, taken, taken / now if now else 1.0))
+
+    add("the context doubles", decoder, replace(demand, context=2 * demand.context))
+    add("the requests at a time double", decoder, replace(demand, concurrency=2 * demand.concurrency))
+    for cache in CACHES[runtime]:
+        if cache == demand.cache:
+            continue
+        try:
+            add(f"the cache is {cache}", decoder, replace(demand, cache=cache))
+        except InputError:
+            continue
+    if any(layer.attention and layer.attention.kv_heads > 1 for layer in decoder.layers):
+        add("half as many key-value heads", _with_heads(decoder, half=True), demand)
+        add("a single key-value head", _with_heads(decoder, half=False), demand)
+    return tuple(found)
+
+
+def _with_heads(decoder: Decoder, *, half: bool) -> Decoder:
+    return replace(decoder, layers=tuple(_fewer(layer, half) for layer in decoder.layers))
+
+
+def _fewer(layer: Layer, half: bool) -> Layer:
+    if layer.attention is None:
+        return layer
+    heads = max(1, layer.attention.kv_heads // 2) if half else 1
+    return replace(layer, attention=replace(layer.attention, kv_heads=heads))

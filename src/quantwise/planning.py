@@ -1,0 +1,122 @@
+"""The story of a plan: names become models and a site, and the planner answers; or trains, or weighs a family.
+
+Nothing here loads torch, and of a hub only headers are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from quantwise.core.errors import InputError
+from quantwise.models import reference
+from quantwise.plan.answer import Wanted, answer, family
+from quantwise.plan.deployment import RUNTIMES, Constants, RuntimeName
+from quantwise.plan.fit import size
+from quantwise.plan.frontier import frontier
+from quantwise.plan.machine_rates import read_rates
+from quantwise.plan.measure_machine import keep_rates, measure_machine, rates_path
+from quantwise.plan.memory import available_bytes
+from quantwise.plan.model import Model, read_model
+from quantwise.plan.refit import llamacpp_build, load_refits, refit, save_refit, vllm_version
+from quantwise.plan.training_answer import training_answer
+from quantwise.plan.training_job import TrainingJob
+from quantwise.scenarios.reader import read_scenario, read_site
+from quantwise.scenarios.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What a person asks. None takes the scenario's, or the runtime's own. ``site`` is a name or a file."""
+
+    models: tuple[str, ...] = ()
+    scenario: str | None = None
+    site: str | None = None
+    context: int | None = None
+    concurrency: int | None = None
+    runtime: str = "llamacpp"
+    schemes: tuple[str, ...] = ()
+    cache: str = "f16"
+    ubatch: int = 512
+    gpu_layers: int | None = None
+    experts_on_cpu: int = 0
+    memory_bytes: int | None = None
+
+
+def plan(request: PlanRequest) -> dict[str, Any]:
+    """The record of a plan: of one model, or of several sizes at one memory budget (``frontier``).
+
+    Raises InputError where a name, a size or a combination is wrong.
+    """
+    wanted = wanted_of(request)
+    if len(request.models) > 1:
+        return frontier([read_model(name) for name in request.models], wanted, constants())
+    return answer(model_of(request), wanted, constants(), smaller=family(request.models[0]) if request.models else ())
+
+
+def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
+    """The record of what training one model takes. Raises InputError as ``plan`` does."""
+    name = request.models[0] if request.models else ""
+    return training_answer(model_of(request).decoder, job, wanted_of(request), family(name))
+
+
+def model_of(request: PlanRequest) -> Model:
+    """The one model that is asked about; without a name the reference model."""
+    return read_model(request.models[0] if request.models else str(reference.path()))
+
+
+def measure(tell: Callable[[str], None]) -> None:
+    """Measure this machine, and keep that for every later plan. ``tell`` hears where, and what is missing."""
+    path = rates_path()
+    keep_rates(measure_machine(tell=tell), path)
+    tell(f"this machine was measured; kept in {path}")
+
+
+def wanted_of(request: PlanRequest) -> Wanted:
+    """Settings, scenario and site as one; this machine as it was measured, where it was."""
+    scenario = read_scenario(request.scenario or "laptop")
+    site, machine = read_site(request.site) if request.site else scenario.site, None
+    if request.memory_bytes is not None and not request.site and site.memory_bytes is None:
+        # A budget without a site is what people say of a graphics card.
+        site = Site(name=f"a GPU of {size(request.memory_bytes)}", kind="gpu", memory_bytes=request.memory_bytes)
+    if request.runtime not in RUNTIMES:
+        raise InputError(f"unknown runtime {request.runtime!r:.40}; planned are: {', '.join(RUNTIMES)}")
+    runtime: RuntimeName = next(known for known in RUNTIMES if known == request.runtime)
+    limit = request.memory_bytes
+    if limit is None and site.memory_bytes is None:
+        limit, machine = available_bytes(), read_rates(rates_path())
+        site = machine.site() if machine is not None else replace(site, kind=site.kind or "cpu")
+    return Wanted(
+        context=scenario.context if request.context is None else request.context,
+        concurrency=scenario.concurrency if request.concurrency is None else request.concurrency,
+        site=site,
+        runtime=runtime,
+        schemes=request.schemes,
+        cache=request.cache,
+        ubatch=request.ubatch,
+        gpu_layers=request.gpu_layers,
+        experts_on_cpu=request.experts_on_cpu,
+        limit_bytes=limit,
+        machine=machine,
+    )
+
+
+def constants() -> Constants:
+    """The runtimes' figures, as refitted from this user's own logs where they are."""
+    found = load_refits()
+    return Constants(llamacpp_build(found), vllm_version(found))
+
+
+def refit_from(path: Path, request: PlanRequest) -> dict[str, Any]:
+    """Refit a runtime's figures from its start-up log, and keep them for every later plan. Returns what changed.
+
+    Raises InputError where the log cannot be read, is none, or is of another model.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; give a runtime's start-up log") from error
+    made = refit(text, model_of(request).decoder, str(path))
+    return asdict(made) | {"kept_in": str(save_refit(made))}

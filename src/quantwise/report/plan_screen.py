@@ -1,0 +1,254 @@
+"""A plan on a terminal: the answer first, then a bar and a line for each candidate, then what would make it fit.
+
+Bars stand for the limit from end to end: weights, cache, compute, overhead. Readable without colour and in ASCII.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from quantwise.report import notation
+
+_PARTS = (("weights", "█", "#"), ("cache", "▓", "="), ("compute", "▒", "-"), ("overhead", "░", ":"))
+_WIDTH = 20
+# Narrower, the table would be cut.
+_LEAST = 110
+_FITS = {"yes": "blue", "marginal": "yellow", "no": "bold red", "unknown": "yellow"}
+_WORDS = {"yes": "fits", "marginal": "may fit", "no": "does not fit", "unknown": "unknown"}
+_ASCII = str.maketrans({mark: plain for _, mark, plain in _PARTS} | {"·": ".", "–": "-", "…": "~", "−": "-"})
+
+
+def print_plan(record: Mapping[str, Any], file: TextIO) -> None:
+    """Print a record of ``quantwise plan``: of one model, of training, of a family, or of a refit."""
+    terminal = file.isatty()
+    drawn = io.StringIO()
+    width = max(_LEAST, Console(file=file).width) if terminal else _LEAST
+    console = Console(
+        file=drawn, width=width, force_terminal=terminal, highlight=False, markup=False, emoji=False,
+        legacy_windows=False,
+    )  # fmt: skip
+    draw = (
+        _frontier if "frontier" in record else _training if "training" in record
+        else _refit if "kept_in" in record else _plan
+    )  # fmt: skip
+    for part in draw(record):
+        console.print(part)
+    text = "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
+    try:
+        text.encode(getattr(file, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        text = text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
+    file.write(text)
+
+
+def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    yield Text(
+        f"{notation.shorten(record['model'], 40)} · {_parameters(record)} · {record['runtime']} at {record['site']} · "
+        f"{_requests(record)}",
+        style="dim",
+    )
+    yield _headline(record)
+    yield Text()
+    yield _candidates(record)
+    yield Text(f"{'':2}{_legend()}   the bar's length is the limit", style="dim")
+    for name, why in record["refused"].items():
+        yield Text(f"  {name}: {notation.plain(why)}", style="yellow")
+    yield from _fixes(record)
+    yield from _capacity(record)
+    yield from _speed(record)
+    yield from _what_if(record)
+    for note in record["notes"]:
+        yield _line("note", note)
+    yield _line("quality", record["quality"])
+
+
+def _headline(record: Mapping[str, Any]) -> Text:
+    fits, total, limit = record["fits"], notation.size(record["total_bytes"]), notation.size(record["limit_bytes"])
+    candidate = notation.plain(record["candidate"])
+    if fits == "unknown":
+        return Text(f"{candidate} takes {total}; the site's memory is unknown", style=_FITS[fits])
+    words = {
+        "yes": f"{candidate} fits: {total} of {limit}",
+        "marginal": f"{candidate} may fit: {notation.size(record['total_bytes_at_least'])} to {total} of {limit}",
+        "no": f"nothing here fits: {candidate}, the smallest, takes {total} of {limit}",
+    }
+    return Text(words[fits], style=_FITS[fits])
+
+
+def _candidates(record: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("precision", ">bits", ">weights", ">cache", ">compute", ">process", ">total", "", "", ">tokens/s"):
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
+    for row in record["candidates"]:
+        compute = row["compute_bytes"]
+        speed = row["decode_tokens_per_s"]
+        table.add_row(
+            Text(notation.shorten(row["scheme"], 24), style="bold" if row["candidate"] == record["candidate"] else ""),
+            notation.decimal(row["bits_per_weight"]),
+            notation.size(row["weights_bytes"]),
+            notation.size(row["kv_cache_bytes"]),
+            notation.size(compute[1]),
+            notation.size(row["overhead_bytes"]),
+            notation.size(row["total_bytes"]),
+            _bar(row),
+            Text(_WORDS[row["fits"]], style=_FITS[row["fits"]]),
+            notation.UNKNOWN if speed is None else _range(speed),
+        )
+    return table
+
+
+def _bar(row: Mapping[str, Any]) -> Text:
+    """Cells in proportion to the limit; what is above it is cut, and marked."""
+    limit = row["limit_bytes"] or row["total_bytes"] or 1
+    parts = (row["weights_bytes"], row["kv_cache_bytes"], row["compute_bytes"][1], row["overhead_bytes"])
+    drawn, reached = "", 0.0
+    for (_, mark, _plain), amount in zip(_PARTS, parts, strict=True):
+        reached += _WIDTH * amount / limit
+        drawn += mark * max(0, min(_WIDTH, round(reached)) - len(drawn))
+    over = row["total_bytes"] > limit
+    return Text(drawn.ljust(_WIDTH, "·") + (">" if over else "|"), no_wrap=True)
+
+
+def _legend() -> str:
+    return "  ".join(f"{mark} {name}" for name, mark, _ in _PARTS)
+
+
+def _fixes(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    shown = [row for row in record["candidates"] if row["fixes"]]
+    for number, row in enumerate(shown):
+        for place, fix in enumerate(row["fixes"]):
+            label = "to fit" if number == 0 and place == 0 else ""
+            name = row["scheme"] if place == 0 else ""
+            yield _line(label, f"{name:12} {fix['what']}")
+
+
+def _capacity(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    found = record["concurrency"]
+    if found is not None:
+        yield _line(
+            "requests",
+            f"{found['theoretical']} of {notation.count(record['context'])} tokens have room beside "
+            f"{record['candidate']}; promise {found['promised']} at a time, so that random arrivals seldom wait",
+        )
+
+
+def _speed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    decode, prefill = record["decode_tokens_per_s"], record["prefill_tokens_per_s"]
+    told = [
+        f"decode {'unknown' if decode is None else _range(decode) + ' tokens/s a request'}",
+        f"prompt {'unknown' if prefill is None else _range(prefill) + ' tokens/s'}",
+    ]
+    if record["decode_bound_by"] != "unknown":
+        told.append(f"{record['decode_bound_by']} bind")
+    if record["operations_bind_from_requests"]:
+        told.append(f"from {record['operations_bind_from_requests']} requests at a time operations do")
+    yield _line("speed", "; ".join(told) + f" ({record['speed_source']})")
+
+
+def _what_if(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    told = [f"{one['change']}: {notation.size(one['kv_cache_bytes'])}" for one in record["what_if"]]
+    if told:
+        yield _line("cache if", "; ".join(told))
+
+
+def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    limit = notation.size(record["limit_bytes"])
+    yield Text(
+        f"{', '.join(record['models'])} · {record['runtime']} at {record['site']}, {limit} · {_requests(record)}",
+        style="dim",
+    )
+    rows = [row for row in record["frontier"] if row["on_frontier"]]
+    if not rows:
+        yield Text(f"nothing of these fits into {limit}", style="bold red")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("model", "scheme", ">bits", "cache", ">weights", ">longest context", ">total", ""):
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            notation.shorten(row["model"], 24),
+            row["scheme"],
+            notation.decimal(row["bits_per_weight"]),
+            row["cache"],
+            notation.size(row["weights_bytes"]),
+            notation.count(row["longest_context"]),
+            notation.size(row["total_bytes"]),
+            _share_bar(row["total_bytes"], record["limit_bytes"]),
+        )
+    yield table
+    yield Text("Shown are the combinations of which no other of the same model has all of: as many bits of weights and "
+               "of cache, and as long a context.", style="dim")  # fmt: skip
+    yield _line("quality", record["quality"])
+
+
+def _share_bar(part: int, whole: int) -> Text:
+    return Text(("█" * round(_WIDTH * min(part / whole, 1))).ljust(_WIDTH, "·") + "|")
+
+
+def _training(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    job = record["training"]
+    yield Text(
+        f"{notation.shorten(record['model'], 40)} · {job['method']} at {record['site']} · batch {job['batch']} of "
+        f"{notation.count(job['sequence'])} tokens · {job['precision']}, {job['optimizer']}"
+        + (", checkpointing" if job["checkpointing"] else ""),
+        style="dim",
+    )
+    total, limit = notation.size(record["total_bytes"]), notation.size(record["limit_bytes"])
+    yield Text(
+        f"{_WORDS[record['fits']]}: {notation.size(record['total_bytes_at_least'])} to {total} of {limit}",
+        style=_FITS[record["fits"]],
+    )
+    share = notation.share(record["trainable_share"], 2)
+    yield _line("trains", f"{notation.count(record['trainable_parameters'])} numbers, {share} of the model's")
+    terms = record["terms"]
+    shown = ("weights", "adapters", "copies", "gradients", "optimizer", "activations", "recomputed", "logits", "update")
+    yield _line("terms", "; ".join(f"{name} {notation.size(terms[name])}" for name in shown if terms.get(name)))
+    yield _line("peak", "; ".join(f"{name} {notation.size(amount)}" for name, amount in record["moments"].items()))
+    for number, fix in enumerate(record["fixes"]):
+        yield _line("" if number else "to fit", fix["what"])
+
+
+def _refit(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    yield Text(f"{record['runtime']} {record['version']}: refitted from {record['source']}")
+    yield _line("predicted", f"over logged: {record['before']:.3f} before, {record['after']:.3f} now")
+    for name, value in record["numbers"].items():
+        yield _line(name, str(value))
+    yield _line("kept in", record["kept_in"])
+
+
+def _line(label: str, body: str) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=9, no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(label, style="bold"), Text(notation.plain(body)))
+    return grid
+
+
+def _parameters(record: Mapping[str, Any]) -> str:
+    total, active = record["parameters"], record["active_parameters"]
+    told = f"{_short(total)} parameters"
+    return told if active > 0.6 * total else f"{told}, {_short(active)} active"
+
+
+def _short(amount: int) -> str:
+    for unit, length in (("B", 10**9), ("M", 10**6)):
+        if amount >= length:
+            return f"{amount / length:.2f}{unit}"
+    return notation.count(amount)
+
+
+def _requests(record: Mapping[str, Any]) -> str:
+    count = record["requests_at_a_time"]
+    many = f"{count} request{'' if count == 1 else 's'} at a time"
+    return f"{many} of {notation.count(record['context'])} tokens" if "context" in record else many
+
+
+def _range(given: Sequence[float]) -> str:
+    low, high = (f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for value in given)
+    return low if low == high else f"{low}–{high}"

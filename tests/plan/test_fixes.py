@@ -1,0 +1,191 @@
+"""Fixes: every refusal has one, the first makes the plan fit, and none cheaper was there to be had."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+
+from quantwise.plan.fit import MARGINAL
+from quantwise.plan.fixes import CLASSES, Case, Change, Need, fixes, usual_changes
+
+GIB = 1 << 30
+CACHES = {"f16": 2.0, "q8_0": 1.0625, "q4_0": 0.5625}
+SCHEMES = {"16bit": 16.0, "q8_0": 8.5, "q6_k": 6.6, "q4_k_m": 4.9, "q2_k": 3.2}
+# Parameters, layers, numbers of keys and values that a token leaves in a layer, width, vocabulary.
+MODELS = {
+    "14b": (14.8e9, 40, 2048, 5120, 151_936),
+    "8b": (8.2e9, 36, 2048, 4096, 151_936),
+    "4b": (4.0e9, 36, 2048, 2560, 151_936),
+    "0.6b": (0.6e9, 28, 2048, 1024, 151_936),
+}
+SITES = {"laptop": 8 * GIB, "desktop": 24 * GIB, "server": 80 * GIB}
+
+
+def need(case: Case) -> Need | None:
+    """What llama.cpp takes, roughly. Layers off the GPU lie in a host memory that is twice as large; it may bind."""
+    parameters, layers, cached, width, vocab = MODELS[case.model]
+    if case.cache == "q4_0" and case.model == "0.6b":
+        return None  # Stands for heads that do not split into blocks.
+    weights = parameters * SCHEMES[case.scheme] / 8
+    cache = layers * cached * CACHES[case.cache] * case.context * case.concurrency
+    compute = 4 * case.ubatch * (vocab + 8 * width)
+    limit = case.memory_bytes if case.memory_bytes is not None else SITES[case.site]
+    share = 1.0 if case.gpu_layers is None else min(1.0, case.gpu_layers / layers)
+    device, host = int((weights + cache) * share + compute + GIB / 2), int((weights + cache) * (1 - share))
+    return Need(device, limit) if device >= host / 2 else Need(host, 2 * limit)
+
+
+def scenario(chance: random.Random) -> tuple[Case, list[Change]]:
+    case = Case(
+        model=chance.choice(list(MODELS)),
+        scheme=chance.choice(list(SCHEMES)),
+        cache=chance.choice(["f16", "f16", "q8_0"]),
+        context=chance.choice([1024, 4096, 8192, 32768, 131072]),
+        concurrency=chance.choice([1, 1, 2, 5, 16, 64]),
+        ubatch=chance.choice([128, 512, 2048]),
+        site=chance.choice(list(SITES)),
+        gpu_layers=chance.choice([None, None, 10, 99]),
+        memory_bytes=chance.choice([None, None, chance.randrange(1, 40 * GIB)]),
+    )
+    kept: dict[str, list[str]] = {}
+    for name, of in (("caches", CACHES), ("schemes", SCHEMES), ("models", MODELS), ("sites", SITES)):
+        # Users know of some choices only, or of none.
+        kept[name] = [key for key in of if chance.random() < 0.8]
+    layers = chance.choice([0, MODELS[case.model][1]])
+    return case, usual_changes(case, **kept, layers=layers)  # type: ignore[arg-type]
+
+
+def obvious(case: Case, changes: list[Change], need: Callable[[Case], Need | None]) -> tuple[int, int, int] | None:
+    """Class, cost and count of the cheapest single change or pair that fits, by trying all of them."""
+    best = None
+    for count in (1, 2):
+        for combination in combinations(changes, count):
+            changed = case
+            for change in combination:
+                changed = change.applied(changed)
+            after = need(changed)
+            if len({c.knob for c in combination}) == count and after is not None and after.fits(MARGINAL):
+                price = max(CLASSES.index(c.kind) for c in combination), sum(c.cost for c in combination), count
+                best = price if best is None or price < best else best
+    return best
+
+
+def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
+    chance, refused, classes = random.Random(4), 0, set()
+    for number in range(2500):
+        case, changes = scenario(chance)
+        before = need(case)
+        found = fixes(case, changes, need)
+        if before is None or before.fits(MARGINAL):
+            assert found == []
+            continue
+        refused += 1
+        assert found, f"{number}: {case} has no fix"
+        for fix in found:
+            after = need(fix.case)
+            assert after == Need(fix.total_bytes, fix.limit_bytes)
+            assert after.fits(MARGINAL), f"{number}: {fix} does not fit"
+            assert fix.saves_bytes == before.total_bytes - after.total_bytes
+        ranks = [CLASSES.index(fix.kind) for fix in found]
+        assert ranks == sorted(ranks)
+        assert max(ranks.count(rank) for rank in ranks) <= 2
+        classes.add(found[0].kind)
+        if number % 10 == 0 and (best := obvious(case, changes, need)) is not None:
+            first = found[0].changes
+            assert (ranks[0], sum(c.cost for c in first), len(first)) == best, f"{number}: {case}"
+    assert refused > 900
+    assert classes == set(CLASSES)
+
+
+CASE = Case("8b", "q4_k_m", "f16", 16384, 1, 512, site="laptop")
+
+
+def usual(case: Case = CASE) -> list[Change]:
+    return usual_changes(
+        case, caches=list(CACHES), schemes=list(SCHEMES), models=list(MODELS), sites=list(SITES), layers=36
+    )
+
+
+def test_a_laptop_that_is_a_little_too_small() -> None:
+    found = fixes(CASE, usual(), need)
+    # Weights 8.2e9 * 4.9 bits; cache 36 * 2048 numbers of 2 bytes for 16384 tokens, which is 2.25 GiB; of that 15 / 32
+    # is saved by q8_0; buffers 0.36 GiB, and half a GiB.
+    assert [str(fix) for fix in found] == [
+        "kv q8_0: saves 1.1 GiB, then 6.7 GiB of 8.0 GiB",
+        "context 8192: saves 1.1 GiB, then 6.7 GiB of 8.0 GiB",
+        "scheme q2_k: saves 1.6 GiB, then 6.2 GiB of 8.0 GiB",
+        "model 4b: saves 2.4 GiB, then 5.4 GiB of 8.0 GiB",
+        "site desktop: then 7.8 GiB of 24.0 GiB",
+    ]
+    assert found[0].saves_bytes == 36 * 2048 * 16384 * 2 * 15 // 32
+
+
+def test_two_settings_where_one_is_not_enough() -> None:
+    case = replace(CASE, memory_bytes=int(6.7 * GIB))
+    assert [str(fix) for fix in fixes(case, usual(case), need)][:3] == [
+        "kv q8_0 and layers on the GPU 27: saves 2.5 GiB, then 5.3 GiB of 6.7 GiB",
+        "ubatch 256 and layers on the GPU 27: saves 1.9 GiB, then 5.9 GiB of 6.7 GiB",
+        "kv q8_0 and scheme q2_k: saves 2.7 GiB, then 5.1 GiB of 6.7 GiB",
+    ]
+
+
+def test_only_more_memory_is_left() -> None:
+    (fix,) = fixes(CASE, [], need)
+    assert fix.kind == "site"
+    assert str(fix) == "a machine with 8.6 GiB free: then 7.8 GiB of 8.6 GiB"
+
+
+def test_memory_is_raised_until_terms_that_grow_with_it_have_room() -> None:
+    (fix,) = fixes(CASE, [], lambda case: Need(GIB + (case.memory_bytes or 0) // 2, case.memory_bytes or GIB))
+    assert fix.total_bytes <= MARGINAL * fix.limit_bytes
+
+
+def test_what_never_fits_or_is_not_known_has_no_fix() -> None:
+    assert fixes(CASE, usual(), lambda case: None) == []
+    assert fixes(CASE, usual(), lambda case: Need(10, 10**9)) == []
+    # A term that takes all there is: no memory is enough, and nothing is promised.
+    assert fixes(CASE, [], lambda case: Need(case.memory_bytes or GIB, case.memory_bytes or GIB)) == []
+
+
+def test_a_site_has_its_own_memory() -> None:
+    changed = Change("site", "server", "site", 1, "").applied(replace(CASE, memory_bytes=5))
+    assert changed.memory_bytes is None
+    assert changed.site == "server"
+
+
+def test_need_is_asked_once_for_each_case() -> None:
+    asked: list[Case] = []
+
+    def told(case: Case) -> Need | None:
+        asked.append(case)
+        return need(case)
+
+    fixes(replace(CASE, memory_bytes=GIB), usual(), told)
+    assert len(asked) == len(set(asked)) < 400
+
+
+@pytest.mark.parametrize(
+    ("case", "knob", "values"),
+    [
+        (CASE, "cache", ["q8_0", "q4_0"]),
+        (replace(CASE, cache="q8_0"), "cache", ["q4_0"]),
+        (CASE, "context", [8192, 4096]),
+        (replace(CASE, context=2048), "context", []),
+        (replace(CASE, concurrency=6), "concurrency", [3, 1]),
+        (CASE, "concurrency", []),
+        (CASE, "ubatch", [256, 128]),
+        (CASE, "gpu_layers", [27, 18, 9, 0]),
+        (replace(CASE, gpu_layers=4), "gpu_layers", [3, 2, 1, 0]),
+        (CASE, "scheme", ["q2_k"]),
+        (CASE, "model", ["4b", "0.6b"]),
+        (CASE, "site", ["desktop", "server"]),
+    ],
+)
+def test_usual_changes_only_go_down(case: Case, knob: str, values: list[object]) -> None:
+    found = [change for change in usual(case) if change.knob == knob]
+    assert [change.value for change in found] == values
+    assert [change.cost for change in found] == sorted(change.cost for change in found)

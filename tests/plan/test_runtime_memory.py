@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+from decoders import LLAMA_8B
+
+from quantwise.core.errors import InputError
+from quantwise.plan.constants import GIB
+from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
+from quantwise.plan.what_if import Demand
+
+
+def test_transformers_on_either_device() -> None:
+    work = Demand(8192, 2)
+    here = transformers_memory(LLAMA_8B, 16 * GIB, work)
+    assert here.of("cache") == (2 * GIB, 2 * GIB)
+    assert here.on("gpu") == (0, 0)
+    there = transformers_memory(LLAMA_8B, 16 * GIB, work, device="gpu")
+    assert there.of("weights", "gpu") == (16 * GIB, 16 * GIB)
+    assert there.of("weights", "cpu") == (0, 0)
+    assert there.on("gpu")[0] > 18 * GIB
+    assert there.on("cpu")[1] < GIB // 2
+    assert all(term.source for term in there.terms)
+
+
+def test_vllm_shares_all_but_its_own() -> None:
+    work = Demand(8192, 4)
+    one, two = vllm_memory(LLAMA_8B, 16 * GIB, work), vllm_memory(LLAMA_8B, 16 * GIB, work, parallel=2)
+    assert one.of("cache") == (4 * GIB, 4 * GIB)
+    assert two.of("cache") == (2 * GIB, 2 * GIB)
+    assert two.of("weights") == (8 * GIB, 8 * GIB)
+    assert two.of("compute")[0] > one.of("compute")[0]
+    with pytest.raises(InputError, match=r"concurrency must be a whole number of at least 1, not 0"):
+        vllm_memory(LLAMA_8B, 0, Demand(1, 0))

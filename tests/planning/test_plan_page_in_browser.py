@@ -1,0 +1,100 @@
+"""The plan's page in a real browser: its numbers are the command's, and a slider that is moved changes them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from quantwise.plan_server import PlanPage
+from quantwise.planning import PlanRequest, plan
+
+CHROMIUM = Path("/usr/bin/chromium")
+if not CHROMIUM.exists() and os.environ.get("CI") != "true":
+    pytest.skip("no /usr/bin/chromium here (Debian: apt-get install chromium)", allow_module_level=True)
+
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+    "--enable-logging=stderr", "--virtual-time-budget=20000",
+]  # fmt: skip
+ASKED = PlanRequest(models=("llama-3.1-8b",), site="rtx-4090", context=16384, concurrency=8)
+# Moves a control as a hand does, once the first answer is there.
+MOVE = """
+<script>
+const wait = setInterval(() => {
+  if (!document.body.dataset.answered) return;
+  clearInterval(wait);
+  const control = document.getElementById("%s");
+  control.value = %s;
+  control.dispatchEvent(new Event("input", {bubbles: true}));
+}, 50);
+</script>
+"""
+
+
+def dump(tmp_path: Path, extra: str = "") -> tuple[str, list[str]]:
+    page = PlanPage(ASKED)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, kind, body = page.reply(self.path)
+            if self.path == "/":
+                body = body.replace(b"</html>", extra.encode() + b"</html>")
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run(
+            [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+             f"http://127.0.0.1:{server.server_address[1]}/"],
+            capture_output=True, text=True, timeout=240, check=True,
+        )  # fmt: skip
+        server.shutdown()
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def totals(dom: str) -> dict[str, int]:
+    rows = re.findall(r'data-total="(\d+)" data-candidate="([^"]+)"', dom)
+    return {candidate: int(total) for total, candidate in rows}
+
+
+def expected(request: PlanRequest) -> dict[str, int]:
+    return {row["candidate"]: row["total_bytes"] for row in plan(request)["candidates"]}
+
+
+def test_numbers_equal_the_command(tmp_path: Path) -> None:
+    dom, console = dump(tmp_path)
+    assert console == []
+    assert totals(dom) == expected(ASKED)
+    assert "q4_k_m@llamacpp: fits, 20.9 GiB of 24.0 GiB" in dom
+
+
+@pytest.mark.parametrize(
+    ("control", "value", "changed"),
+    [
+        ("concurrency", "1", {"concurrency": 2}),
+        ("gpu_layers", "10", {"gpu_layers": 10}),
+        ("cache", '"q8_0"', {"cache": "q8_0"}),
+    ],
+)
+def test_a_control_that_is_moved_changes_the_numbers(
+    tmp_path: Path, control: str, value: str, changed: dict[str, object]
+) -> None:
+    dom, console = dump(tmp_path, MOVE % (control, value))
+    assert console == []
+    asked = {"models": ASKED.models, "site": ASKED.site, "context": 16384, "concurrency": 8, "gpu_layers": 33} | changed
+    found = totals(dom)
+    assert found == expected(PlanRequest(**asked))  # type: ignore[arg-type]
+    assert found != expected(ASKED)

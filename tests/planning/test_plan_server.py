@@ -1,0 +1,79 @@
+"""The page's server: the numbers of the command, for this machine alone, and one line for what it cannot plan."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from quantwise.core.errors import InputError
+from quantwise.plan_server import PlanPage, plan_server
+from quantwise.planning import PlanRequest, plan
+
+ASKED = PlanRequest(models=("llama-3.1-8b",), site="rtx-4090", context=16384, concurrency=8)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with plan_server(ASKED) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield int(server.server_address[1])
+        server.shutdown()
+        thread.join()
+
+
+def get(port: int, path: str, host: str | None = None) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}"})
+    reply = connection.getresponse()
+    return reply.status, dict(reply.getheaders()), reply.read()
+
+
+def test_numbers_are_those_of_the_command(port: int) -> None:
+    status, _, body = get(port, "/plan?context=8192&concurrency=2&cache=q8_0&gpu_layers=33&runtime=llamacpp")
+    assert status == 200
+    same = PlanRequest(models=ASKED.models, site=ASKED.site, context=8192, concurrency=2, cache="q8_0", gpu_layers=33)
+    assert json.loads(body) == json.loads(json.dumps(plan(same)))
+
+
+def test_a_page_of_elsewhere_reads_nothing(port: int) -> None:
+    assert get(port, "/plan", host="planner.example:80")[0] == 403
+    assert get(port, "/plan", host="127.0.0.1.example")[0] == 403
+    assert "default-src 'none'" in get(port, "/")[1]["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/plan?context=-1", "context must be a whole number"),
+        ("/plan?context=0", "context must be a whole number of at least 1"),
+        ("/plan?cache=nonsense", "unknown cache"),
+        ("/plan?site=nowhere", "unknown site"),
+        ("/plan?runtime=nothing", "unknown runtime"),
+    ],
+)
+def test_what_cannot_be_planned_is_told_in_a_line(port: int, path: str, told: str) -> None:
+    status, _, body = get(port, path)
+    assert status == 200
+    assert json.loads(body)["error"].startswith(told)
+
+
+def test_other_paths_are_not_there(port: int) -> None:
+    assert get(port, "/../../etc/passwd")[0] == 404
+    assert get(port, "/plan?" + "x" * 5000)[0] == 414
+
+
+def test_options_start_where_the_command_was() -> None:
+    options: dict[str, Any] = PlanPage(ASKED).options()
+    assert options["contexts"][options["contexts"].index(16384)] == options["context"]
+    assert (options["concurrency"], options["site"], options["gpu_layers"]) == (8, "rtx-4090", 33)
+
+
+def test_several_models_are_refused() -> None:
+    with pytest.raises(InputError, match="one model at a time"):
+        PlanPage(PlanRequest(models=("qwen3-4b", "qwen3-8b")))
