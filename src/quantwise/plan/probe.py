@@ -117,8 +117,8 @@ def _repeat(step: Callable[[], object], seconds: float) -> float:
 def kernels(seconds: float, threads: int) -> dict[str, Any]:
     """``kernels`` by ggml type, ``node_seconds`` and ``cached`` (see ``machine_rates``).
 
-    All in several rounds, of which the middle one counts for each: neighbours come and go within seconds, and take
-    bandwidth and cache as well as time.
+    All in several rounds, of which the middle one counts for each rate: neighbours come and go within seconds, and take
+    bandwidth as well as time. The cache is as large as it was in the best one.
     """
     from quantwise.plan.ggml_products import mapped_numbers, placed
 
@@ -137,7 +137,7 @@ def kernels(seconds: float, threads: int) -> dict[str, Any]:
             rounds.append((node, curve, found))
     return {
         "node_seconds": median(node for node, _, _ in rounds),
-        "cached": _found({size: median(curve[size] for _, curve, _ in rounds) for size in (*_SETS, _LARGEST)}),
+        "cached": _found({size: min(curve[size] for _, curve, _ in rounds) for size in (*_SETS, _LARGEST)}),
         "kernels": {
             kind: {part: median(found[kind][part] for _, _, found in rounds) for part in rounds[0][2][kind]}
             for kind in TYPES
