@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from quantwise import __version__
-from quantwise.cli import advise, build, decide, measure, plan, report, verdict
 from quantwise.core.errors import QuantwiseError
 
 # Before torch is first loaded: waiting threads sleep instead of spinning (on shared cores that is a factor of ten and
@@ -24,7 +24,8 @@ for _name, _value in (
 ):
     os.environ.setdefault(_name, _value)
 
-VERBS = (decide, verdict, plan, build, measure, report, advise)
+VERBS = ("decide", "verdict", "plan", "build", "measure", "report", "advise")
+"""Each is a file of this folder."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,8 +35,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"quantwise: {message}; see `{self.prog} --help`\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(asked: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line, or of a verb that is asked for only that: the others need not be loaded."""
     top = _Parser(
         prog="quantwise",
         description="Which quantization to ship for your model, with evidence you can check.",
@@ -44,8 +45,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"quantwise {__version__}")
     verbs = top.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
-    for verb in VERBS:
-        verb.add_parser(verbs)
+    for verb in (asked,) if asked in VERBS else VERBS:
+        importlib.import_module(f"quantwise.cli.{verb}").add_parser(verbs)
     return top
 
 
@@ -56,7 +57,8 @@ def _advice(error: OSError) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; every error that we foresee ends in one line and its exit code."""
-    arguments = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    arguments = parser(given[0] if given else None).parse_args(given)
     try:
         return int(arguments.verb(arguments))
     except QuantwiseError as error:

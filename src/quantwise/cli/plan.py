@@ -75,7 +75,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan and print; the page instead with ``--open``."""
     from quantwise import planning
     from quantwise.core.errors import InputError
-    from quantwise.report.plan_screen import print_plan
 
     request = _request(arguments)
     if arguments.open and len(request.models) > 1:
@@ -92,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         json.dump(record, sys.stdout, indent=1)
         print()
     else:
+        from quantwise.report.plan_screen import print_plan
+
         print_plan(record, sys.stdout)
     return _serve(request) if arguments.open else 0
 
