@@ -59,6 +59,9 @@ class Start:
 
 
 STARTS = {
+    # The model that ships with the package, and what is left of a share of the machine's memory; the first, since that
+    # share is the whole process's.
+    "the reference model": Start({}, 512),
     "grouped queries": Start({}, 2048, space=2),
     "all heads": Start({"num_key_value_heads": 4, "head_dim": 80}, 777, given=123456789),
     "fp8 cache": Start({}, 2048, space=1, cache="fp8"),
@@ -98,8 +101,6 @@ STARTS = {
          "n_shared_experts": 1, "moe_intermediate_size": 64, "n_group": 1, "topk_group": 1, "topk_method": "greedy"},
         3000, given=200_000_000,
     ),
-    # The model that ships with the package, and all of a share of the machine's memory.
-    "the reference model": Start({}, 512),
 }  # fmt: skip
 CASES = 400
 
@@ -122,7 +123,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     for number, (name, start) in enumerate(STARTS.items()):
         place, arguments = folder / str(number), {"load_format": "dummy", "skip_tokenizer_init": True}
         if name == "the reference model":
-            place, arguments = reference.path(), {"gpu_memory_utilization": 0.12}
+            place, arguments = reference.path(), {"gpu_memory_utilization": 3 * GIB / machine_bytes()}
         else:
             place.mkdir()
             (place / "config.json").write_text(json.dumps({**_LLAMA, **start.config}))
@@ -146,6 +147,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
             counted.append(json.loads(line.removeprefix("CASE ")))
     assert len(counted) == len(cases), ran.stderr[-2000:]
     return Asked(decoders, found, logs, cases, counted)
+
+
+def machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def told(start: Start) -> dict[str, Any]:
@@ -216,7 +221,7 @@ def drawn(dice: random.Random) -> list[dict[str, Any]]:
                 "block": dice.choice((16, 32, 128)),
                 "context": dice.randint(1, 40000),
                 "batched_tokens": dice.choice((512, 2048, 8192)),
-                "available": dice.randint(1 << 20, 40 << 30),
+                "available": int(2 ** dice.uniform(25, 36)),
                 "on_gpu": dice.random() < 0.5,
             }
         )
@@ -242,7 +247,7 @@ def test_blocks_of_drawn_layers_are_those_of_vllm(asked: Asked) -> None:
         assert ours == {name: found[name] for name in ours}, case
         assert pages.blocks(available) > pages.by_request
     print(f"\n{CASES} drawn: {CASES - refused} equal in blocks, groups, tokens and requests, {refused} without room")
-    assert 0 < refused < CASES // 4
+    assert CASES // 20 < refused < CASES // 2
 
 
 def of_layers(layers: list[dict[str, Any]]) -> Decoder:
