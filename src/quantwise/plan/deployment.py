@@ -15,7 +15,7 @@ from quantwise.core.errors import InputError
 from quantwise.core.scheme import Scheme, parse_scheme
 from quantwise.models.decoder import Decoder
 from quantwise.plan.capacity import Capacity, Layout, promise, theoretical_requests
-from quantwise.plan.constants import VLLM_0_19, XLLAMACPP_2026_10, LlamacppBuild, VllmVersion
+from quantwise.plan.constants import VLLM_0_32, XLLAMACPP_2026_10, LlamacppBuild, VllmVersion
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.llamacpp.memory import llamacpp_memory
@@ -137,7 +137,7 @@ class Constants:
     """The versions of the runtimes that are planned for, or a user's own as refitted."""
 
     llamacpp: LlamacppBuild = XLLAMACPP_2026_10
-    vllm: VllmVersion = VLLM_0_19
+    vllm: VllmVersion = VLLM_0_32
 
 
 CONSTANTS = Constants()
@@ -189,10 +189,10 @@ def _binding(asked: Deployment, terms: Sequence[Term]) -> list[Term]:
 def _terms(asked: Deployment, weights: Weights, constants: Constants) -> tuple[tuple[Term, ...], int]:
     if asked.runtime == "llamacpp":
         return _llamacpp(asked, constants.llamacpp)
+    device: Device = "gpu" if asked.on_gpu else "cpu"
     if asked.runtime == "transformers":
-        device: Device = "gpu" if asked.on_gpu else "cpu"
         return transformers_memory(asked.decoder, weights.effective, asked.demand, device=device).terms, 0
-    return vllm_memory(asked.decoder, weights.effective, asked.demand, version=constants.vllm).terms, 0
+    return vllm_memory(asked.decoder, weights.effective, asked.demand, version=constants.vllm, device=device).terms, 0
 
 
 def _llamacpp(asked: Deployment, build: LlamacppBuild) -> tuple[tuple[Term, ...], int]:
@@ -258,7 +258,7 @@ def _capacity(found: Plan) -> Capacity | None:
     limit = found.limit_bytes
     layout: Layout = "contiguous"
     if asked.runtime == "vllm":
-        limit, layout = int(limit * VLLM_0_19.utilization), "paged"
+        limit, layout = int(limit * VLLM_0_32.utilization), "paged"
     scratch = found.compute[1] + found.overhead[1]
     return promise(
         theoretical_requests(limit, found.weights_bytes, scratch, request), max(2, asked.context), layout=layout

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.models.decoder import Decoder
-from quantwise.plan.constants import LLAMACPP_BUILDS, VLLM_0_19, Interval, LlamacppBuild, VllmVersion
+from quantwise.plan.constants import LLAMACPP_BUILDS, VLLM_VERSIONS, Interval, LlamacppBuild, VllmVersion
 from quantwise.plan.llamacpp.compute import llamacpp_compute
 from quantwise.plan.start_up_log import LlamacppLog, VllmLog, read_llamacpp_log, read_vllm_log
 
@@ -92,16 +93,21 @@ def _generations(build: LlamacppBuild) -> Iterator[LlamacppBuild]:
 
 
 def _of_vllm(log: VllmLog, decoder: Decoder, source: str) -> Refit:
-    activation = log.activation
+    known, activation = _known(log.version), log.activation
     if activation is None and log.usable is not None and log.weights is not None and log.available is not None:
-        activation = max(0, log.usable - log.weights - log.available - (log.outside or VLLM_0_19.outside.low))
+        activation = max(0, log.usable - log.weights - log.available - (log.outside or known.outside.low))
+    if log.on_cpu:
+        raise InputError(
+            "this log is of vLLM on a CPU, which measures no activations; nothing in it can be refitted, and its cache "
+            "is as large as VLLM_CPU_KVCACHE_SPACE or --gpu-memory-utilization says"
+        )
     if activation is None:
         raise InputError("this log of vLLM names neither its activations nor what it may use; give all of its start")
-    tokens = log.batched_tokens or VLLM_0_19.batched_tokens
+    tokens = log.batched_tokens or known.batched_tokens
     numbers = {"activation_by_number": activation / (tokens * decoder.hidden)}
     if log.outside is not None:
         numbers["outside"] = float(log.outside)
-    low, high = (share * tokens * decoder.hidden for share in VLLM_0_19.activation)
+    low, high = (share * tokens * decoder.hidden for share in known.activation)
     before = (low + high) / 2 / activation if activation else 1.0
     return Refit("vllm", log.version, numbers, before, 1.0, source)
 
@@ -132,14 +138,23 @@ def vllm_version(refits: tuple[Refit, ...]) -> VllmVersion:
     """The newest known version, with what a refit says instead."""
     found = next((r for r in refits if r.runtime == "vllm"), None)
     if found is None:
-        return VLLM_0_19
+        return VLLM_VERSIONS[0]
+    known = _known(found.version)
     each = found.numbers["activation_by_number"]
-    outside = VLLM_0_19.outside
+    outside = known.outside
     if "outside" in found.numbers:
         outside = _about(found.numbers["outside"], found.source)
     activation = ((1 - _SPREAD) * each, (1 + _SPREAD) * each)
     name = f"vLLM {found.version}".strip()
-    return replace(VLLM_0_19, name=name, source=found.source, activation=activation, outside=outside)
+    return replace(known, name=name, source=found.source, activation=activation, outside=outside)
+
+
+def _known(version: str) -> VllmVersion:
+    """The figures of a release, or the newest where a log does not name it."""
+    number = re.match(r"(\d+)\.(\d+)", version)
+    if number is None:
+        return VLLM_VERSIONS[0]
+    return next(known for known in VLLM_VERSIONS if known.first <= (int(number[1]), int(number[2])))
 
 
 def _about(amount: float, source: str) -> Interval:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder
-from quantwise.plan.constants import CUDA_CONTEXT, TRANSFORMERS_PROCESS, VLLM_0_19, VllmVersion
+from quantwise.plan.constants import CUDA_CONTEXT, TRANSFORMERS_PROCESS, VLLM_0_32, VLLM_0_32_CPU, VllmVersion
 from quantwise.plan.terms import Device, Memory, between, exactly
 from quantwise.plan.transformers_memory import transformers_cache, transformers_compute
 from quantwise.plan.vllm import VllmSettings, vllm_pages, vllm_profile
@@ -33,22 +33,29 @@ def transformers_memory(
 
 
 def vllm_memory(
-    decoder: Decoder, weights: int, demand: Demand, *, parallel: int = 1, version: VllmVersion = VLLM_0_19
+    decoder: Decoder,
+    weights: int,
+    demand: Demand,
+    *,
+    parallel: int = 1,
+    version: VllmVersion = VLLM_0_32,
+    device: Device = "gpu",
 ) -> Memory:
-    """One GPU's share of a vLLM server with ``weights`` bytes in all, if it kept cache for this demand only.
+    """One device's share of a vLLM server with ``weights`` bytes in all, if it kept cache for this demand only.
 
-    vLLM takes all of ``version.utilization`` of the device whatever is asked (``plan.vllm.vllm_available``). Raises
-    InputError as its pages do.
+    vLLM takes all of ``version.utilization`` of a GPU whatever is asked (``plan.vllm.vllm_available``). On a processor
+    it is another build, ``VLLM_0_32_CPU``, whatever ``version`` says. Raises InputError as its pages do.
     """
+    version = version if device == "gpu" else VLLM_0_32_CPU
     if demand.concurrency < 1:
         raise InputError(f"concurrency must be a whole number of at least 1, not {demand.concurrency}")
     settings = VllmSettings(demand.context, demand.cache, parallel)
     pages = vllm_pages(decoder, settings, version)
     return Memory(
         (
-            exactly("weights", "gpu", weights // parallel, "the tensors, split over the GPUs"),
-            exactly("cache", "gpu", demand.concurrency * pages.request_bytes, pages.source),
-            between("compute", "gpu", vllm_profile(decoder, settings, version)),
-            between("context", "gpu", version.context),
+            exactly("weights", device, weights // parallel, "the tensors, split over the devices"),
+            exactly("cache", device, demand.concurrency * pages.request_bytes, pages.source),
+            between("compute", device, vllm_profile(decoder, settings, version)),
+            between("context", device, version.context),
         )
     )

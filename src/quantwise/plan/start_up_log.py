@@ -22,17 +22,23 @@ _VLLM = {
     "outside": re.compile(r"non_torch_memory(?: takes)?\s+([\d.]+) ?GiB"),
     "activation": re.compile(r"PyTorch activation peak memory(?: takes)?\s+([\d.]+) ?GiB"),
     "available": re.compile(
-        r"(?:Available KV cache memory:|available_kv_cache_memory|memory reserved for KV Cache is)\s+([\d.]+) ?GiB"
+        r"(?:Available KV cache memory:|available_kv_cache_memory|memory reserved for KV Cache is"
+        r"|Explicitly set \(|Auto set \()\s*([\d.]+)(?: ?GiB|/[\d.]+\)+ GiB for KV cache)"
     ),
     "usable": re.compile(
-        r"(?:gpu_memory_utilization \([\d.]+\) =|Desired GPU memory utilization is \([\d.]+,)\s+([\d.]+) ?GiB"
+        r"(?:gpu_memory_utilization \([\d.]+\) =|Desired GPU memory utilization is \([\d.]+,"
+        r"|for KV cache on node \d+, with)\s+([\d.]+) ?GiB"
     ),
+    "consumed": re.compile(r"([\d.]+) GiB memory was consumed by non-kv usages"),
 }  # fmt: skip
 _VLLM_COUNTS = {
     "blocks": re.compile(r"# (?:GPU|cuda|cpu) blocks: ([\d,]+)"),
     "tokens": re.compile(r"(?:GPU|CPU) KV cache size: ([\d,]+) tokens"),
     "batched_tokens": re.compile(r"max_num_batched_tokens[=:]\s?([\d,]+)"),
+    "context": re.compile(r"Maximum concurrency for ([\d,]+) tokens per request"),
 }
+_VLLM_GIVEN = re.compile(r"'kv_cache_memory_bytes': (\d+)")
+_VLLM_REQUESTS = re.compile(r"tokens per request: ([\d.]+)x")
 _VLLM_VERSION = re.compile(
     r"vLLM (?:API server version|engine \(v|version)\s*:?\s*(\d[\w.+]*)|\(v(\d[\w.+]*)\) with config"
 )
@@ -59,7 +65,11 @@ class LlamacppLog:
 
 @dataclass(frozen=True, slots=True)
 class VllmLog:
-    """Bytes that vLLM printed, None where it did not, and its counts."""
+    """Bytes that vLLM printed, None where it did not, and its counts.
+
+    ``available`` for the cache is exact where bytes were asked for, else as printed to a hundredth of a GiB.
+    ``consumed``: what its worker took on a processor before that. ``requests`` of ``context`` tokens have room.
+    """
 
     version: str
     weights: int | None
@@ -67,9 +77,13 @@ class VllmLog:
     activation: int | None
     available: int | None
     usable: int | None
+    consumed: int | None
     blocks: int | None
     tokens: int | None
     batched_tokens: int | None
+    context: int | None
+    requests: float | None
+    on_cpu: bool
 
 
 def read_llamacpp_log(text: str) -> LlamacppLog:
@@ -121,7 +135,11 @@ def read_vllm_log(text: str) -> VllmLog:
     version = next((group for group in found.groups() if group), "") if found else ""
     of_gib = {name: None if value is None else round(value * GIB) for name, value in sizes.items()}
     whole = {name: None if value is None else int(value) for name, value in counts.items()}
-    return VllmLog(version=version, **of_gib, **whole)
+    given = _last(_VLLM_GIVEN, text)
+    if given is not None:
+        of_gib["available"] = int(given)
+    on_cpu = "CPU KV cache size" in text or sizes["consumed"] is not None
+    return VllmLog(version=version, requests=_last(_VLLM_REQUESTS, text), on_cpu=on_cpu, **of_gib, **whole)
 
 
 def _last(pattern: re.Pattern[str], text: str) -> float | None:

@@ -1,17 +1,19 @@
 """What vLLM keeps: pages of cache, how many fit, and what its profile run leaves for them. One GPU's share of each.
 
-After vllm/v1/kv_cache_interface.py, v1/core/kv_cache_utils.py and v1/worker/gpu_worker.py (0.18 to 0.19). Figures that
-only a run can tell are intervals.
+After vllm/v1/kv_cache_interface.py, v1/core/kv_cache_utils.py and v1/worker/gpu_worker.py, 0.18 to 0.19 and 0.32. The
+pages of 0.32 were held against vLLM itself: docs/plan.md. Figures that only a run can tell are intervals.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder
-from quantwise.plan.constants import VLLM_0_19, Interval, VllmVersion
+from quantwise.plan.constants import VLLM_0_32, Interval, VllmVersion
 
 # Bytes of a number, and of a scale beside each token and head.
 VLLM_CACHES = {
@@ -21,8 +23,6 @@ VLLM_CACHES = {
     "int8-token-head": (1.0, 4),
     "fp8-token-head": (1.0, 4),
 }
-# A layer type may be padded to a group's size where types differ by less than this.
-_NEAR = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,84 +49,118 @@ class VllmSettings:
 
 @dataclass(frozen=True, slots=True)
 class VllmPages:
-    """``page`` bytes of one layer's block; ``layers`` in each of ``groups`` that share blocks; ``by_request`` blocks
-    that a request of full context takes in all groups; ``block`` tokens.
+    """``bytes_of_block``: what one block of the pool takes; ``groups`` of layers take blocks of that pool, and
+    ``by_request`` blocks are taken by a request of full ``context`` in all groups. ``block`` tokens lie in one of a
+    layer that has the largest page. ``tokens_by`` is how the version counts what its log calls the cache's tokens.
     """
 
-    page: int
-    layers: int
+    bytes_of_block: int
     groups: int
     by_request: int
     block: int
+    context: int
+    tokens_by: Literal["groups", "requests"]
     source: str
 
     def blocks(self, available: int) -> int:
         """Blocks in so many bytes."""
-        return max(available, 0) // self.page // self.layers
+        return max(available, 0) // self.bytes_of_block
 
     def tokens(self, available: int) -> int:
-        """What a start-up log of 0.19 calls GPU KV cache size."""
+        """What a start-up log calls GPU (or CPU) KV cache size."""
+        if self.tokens_by == "requests":
+            return int(self.requests(available) * self.context)
         return self.blocks(available) // self.groups * self.block
 
     def requests(self, available: int) -> float:
-        """Requests of full context at a time."""
+        """Requests of full context at a time: what a start-up log calls maximum concurrency."""
         return self.blocks(available) / self.by_request
 
     @property
     def request_bytes(self) -> int:
         """What one request of full context takes."""
-        return self.by_request * self.page * self.layers
+        return self.by_request * self.bytes_of_block
 
 
-def vllm_pages(decoder: Decoder, settings: VllmSettings, version: VllmVersion = VLLM_0_19) -> VllmPages:
+def vllm_pages(decoder: Decoder, settings: VllmSettings, version: VllmVersion = VLLM_0_32) -> VllmPages:
     """How the cache is cut into pages.
 
-    Layers of different kinds are put into groups of equal size, which take blocks of one pool. Raises InputError for
-    recurrent layers, whose pages are not counted here, and where layers of one model need pages of different sizes.
+    Layers that see equally far are one group, whatever their heads. Layers that do not are put into groups of equal
+    number, which take blocks of one pool: pages that divide the largest hold more tokens instead, others are padded
+    to it, in versions that do. Raises InputError for recurrent layers, whose pages are not counted here, and for
+    pages of different sizes that the version cannot bring together.
     """
     if any(layer.state for layer in decoder.layers):
         raise InputError("pages of recurrent layers are not counted yet for vLLM; plan this model for llamacpp")
     kept = [layer.attention for layer in decoder.layers if layer.attention and not layer.attention.shared]
     if not kept:
         raise InputError(f"{decoder.name} has no layer of attention that keeps a cache")
+    counts = Counter(_kind(attention, settings.parallel) for attention in kept)
     block = settings.block or version.block
-    pages = {_page(attention, settings, block) for attention in kept}
-    if len(pages) > 1:
-        raise InputError("layers of this model keep pages of different sizes, which are not counted for vLLM")
-    counts: dict[int | None, int] = {}
-    for attention in kept:
-        counts[attention.window] = counts.get(attention.window, 0) + 1
-    fewest, most = min(counts.values()), max(counts.values())
-    size = most if most < _NEAR * fewest else fewest
-    groups = {window: math.ceil(count / size) for window, count in counts.items()}
-    batched = settings.batched_tokens or version.batched_tokens
-    each = {window: _blocks(settings.context, window, batched, block) for window in counts}
+    pages = {kind: _page(kind, settings.cache, block) for kind in counts}
+    if len({kind.window for kind in counts}) == 1:
+        whole = sum(count * pages[kind] for kind, count in counts.items())
+        groups = dict.fromkeys(list(counts)[:1], 1)
+        held = dict.fromkeys(groups, block)
+    else:
+        largest = max(pages.values())
+        held = {kind: block * _stretch(kind, page, largest, version) for kind, page in pages.items()}
+        fewest, most = min(counts.values()), max(counts.values())
+        size = most if most < version.near * fewest else fewest
+        whole = size * largest
+        groups = {kind: math.ceil(count / size) for kind, count in counts.items()}
+    flight = version.batches * (settings.batched_tokens or version.batched_tokens)
+    chunked = decoder.architecture.casefold().startswith("llama4")
+    each = {kind: _blocks(settings.context, kind.window, flight, held[kind], chunked=chunked) for kind in groups}
     return VllmPages(
-        page=pages.pop(),
-        layers=size,
+        bytes_of_block=whole,
         groups=sum(groups.values()),
-        by_request=sum(groups[window] * each[window] for window in counts),
+        by_request=sum(number * each[kind] for kind, number in groups.items()),
         block=block,
+        context=settings.context,
+        tokens_by=version.tokens_by,
         source=version.source,
     )
 
 
-def _page(attention: Attention, settings: VllmSettings, block: int) -> int:
-    width, scale = VLLM_CACHES[settings.cache]
+def _kind(attention: Attention, parallel: int) -> Attention:
+    """What tells one layer's pages from another's, on one of ``parallel`` GPUs."""
     if attention.latent:
-        return int(block * attention.latent * width)
-    heads = max(1, attention.kv_heads // settings.parallel)
-    return int(block * heads * ((attention.key_dim + attention.value_dim) * width + 2 * scale))
+        return Attention(0, 1, attention.latent, 0, attention.window, attention.latent)
+    return replace(attention, heads=0, kv_heads=max(1, attention.kv_heads // parallel))
 
 
-def _blocks(context: int, window: int | None, batched: int, block: int) -> int:
-    """Blocks of a layer for one request: behind a window no more than it sees while a batch is computed."""
+def _page(kind: Attention, cache: str, block: int) -> int:
+    width, scale = VLLM_CACHES[cache]
+    if kind.latent:
+        return int(block * kind.latent * width)
+    return int(block * kind.kv_heads * ((kind.key_dim + kind.value_dim) * width + 2 * scale))
+
+
+def _stretch(kind: Attention, page: int, largest: int, version: VllmVersion) -> int:
+    """How many times as many tokens a page holds, where pages of several sizes become one."""
+    if largest % page == 0:
+        return largest // page
+    if version.pads and not kind.latent:
+        return 1
+    raise InputError(
+        f"{version.name} takes no pages of {page:,} beside pages of {largest:,} bytes; plan this model for llamacpp"
+    )
+
+
+def _blocks(context: int, window: int | None, flight: int, block: int, *, chunked: bool) -> int:
+    """Blocks of a layer for one request: behind a window no more than it sees while ``flight`` tokens are computed.
+
+    A window may begin inside a block, which costs one more; a chunk does not.
+    """
     if window is None:
         return math.ceil(context / block)
-    return math.ceil(min(window - 1 + batched, context) / block) + 1
+    if chunked:
+        return math.ceil(min(window + flight, context) / block)
+    return math.ceil(min(window - 1 + flight, context) / block) + 1
 
 
-def vllm_profile(decoder: Decoder, settings: VllmSettings, version: VllmVersion = VLLM_0_19) -> Interval:
+def vllm_profile(decoder: Decoder, settings: VllmSettings, version: VllmVersion = VLLM_0_32) -> Interval:
     """Bytes that its profile run finds beside the weights: activations, logits of all sequences, libraries."""
     tokens = settings.batched_tokens or version.batched_tokens
     logits = 4 * decoder.vocab * (settings.sequences or version.sequences)
@@ -136,7 +170,7 @@ def vllm_profile(decoder: Decoder, settings: VllmSettings, version: VllmVersion 
 
 
 def vllm_available(
-    decoder: Decoder, weights: int, device: int, settings: VllmSettings, version: VllmVersion = VLLM_0_19
+    decoder: Decoder, weights: int, device: int, settings: VllmSettings, version: VllmVersion = VLLM_0_32
 ) -> Interval:
     """Bytes left for the cache on each of ``parallel`` GPUs of ``device`` bytes, with ``weights`` bytes in all."""
     share = settings.utilization or version.utilization
