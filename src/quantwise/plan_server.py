@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from quantwise import planning
 from quantwise.core.errors import InputError, QuantwiseError
-from quantwise.plan.answer import SCHEMES
+from quantwise.plan.wanted import SCHEMES
 from quantwise.plan.what_if import CACHES
 from quantwise.planning import PlanRequest
 from quantwise.scenarios.sites import sites

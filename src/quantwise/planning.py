@@ -12,7 +12,7 @@ from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.models import reference
-from quantwise.plan.answer import Wanted, answer, family
+from quantwise.plan.answer import answer, family
 from quantwise.plan.deployment import RUNTIMES, Constants, RuntimeName
 from quantwise.plan.fit import size
 from quantwise.plan.frontier import frontier
@@ -23,6 +23,7 @@ from quantwise.plan.model import Model, read_model
 from quantwise.plan.refit import llamacpp_build, load_refits, refit, save_refit, vllm_version
 from quantwise.plan.training_answer import training_answer
 from quantwise.plan.training_job import TrainingJob
+from quantwise.plan.wanted import Wanted
 from quantwise.scenarios.reader import read_scenario, read_site
 from quantwise.scenarios.site import Site
 
@@ -43,6 +44,8 @@ class PlanRequest:
     gpu_layers: int | None = None
     experts_on_cpu: int = 0
     memory_bytes: int | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
 
 
 def plan(request: PlanRequest) -> dict[str, Any]:
@@ -58,6 +61,8 @@ def plan(request: PlanRequest) -> dict[str, Any]:
 
 def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
     """The record of what training one model takes. Raises InputError as ``plan`` does."""
+    if request.tensor_parallel * request.pipeline_parallel > 1:
+        raise InputError("training is planned for one device; leave --tensor-parallel and --pipeline-parallel away")
     name = request.models[0] if request.models else ""
     return training_answer(model_of(request).decoder, job, wanted_of(request), family(name))
 
@@ -100,6 +105,8 @@ def wanted_of(request: PlanRequest) -> Wanted:
         experts_on_cpu=request.experts_on_cpu,
         limit_bytes=limit,
         machine=machine,
+        tensor_parallel=request.tensor_parallel,
+        pipeline_parallel=request.pipeline_parallel,
     )
 
 

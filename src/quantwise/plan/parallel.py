@@ -71,7 +71,7 @@ def split(decoder: Decoder, stored: Mapping[str, int], tensor: int = 1, pipeline
     kinds = [layer.attention for layer in decoder.layers if layer.attention is not None]
     for kind in kinds:
         _check_heads(kind, tensor)
-    runs = _runs(len(decoder.layers), pipeline)
+    runs = layer_runs(len(decoder.layers), pipeline)
     weights = [0] * pipeline
     for name, amount in stored.items():
         share = _share(decoder, name, tensor)
@@ -128,7 +128,7 @@ def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: Spli
     device = device_decoder(load.decoder, plan.tensor)
     work, total = work_of(load.decoder), bytes_of(load.decoder, stored)
     heaviest = max(plan.weights_bytes) / max(1, total.total)
-    runs = _runs(len(load.decoder.layers), plan.pipeline)
+    runs = layer_runs(len(load.decoder.layers), plan.pipeline)
     longest = max(runs, key=lambda run: run.stop - run.start)
     mine = replace(
         load,
@@ -174,7 +174,7 @@ def _told(plan: Split, batch: int) -> list[str]:
     if plan.pipeline > 1:
         told.append("stages wait for each other: one request is no faster than on one device with all the layers")
     if plan.pipeline > 1 and batch < plan.pipeline:
-        told.append(f"{batch} requests keep {batch} of {plan.pipeline} stages busy")
+        told.append(f"requests at a time: {batch}; busy stages: {batch} of {plan.pipeline}")
     return told
 
 
@@ -192,7 +192,7 @@ def _kv_heads(kind: Attention, tensor: int) -> int:
     return max(1, kind.kv_heads // tensor)
 
 
-def _runs(layers: int, pipeline: int) -> list[slice]:
+def layer_runs(layers: int, pipeline: int) -> list[slice]:
     """Runs of layers, the longer ones first."""
     edges = [0]
     for stage in range(pipeline):

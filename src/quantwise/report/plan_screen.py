@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
+from quantwise.report.plan_lines import devices
 
 _PARTS = (("weights", "█", "#"), ("cache", "▓", "="), ("compute", "▒", "-"), ("overhead", "░", ":"))
 _WIDTH = 20
@@ -60,6 +61,8 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     for name, why in record["refused"].items():
         yield Text(f"  {name}: {notation.plain(why)}", style="yellow")
     yield from _fixes(record)
+    for label, body in devices(record):
+        yield _line(label, body)
     yield from _capacity(record)
     yield from _speed(record)
     yield from _what_if(record)
@@ -154,7 +157,7 @@ def _speed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _what_if(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     told = [f"{one['change']}: {notation.size(one['kv_cache_bytes'])}" for one in record["what_if"]]
     if told:
-        yield _line("cache if", "; ".join(told))
+        yield _line("cache if", "; ".join(told) + (" (of all devices)" if record["devices"] else ""))
 
 
 def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -1,0 +1,69 @@
+"""A plan as plain data: the keys that the screen, ``--json`` and the page read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantwise.plan.deployment_plan import Plan
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """The keys of one candidate."""
+    capacity, speed = plan.capacity, plan.speed
+    return {
+        "candidate": plan.asked.name,
+        "scheme": plan.asked.scheme,
+        "cache": plan.asked.cache,
+        "weights_bytes": plan.weights_bytes,
+        "weights_raw_bytes": plan.weights.raw,
+        "weights_effective_bytes": plan.weights.effective,
+        "bits_per_weight": plan.weights.bits_per_weight,
+        "kv_cache_bytes": plan.cache_bytes,
+        "compute_bytes": list(plan.compute),
+        "overhead_bytes": plan.overhead[1],
+        "total_bytes": plan.total[1],
+        "total_bytes_at_least": plan.total[0],
+        "limit_bytes": plan.limit_bytes,
+        "fits": plan.fits,
+        "concurrency": None
+        if capacity is None
+        else {"theoretical": capacity.theoretical, "promised": capacity.promised},
+        "decode_tokens_per_s": _interval(speed.decode_per_request),
+        "decode_tokens_per_s_total": _interval(speed.decode_total),
+        "prefill_tokens_per_s": _interval(speed.prefill),
+        "decode_bound_by": speed.bound,
+        "operations_bind_from_requests": speed.flips_at,
+        "multiplied_in": speed.multiplied,
+        "speed_source": plan.speed_source,
+        "bus_bytes_per_token": plan.held.crossing,
+        "devices": _devices(plan),
+        "terms": [
+            {"name": t.name, "device": t.device, "bytes": [t.low, t.high], "source": t.source} for t in plan.held.terms
+        ],
+        "notes": [*plan.notes, *speed.notes],
+    }
+
+
+def _interval(given: tuple[float, float] | None) -> list[float] | None:
+    return None if given is None else [round(given[0], 3), round(given[1], 3)]
+
+
+def _devices(plan: Plan) -> dict[str, Any] | None:
+    """Of several devices, what each run of layers holds; None where there is one."""
+    if plan.held.stages is None:
+        return None
+    split = plan.held.stages.split
+    return {
+        "count": plan.asked.devices,
+        "tensor_parallel": split.tensor,
+        "pipeline_parallel": split.pipeline,
+        "stages": [
+            {"layers": layers, "weights_bytes": weights, "total_bytes": list(memory.on("gpu"))}
+            for layers, weights, memory in zip(split.layers, split.weights_bytes, plan.held.stages.memory, strict=True)
+        ],
+        "kv_heads": split.kv_heads,
+        "devices_with_the_same_kv_heads": split.copies,
+        "link_bytes_per_token": split.link_bytes,
+        "messages_per_token": split.messages,
+        "source": split.source,
+    }
