@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from quantwise.plan.deployment_plan import Plan
+from quantwise.plan.running_cost import decode_cost, prompt_cost
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "operations_bind_from_requests": speed.flips_at,
         "multiplied_in": speed.multiplied,
         "speed_source": plan.speed_source,
+        "cost": _cost(plan),
         "bus_bytes_per_token": plan.held.crossing,
         "devices": _devices(plan),
         "terms": [
@@ -46,6 +48,19 @@ def plan_record(plan: Plan) -> dict[str, Any]:
 
 def _interval(given: tuple[float, float] | None) -> list[float] | None:
     return None if given is None else [round(given[0], 3), round(given[1], 3)]
+
+
+def _cost(plan: Plan) -> dict[str, Any]:
+    """Per device of the site; a host beside it costs more, which no site says."""
+    asked = plan.asked
+    decode, prompt = (cost(asked.site, plan.speed, asked.devices) for cost in (decode_cost, prompt_cost))
+    return {
+        "decode_dollars_per_million_tokens": _interval(decode.dollars),
+        "prompt_dollars_per_million_tokens": _interval(prompt.dollars),
+        "decode_joules_per_token": _interval(decode.joules),
+        "prompt_joules_per_token": _interval(prompt.joules),
+        "source": decode.source,
+    }
 
 
 def _devices(plan: Plan) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from quantwise.report import notation
@@ -29,3 +29,36 @@ def devices(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"message{'' if messages == 1 else 's'}"
     )
     yield "devices", "; ".join(told) + "; sizes above are of the fullest one"
+
+
+def cost(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Rent and energy of tokens, with devices that are never idle."""
+    found, count = record["cost"], record["requests_at_a_time"]
+    dollars, prompt, joules = (
+        found[name]
+        for name in (
+            "decode_dollars_per_million_tokens",
+            "prompt_dollars_per_million_tokens",
+            "decode_joules_per_token",
+        )
+    )
+    told = [
+        f"a million tokens {_money(dollars)}" + (f", of a prompt {_money(prompt)}" if dollars else ""),
+        "energy unknown" if joules is None else f"a token at most {interval(joules)} J",
+    ]
+    if dollars is None and joules is None:
+        told = ["unknown: the site says neither price_per_hour nor watts, or the speed is unknown"]
+    elif dollars is None:
+        told[0] = "a price is unknown: the site says no price_per_hour"
+    busy = f"busy with {count} request{'' if count == 1 else 's'} at a time"
+    yield "cost", "; ".join(told) + ("" if dollars is None and joules is None else f" ({busy})")
+
+
+def interval(given: Sequence[float]) -> str:
+    """Two numbers as one word."""
+    low, high = (f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for value in given)
+    return low if low == high else f"{low}–{high}"
+
+
+def _money(given: Sequence[float] | None) -> str:
+    return "unknown" if given is None else f"${given[0]:.2f}–{given[1]:.2f}"

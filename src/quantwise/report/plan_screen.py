@@ -6,7 +6,7 @@ Bars stand for the limit from end to end: weights, cache, compute, overhead. Rea
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
-from quantwise.report.plan_lines import devices
+from quantwise.report.plan_lines import cost, devices, interval
 
 _PARTS = (("weights", "█", "#"), ("cache", "▓", "="), ("compute", "▒", "-"), ("overhead", "░", ":"))
 _WIDTH = 20
@@ -65,6 +65,8 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _line(label, body)
     yield from _capacity(record)
     yield from _speed(record)
+    for label, body in cost(record):
+        yield _line(label, body)
     yield from _what_if(record)
     for note in record["notes"]:
         yield _line("note", note)
@@ -101,7 +103,7 @@ def _candidates(record: Mapping[str, Any]) -> Table:
             notation.size(row["total_bytes"]),
             _bar(row),
             Text(_WORDS[row["fits"]], style=_FITS[row["fits"]]),
-            notation.UNKNOWN if speed is None else _range(speed),
+            notation.UNKNOWN if speed is None else interval(speed),
         )
     return table
 
@@ -144,8 +146,8 @@ def _capacity(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _speed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     decode, prefill = record["decode_tokens_per_s"], record["prefill_tokens_per_s"]
     told = [
-        f"decode {'unknown' if decode is None else _range(decode) + ' tokens/s a request'}",
-        f"prompt {'unknown' if prefill is None else _range(prefill) + ' tokens/s'}",
+        f"decode {'unknown' if decode is None else interval(decode) + ' tokens/s a request'}",
+        f"prompt {'unknown' if prefill is None else interval(prefill) + ' tokens/s'}",
     ]
     if record["decode_bound_by"] != "unknown":
         told.append(f"{record['decode_bound_by']} bind")
@@ -250,8 +252,3 @@ def _requests(record: Mapping[str, Any]) -> str:
     count = record["requests_at_a_time"]
     many = f"{count} request{'' if count == 1 else 's'} at a time"
     return f"{many} of {notation.count(record['context'])} tokens" if "context" in record else many
-
-
-def _range(given: Sequence[float]) -> str:
-    low, high = (f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for value in given)
-    return low if low == high else f"{low}–{high}"
