@@ -30,7 +30,7 @@ from quantwise.scenarios.site import Site
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What a person asks. None takes the scenario's, or the runtime's own. ``site`` is a name or a file."""
+    """What a person asks. None takes the scenario's, or the runtime's own. ``site`` and ``host`` are names or files."""
 
     models: tuple[str, ...] = ()
     scenario: str | None = None
@@ -46,6 +46,7 @@ class PlanRequest:
     memory_bytes: int | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    host: str | None = None
 
 
 def plan(request: PlanRequest) -> dict[str, Any]:
@@ -107,7 +108,21 @@ def wanted_of(request: PlanRequest) -> Wanted:
         machine=machine,
         tensor_parallel=request.tensor_parallel,
         pipeline_parallel=request.pipeline_parallel,
+        host=_host_of(request, site),
     )
+
+
+def _host_of(request: PlanRequest, site: Site) -> Site | None:
+    """The machine around a GPU: the one that is named, else this one where it was measured and it matters."""
+    if request.host is not None:
+        host = read_site(request.host)
+        if site.kind != "gpu" or host.kind == "gpu":
+            raise InputError(f"a host is the machine around a GPU: {host.name} is none for {site.name}")
+        return host
+    if site.kind != "gpu" or (request.gpu_layers is None and request.experts_on_cpu == 0):
+        return None
+    rates = read_rates(rates_path())
+    return None if rates is None else rates.site(available_bytes())
 
 
 def constants() -> Constants:

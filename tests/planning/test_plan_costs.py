@@ -46,6 +46,9 @@ def test_nothing_is_made_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["plan", "llama-3.1-8b", "--site", str(site)]) == 0
     assert "a price is unknown: the site says no price_per_hour" in capsys.readouterr().out
     assert main(["plan", "llama-3.1-8b", "--memory", "24GB"]) == 0
+    assert "unknown, as the speed is" in capsys.readouterr().out
+    site.write_text(site.read_text().replace("watts = 300", ""))
+    assert main(["plan", "llama-3.1-8b", "--site", str(site)]) == 0
     assert "neither price_per_hour nor watts" in capsys.readouterr().out
 
 

@@ -52,6 +52,8 @@ def add_parser(verbs: Any) -> None:
     p.add_argument("--gpu-layers", "-ngl", type=int, metavar="N", help="layers on the GPU (llama.cpp; default: all)")
     p.add_argument("--experts-on-cpu", type=int, default=0, metavar="N",
                    help="layers whose experts stay in main memory (llama.cpp's --n-cpu-moe)")  # fmt: skip
+    p.add_argument("--host", metavar="S", help="the machine around the GPU, which computes what is not on it: a name "
+                   "or a file (default: this one, if it was measured)")  # fmt: skip
     _add_devices(p)
     _add_training(p)
     p.add_argument("--measure-machine", action="store_true",
@@ -144,6 +146,7 @@ def _request(arguments: argparse.Namespace) -> PlanRequest:
         memory_bytes=arguments.memory,
         tensor_parallel=arguments.tensor_parallel,
         pipeline_parallel=arguments.pipeline_parallel,
+        host=arguments.host,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from quantwise.core.errors import InputError
 from quantwise.models.presets import PRESETS
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
-from quantwise.plan.deployment_memory import needed_bytes
+from quantwise.plan.deployment_memory import most_on_gpu, needed_bytes
 from quantwise.plan.deployment_plan import Plan, plan_deployment
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.fixes import Case, Fix, Need, fixes, usual_changes
@@ -45,7 +45,11 @@ def answer(
     position = plans.index(chosen)
     plans[position] = chosen = plan_deployment(chosen.asked, constants, capacity=True)
     # Other schemes are rows of their own; only of the chosen one everything is tried.
-    rows = [plan_record(p) | {"fixes": _fixes(model, p, p is chosen, (names, smaller), constants)} for p in plans]
+    rows = [
+        plan_record(p)
+        | {"fixes": _fixes(model, p, p is chosen, (names, smaller), constants), "most_on_gpu": _most(p, constants)}
+        for p in plans
+    ]
     return {
         "model": model.decoder.name,
         "architecture": model.decoder.architecture,
@@ -163,6 +167,16 @@ def _fix_record(fix: Fix[Case]) -> dict[str, Any]:
         "total_bytes": fix.total_bytes,
         "limit_bytes": fix.limit_bytes,
     }
+
+
+def _most(plan: Plan, constants: Constants) -> dict[str, Any] | None:
+    """How much of a model that does not fit whole may be on the GPU; None where it fits, or that was settled."""
+    asked = plan.asked
+    settled = asked.gpu_layers is not None or asked.experts_on_cpu or asked.devices > 1
+    if plan.fits in ("yes", "unknown") or settled or not asked.on_gpu or asked.runtime != "llamacpp":
+        return None
+    found = most_on_gpu(asked, constants)
+    return {"gpu_layers": found.gpu_layers, "of": found.of, "experts_on_cpu": found.experts_on_cpu}
 
 
 def _what_if(asked: Deployment) -> list[dict[str, Any]]:

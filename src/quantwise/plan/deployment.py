@@ -79,8 +79,18 @@ class Deployment:
         """Whether a GPU holds some of the weights and its host the others."""
         if not self.on_gpu or self.runtime != "llamacpp":
             return False
-        behind = self.gpu_layers is not None and self.gpu_layers <= len(self.decoder.layers)
-        return behind or any(layer.experts for layer in self.decoder.layers[: self.experts_on_cpu])
+        return self.layers_behind > 0 or self.mixtures_behind > 0
+
+    @property
+    def layers_behind(self) -> int:
+        """Layers that llama.cpp leaves to the processor: the first ones, since the output counts as the last."""
+        most = len(self.decoder.layers) + 1
+        return 0 if self.gpu_layers is None else max(0, min(most - 1, most - self.gpu_layers))
+
+    @property
+    def mixtures_behind(self) -> int:
+        """Layers on the GPU whose experts alone lie with the processor."""
+        return sum(layer.experts > 0 for layer in self.decoder.layers[self.layers_behind : self.experts_on_cpu])
 
     @property
     def name(self) -> str:

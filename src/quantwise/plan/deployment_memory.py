@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
+from quantwise.plan.fit import MARGINAL
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-from quantwise.plan.offload import split
+from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, split
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.stages import Stages, folder_stages, llamacpp_stages
-from quantwise.plan.terms import Device, Term
+from quantwise.plan.terms import Device, Memory, Term
 from quantwise.plan.weight_table import weight_table
 
 
@@ -26,6 +27,15 @@ class Held:
     terms: tuple[Term, ...]
     crossing: int = 0
     stages: Stages | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostShare:
+    """What the machine around a GPU holds, (low, high) bytes, and what it has; names and limits are None if unknown."""
+
+    name: str | None
+    bytes: tuple[int, int]
+    limit_bytes: int | None
 
 
 def weights_of(asked: Deployment) -> Weights:
@@ -64,6 +74,36 @@ def binding(asked: Deployment, terms: Sequence[Term]) -> list[Term]:
     """The terms of the memory that binds. A machine of one memory keeps both devices' bytes in it."""
     bound: Device = "gpu" if asked.on_gpu else "cpu"
     return [term for term in terms if asked.site.kind == "unified" or term.device == bound]
+
+
+def host_share(asked: Deployment, found: Held) -> HostShare | None:
+    """The host's part of a model that a GPU holds in part; None where it holds all of it."""
+    if not asked.is_partial:
+        return None
+    low, high = Memory(found.terms).on("cpu")
+    host = asked.host
+    return HostShare(None, (low, high), None) if host is None else HostShare(host.name, (low, high), host.limit_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class MostOnGpu:
+    """The largest ``-ngl`` that fits, ``of`` how many; for a mixture the least ``--n-cpu-moe`` that does, if any."""
+
+    gpu_layers: int
+    of: int
+    experts_on_cpu: int | None
+
+
+def most_on_gpu(asked: Deployment, constants: Constants = CONSTANTS) -> MostOnGpu:
+    """For llama.cpp, within nine tenths of the limit."""
+    settings, build = llamacpp_settings(asked), constants.llamacpp
+    own, tensors, compute = asked.model.in_gguf, asked.model.tensors(asked.scheme), asked.model.compute(settings, build)
+    room = int(MARGINAL * (asked.limit or 0))
+    layers = largest_gpu_layers(own, tensors, settings, room, build, compute=compute)
+    experts = None
+    if any(layer.experts for layer in own.layers):
+        experts = fewest_experts_on_cpu(own, tensors, settings, room, build, compute=compute)
+    return MostOnGpu(layers, len(own.layers) + 1, experts)
 
 
 def llamacpp_settings(asked: Deployment) -> LlamacppSettings:

@@ -16,9 +16,9 @@ from quantwise.plan.capacity import Capacity, Layout, promise, theoretical_reque
 from quantwise.plan.constants import VLLM_0_19
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
-from quantwise.plan.deployment_memory import Held, binding, held, weights_of
+from quantwise.plan.deployment_memory import Held, binding, held, host_share, weights_of
 from quantwise.plan.deployment_speed import deployment_speed
-from quantwise.plan.fit import MARGINAL
+from quantwise.plan.fit import MARGINAL, size
 from quantwise.plan.speed import Speed
 from quantwise.plan.terms import Device, Term
 from quantwise.plan.what_if import cache_of
@@ -89,7 +89,7 @@ def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capa
         capacity=None,
         speed=found_speed,
         speed_source=speed_source,
-        notes=_notes(asked, weights),
+        notes=_notes(asked, weights, found_held),
     )
     return replace(found, capacity=_capacity(found, constants)) if capacity else found
 
@@ -97,7 +97,7 @@ def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capa
 def request_bytes(found: Plan, constants: Constants = CONSTANTS) -> int:
     """What one request of full context keeps in the memory that binds."""
     asked = found.asked
-    if asked.devices == 1:
+    if asked.devices == 1 and not asked.is_partial:
         return cache_of(asked.runtime, asked.decoder, replace(asked.demand, concurrency=1))
     one = replace(asked, concurrency=1)
     return _sum(binding(one, held(one, found.weights, constants).terms), ("cache",))[1]
@@ -125,12 +125,13 @@ def _capacity(found: Plan, constants: Constants) -> Capacity | None:
     )
 
 
-def _notes(asked: Deployment, weights: Weights) -> tuple[str, ...]:
+def _notes(asked: Deployment, weights: Weights, found: Held) -> tuple[str, ...]:
     notes = []
     if not weights.exact:
         notes.append("weights are a sum over tensors whose names were not held against a written file")
     if asked.context > asked.decoder.context:
         notes.append(f"{asked.decoder.name} was trained for {asked.decoder.context} tokens, not {asked.context}")
-    if asked.gpu_layers is not None and asked.on_gpu and asked.gpu_layers <= len(asked.decoder.layers):
-        notes.append("the speed is that of a model wholly on the GPU; layers on the processor make it slower")
+    host = host_share(asked, found)
+    if host is not None and host.limit_bytes is not None and host.bytes[1] > MARGINAL * host.limit_bytes:
+        notes.append(f"the host's part may not fit: {size(host.bytes[1])} of {size(host.limit_bytes)} at {host.name}")
     return tuple(notes)

@@ -9,8 +9,9 @@ from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import Deployment
 from quantwise.plan.deployment_memory import Held, stored_bytes
 from quantwise.plan.machine_rates import decode_time, read_by_type
+from quantwise.plan.offload_speed import away_part, offload_speed
 from quantwise.plan.parallel import parallel_speed
-from quantwise.plan.speed import Load, Speed, load_of, multiplied_in, speed
+from quantwise.plan.speed import Load, Speed, load_of, multiplied_in, speed, without_times
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.what_if import cache_of
 from quantwise.plan.work import cache_numbers
@@ -26,7 +27,10 @@ def deployment_speed(asked: Deployment, weights: Weights, held: Held) -> tuple[S
         own = replace(load, decoder=asked.model.in_gguf) if asked.runtime == "llamacpp" else load
         found = parallel_speed(asked.site, own, stored_bytes(asked), held.stages.split, asked.concurrency)
         return found, _ROOFLINE
-    found = speed(asked.site, load, asked.concurrency, min(PROMPT, asked.context))
+    prompt = min(PROMPT, asked.context)
+    if asked.is_partial:
+        return _offloaded(asked, load, prompt)
+    found = speed(asked.site, load, asked.concurrency, prompt)
     if asked.machine is None or asked.runtime != "llamacpp" or asked.concurrency > 1:
         return found, _ROOFLINE
     gguf = asked.model.in_gguf
@@ -36,6 +40,22 @@ def deployment_speed(asked: Deployment, weights: Weights, held: Held) -> tuple[S
         return found, _ROOFLINE
     rate = 1 / time.interval[1], 1 / time.interval[0]
     return replace(found, decode_seconds=time.interval, decode_per_request=rate, decode_total=rate), time.source
+
+
+def _offloaded(asked: Deployment, load: Load, prompt: int) -> tuple[Speed, str]:
+    host = asked.host
+    if host is None or host.bandwidth is None:
+        found = speed(asked.site, load, asked.concurrency, prompt)
+        lacks = (
+            "what the processor adds is unknown: name the machine around the GPU with --host, or measure this one with "
+            "--measure-machine"
+            if host is None
+            else f"the bandwidth of {host.name} is unknown, so is what it adds"
+        )
+        return without_times(found, lacks), _ROOFLINE
+    away = away_part(load, asked.layers_behind, asked.mixtures_behind)
+    found = offload_speed(asked.site, host, load, away, asked.concurrency, prompt)
+    return found, f"rooflines of {asked.site.name} and {host.name}, not measured together"
 
 
 def _load(asked: Deployment, weights: Weights) -> Load:

@@ -20,7 +20,7 @@ from itertools import pairwise
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder
-from quantwise.plan.speed import Interval, Load, Speed, speed
+from quantwise.plan.speed import Interval, Load, Speed, speed, without_times
 from quantwise.plan.work import bytes_of, cache_numbers, work_of
 from quantwise.scenarios.site import Site
 
@@ -139,9 +139,7 @@ def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: Spli
     )
     alone = speed(site, mine, at_once, PROMPT)
     if link is None and plan.tensor * plan.pipeline > 1:
-        unknown = replace(alone, decode_seconds=None, decode_per_request=None, decode_total=None)
-        unknown = replace(unknown, prefill_seconds=None, prefill=None)
-        return replace(unknown, batch=batch, notes=(*alone.notes, f"how {site.name} is linked is unknown"))
+        return replace(without_times(alone, f"how {site.name} is linked is unknown"), batch=batch)
     if alone.decode_seconds is None:
         return replace(alone, batch=batch)
     step = _passed(alone.decode_seconds, plan, link, at_once)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from quantwise.plan.deployment_memory import host_share
 from quantwise.plan.deployment_plan import Plan
 from quantwise.plan.running_cost import decode_cost, prompt_cost
 
@@ -39,6 +40,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "cost": _cost(plan),
         "bus_bytes_per_token": plan.held.crossing,
         "devices": _devices(plan),
+        "host": _host(plan),
         "terms": [
             {"name": t.name, "device": t.device, "bytes": [t.low, t.high], "source": t.source} for t in plan.held.terms
         ],
@@ -60,6 +62,20 @@ def _cost(plan: Plan) -> dict[str, Any]:
         "decode_joules_per_token": _interval(decode.joules),
         "prompt_joules_per_token": _interval(prompt.joules),
         "source": decode.source,
+    }
+
+
+def _host(plan: Plan) -> dict[str, Any] | None:
+    """What the machine around a GPU holds of a model that is on both; None where it holds none."""
+    found = host_share(plan.asked, plan.held)
+    if found is None:
+        return None
+    return {
+        "name": found.name,
+        "layers": plan.asked.layers_behind,
+        "layers_of_experts": plan.asked.mixtures_behind,
+        "bytes": list(found.bytes),
+        "limit_bytes": found.limit_bytes,
     }
 
 

@@ -31,6 +31,30 @@ def devices(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "devices", "; ".join(told) + "; sizes above are of the fullest one"
 
 
+def offload(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What lies with the host, or, where a model does not fit whole, how much of it may be on the GPU."""
+    host = record["host"]
+    if host is not None:
+        parts = [f"{host['layers']} layers"] if host["layers"] else []
+        parts += [f"the experts of {host['layers_of_experts']} layers"] if host["layers_of_experts"] else []
+        yield (
+            "offload",
+            f"{' and '.join(parts)} with {host['name'] or 'the host'}, {notation.size(host['bytes'][1])} there; "
+            f"{notation.size(record['bus_bytes_per_token'])} over the bus for a token",
+        )
+    told = []
+    for row in record["candidates"]:
+        if (most := row["most_on_gpu"]) is not None:
+            layers = f"{row['scheme']} {most['gpu_layers']} of {most['of']}"
+            told.append(
+                f"{layers} (or all, with --experts-on-cpu {most['experts_on_cpu']})"
+                if most["experts_on_cpu"]
+                else layers
+            )
+    if told:
+        yield "most -ngl", "; ".join(told) + " layers fit on the GPU; --gpu-layers N --host S tells how fast that is"
+
+
 def cost(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Rent and energy of tokens, with devices that are never idle."""
     found, count = record["cost"], record["requests_at_a_time"]
@@ -42,16 +66,20 @@ def cost(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "decode_joules_per_token",
         )
     )
-    told = [
-        f"a million tokens {_money(dollars)}" + (f", of a prompt {_money(prompt)}" if dollars else ""),
-        "energy unknown" if joules is None else f"a token at most {interval(joules)} J",
-    ]
-    if dollars is None and joules is None:
-        told = ["unknown: the site says neither price_per_hour nor watts, or the speed is unknown"]
-    elif dollars is None:
-        told[0] = "a price is unknown: the site says no price_per_hour"
-    busy = f"busy with {count} request{'' if count == 1 else 's'} at a time"
-    yield "cost", "; ".join(told) + ("" if dollars is None and joules is None else f" ({busy})")
+    if record["decode_tokens_per_s"] is None:
+        yield "cost", "unknown, as the speed is"
+    elif dollars is None and joules is None:
+        yield "cost", "unknown: the site says neither price_per_hour nor watts"
+    else:
+        rent = (
+            "a price is unknown: the site says no price_per_hour"
+            if dollars is None
+            else f"a million tokens {_money(dollars)}, of a prompt {_money(prompt)}"
+        )
+        energy = (
+            "energy is unknown: the site says no watts" if joules is None else f"a token at most {interval(joules)} J"
+        )
+        yield "cost", f"{rent}; {energy} (busy with {count} request{'' if count == 1 else 's'} at a time)"
 
 
 def interval(given: Sequence[float]) -> str:

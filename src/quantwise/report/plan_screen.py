@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
-from quantwise.report.plan_lines import cost, devices, interval
+from quantwise.report.plan_lines import cost, devices, interval, offload
 
 _PARTS = (("weights", "█", "#"), ("cache", "▓", "="), ("compute", "▒", "-"), ("overhead", "░", ":"))
 _WIDTH = 20
@@ -61,7 +61,7 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     for name, why in record["refused"].items():
         yield Text(f"  {name}: {notation.plain(why)}", style="yellow")
     yield from _fixes(record)
-    for label, body in devices(record):
+    for label, body in (*offload(record), *devices(record)):
         yield _line(label, body)
     yield from _capacity(record)
     yield from _speed(record)
