@@ -28,7 +28,8 @@ class PlanPage:
     def __init__(self, request: PlanRequest) -> None:
         if len(request.models) > 1:
             raise InputError("the page shows one model at a time; name one")
-        self._request = request
+        # Simulating a trace takes seconds; sliders want an answer at once.
+        self._request = replace(request, trace=None)
         self._model = planning.model_of(request)
         self._wanted = planning.wanted_of(request)
 

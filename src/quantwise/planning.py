@@ -47,6 +47,7 @@ class PlanRequest:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     host: str | None = None
+    trace: str | None = None
 
 
 def plan(request: PlanRequest) -> dict[str, Any]:
@@ -55,6 +56,8 @@ def plan(request: PlanRequest) -> dict[str, Any]:
     Raises InputError where a name, a size or a combination is wrong.
     """
     wanted = wanted_of(request)
+    if request.trace is not None and len(request.models) > 1:
+        raise InputError("a trace is served by one model; name one")
     if len(request.models) > 1:
         return frontier([read_model(name) for name in request.models], wanted, constants())
     return answer(model_of(request), wanted, constants(), smaller=family(request.models[0]) if request.models else ())
@@ -62,6 +65,8 @@ def plan(request: PlanRequest) -> dict[str, Any]:
 
 def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
     """The record of what training one model takes. Raises InputError as ``plan`` does."""
+    if request.trace is not None:
+        raise InputError("a trace is of requests, not of training; leave --trace or --train away")
     if request.tensor_parallel * request.pipeline_parallel > 1:
         raise InputError("training is planned for one device; leave --tensor-parallel and --pipeline-parallel away")
     name = request.models[0] if request.models else ""
@@ -109,6 +114,7 @@ def wanted_of(request: PlanRequest) -> Wanted:
         tensor_parallel=request.tensor_parallel,
         pipeline_parallel=request.pipeline_parallel,
         host=_host_of(request, site),
+        trace=request.trace,
     )
 
 

@@ -54,6 +54,8 @@ def add_parser(verbs: Any) -> None:
                    help="layers whose experts stay in main memory (llama.cpp's --n-cpu-moe)")  # fmt: skip
     p.add_argument("--host", metavar="S", help="the machine around the GPU, which computes what is not on it: a name "
                    "or a file (default: this one, if it was measured)")  # fmt: skip
+    p.add_argument("--trace", metavar="FILE", help="serve these requests (CSV: arrival_s, prompt, output[, group, "
+                   "prefix]), or 'drawn' ones, by each layout of the cache")  # fmt: skip
     _add_devices(p)
     _add_training(p)
     p.add_argument("--measure-machine", action="store_true",
@@ -147,6 +149,7 @@ def _request(arguments: argparse.Namespace) -> PlanRequest:
         tensor_parallel=arguments.tensor_parallel,
         pipeline_parallel=arguments.pipeline_parallel,
         host=arguments.host,
+        trace=arguments.trace,
     )
 
 

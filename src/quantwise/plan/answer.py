@@ -16,6 +16,7 @@ from quantwise.plan.deployment_memory import most_on_gpu, needed_bytes
 from quantwise.plan.deployment_plan import Plan, plan_deployment
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.fixes import Case, Fix, Need, fixes, usual_changes
+from quantwise.plan.layouts import layouts
 from quantwise.plan.model import Model, read_model
 from quantwise.plan.plan_record import plan_record
 from quantwise.plan.wanted import SCHEMES, Wanted
@@ -62,6 +63,7 @@ def answer(
         "requests_at_a_time": wanted.concurrency,
         **rows[position],
         "what_if": _what_if(chosen.asked),
+        "layouts": None if wanted.trace is None else layouts(chosen, wanted.trace, constants),
         "candidates": rows,
         "refused": refused,
         "quality": "unknown until measured: quantwise decide",

@@ -108,21 +108,25 @@ def _sum(terms: Sequence[Term], names: tuple[str, ...]) -> tuple[int, int]:
     return sum(term.low for term in here), sum(term.high for term in here)
 
 
-def _capacity(found: Plan, constants: Constants) -> Capacity | None:
-    asked = found.asked
+def cache_room(found: Plan) -> int | None:
+    """Bytes that weights and scratch leave for caches; None where the limit is unknown."""
     if found.limit_bytes is None:
+        return None
+    limit = found.limit_bytes
+    if found.asked.runtime == "vllm":
+        limit = int(limit * VLLM_0_19.utilization)
+    return max(0, limit - found.weights_bytes - found.compute[1] - found.overhead[1])
+
+
+def _capacity(found: Plan, constants: Constants) -> Capacity | None:
+    asked, room = found.asked, cache_room(found)
+    if room is None:
         return None
     request = request_bytes(found, constants)
     if request < 1:
         return None
-    limit = found.limit_bytes
-    layout: Layout = "contiguous"
-    if asked.runtime == "vllm":
-        limit, layout = int(limit * VLLM_0_19.utilization), "paged"
-    scratch = found.compute[1] + found.overhead[1]
-    return promise(
-        theoretical_requests(limit, found.weights_bytes, scratch, request), max(2, asked.context), layout=layout
-    )
+    layout: Layout = "paged" if asked.runtime == "vllm" else "contiguous"
+    return promise(theoretical_requests(room, 0, 0, request), max(2, asked.context), layout=layout)
 
 
 def _notes(asked: Deployment, weights: Weights, found: Held) -> tuple[str, ...]:

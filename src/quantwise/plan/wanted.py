@@ -23,6 +23,7 @@ class Wanted:
     """What was asked: settings as in ``Deployment``; ``schemes`` empty takes the usual ones of the runtime.
 
     ``machine`` is what was measured of this machine, where the site is that; ``host`` the one that GPUs are in.
+    ``trace`` is a file of requests, or ``drawn``.
     """
 
     context: int
@@ -39,6 +40,7 @@ class Wanted:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     host: Site | None = None
+    trace: str | None = None
 
     def deployment(self, model: Model, scheme: str) -> Deployment:
         """It, of one model in one scheme."""

@@ -1,9 +1,13 @@
-"""Lines of a plan's screen that only some plans have, as (label, text)."""
+"""Lines and a table of a plan's screen that only some plans have; lines as (label, text)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from quantwise.report import notation
 
@@ -55,6 +59,33 @@ def offload(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "most -ngl", "; ".join(told) + " layers fit on the GPU; --gpu-layers N --host S tells how fast that is"
 
 
+def layouts(record: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """A trace by the layouts of the cache, as a small table."""
+    found = record["layouts"]
+    if found is None:
+        return
+    drawn = "drawn" if found["trace"] == "drawn" else f"of {notation.shorten(found['trace'], 30)}"
+    yield Text(
+        f"{notation.count(found['requests'])} requests {drawn} in {found['seconds']:,.0f} s, prompts of "
+        f"{found['mean_prompt']:,.0f} and answers of {found['mean_output']:,.0f} tokens, a cache of "
+        f"{notation.count(found['pool_tokens'])} tokens:",
+        style="dim",
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("layout", ">tokens in use", ">reserved in vain", ">preempted", ">wait, median", ">95 of 100 wait"):
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
+    for row in found["rows"]:
+        table.add_row(
+            row["layout"],
+            notation.share(row["utilization"], 1),
+            notation.share(row["waste"], 1),
+            notation.share(row["preemptions_per_request"], 1),
+            _seconds(row["wait_p50_s"]),
+            _seconds(row["wait_p95_s"]),
+        )
+    yield table
+
+
 def cost(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Rent and energy of tokens, with devices that are never idle."""
     found, count = record["cost"], record["requests_at_a_time"]
@@ -90,3 +121,7 @@ def interval(given: Sequence[float]) -> str:
 
 def _money(given: Sequence[float] | None) -> str:
     return "unknown" if given is None else f"${given[0]:.2f}–{given[1]:.2f}"
+
+
+def _seconds(amount: float | None) -> str:
+    return notation.UNKNOWN if amount is None else f"{amount:,.2f} s"

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
-from quantwise.report.plan_lines import cost, devices, interval, offload
+from quantwise.report.plan_lines import cost, devices, interval, layouts, offload
 
 _PARTS = (("weights", "█", "#"), ("cache", "▓", "="), ("compute", "▒", "-"), ("overhead", "░", ":"))
 _WIDTH = 20
@@ -65,6 +65,7 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _line(label, body)
     yield from _capacity(record)
     yield from _speed(record)
+    yield from layouts(record)
     for label, body in cost(record):
         yield _line(label, body)
     yield from _what_if(record)
