@@ -60,7 +60,8 @@ def plan(request: PlanRequest) -> dict[str, Any]:
         raise InputError("a trace is served by one model; name one")
     if len(request.models) > 1:
         return frontier([read_model(name) for name in request.models], wanted, constants())
-    return answer(model_of(request), wanted, constants(), smaller=family(request.models[0]) if request.models else ())
+    name = request.models[0] if request.models else ""
+    return _with_failure(answer(model_of(request), wanted, constants(), smaller=family(name)), wanted.site)
 
 
 def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
@@ -70,7 +71,18 @@ def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
     if request.tensor_parallel * request.pipeline_parallel > 1:
         raise InputError("training is planned for one device; leave --tensor-parallel and --pipeline-parallel away")
     name = request.models[0] if request.models else ""
-    return training_answer(model_of(request).decoder, job, wanted_of(request), family(name))
+    wanted = wanted_of(request)
+    return _with_failure(training_answer(model_of(request).decoder, job, wanted, family(name)), wanted.site)
+
+
+def _with_failure(record: dict[str, Any], site: Site) -> dict[str, Any]:
+    """The record, and as ``failure`` what a plan that does not fit would end in."""
+    if record["fits"] != "no":
+        return record | {"failure": None}
+    # The table of failures is read only where it is needed: a plan is to answer at once.
+    from quantwise.advise.plan_failure import plan_failure
+
+    return record | {"failure": plan_failure(record, site)}
 
 
 def model_of(request: PlanRequest) -> Model:

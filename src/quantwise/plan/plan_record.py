@@ -19,6 +19,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "weights_bytes": plan.weights_bytes,
         "weights_raw_bytes": plan.weights.raw,
         "weights_effective_bytes": plan.weights.effective,
+        "weights_active_bytes": plan.weights.active,
         "bits_per_weight": plan.weights.bits_per_weight,
         "kv_cache_bytes": plan.cache_bytes,
         "compute_bytes": list(plan.compute),

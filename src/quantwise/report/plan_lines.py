@@ -59,6 +59,12 @@ def offload(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "most -ngl", "; ".join(told) + " layers fit on the GPU; --gpu-layers N --host S tells how fast that is"
 
 
+def failure(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a plan that does not fit would end in, and where its fixes stand."""
+    if (found := record["failure"]) is not None:
+        yield "failure", f"{found['case']}: quantwise advise --failure {found['name']}"
+
+
 def layouts(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     """A trace by the layouts of the cache, as a small table."""
     found = record["layouts"]

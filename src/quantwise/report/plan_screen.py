@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
-from quantwise.report.plan_lines import cost, devices, interval, layouts, offload
+from quantwise.report.plan_lines import cost, devices, failure, interval, layouts, offload
 
 _PARTS = (("weights", "█", "#"), ("cache", "▓", "="), ("compute", "▒", "-"), ("overhead", "░", ":"))
 _WIDTH = 20
@@ -61,7 +61,7 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     for name, why in record["refused"].items():
         yield Text(f"  {name}: {notation.plain(why)}", style="yellow")
     yield from _fixes(record)
-    for label, body in (*offload(record), *devices(record)):
+    for label, body in (*failure(record), *offload(record), *devices(record)):
         yield _line(label, body)
     yield from _capacity(record)
     yield from _speed(record)
@@ -218,6 +218,8 @@ def _training(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield _line("peak", "; ".join(f"{name} {notation.size(amount)}" for name, amount in record["moments"].items()))
     for number, fix in enumerate(record["fixes"]):
         yield _line("" if number else "to fit", fix["what"])
+    for label, body in failure(record):
+        yield _line(label, body)
 
 
 def _refit(record: Mapping[str, Any]) -> Iterator[RenderableType]:
