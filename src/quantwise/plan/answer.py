@@ -174,7 +174,7 @@ def _fix_record(fix: Fix[Case]) -> dict[str, Any]:
 def _most(plan: Plan, constants: Constants) -> dict[str, Any] | None:
     """How much of a model that does not fit whole may be on the GPU; None where it fits, or that was settled."""
     asked = plan.asked
-    settled = asked.gpu_layers is not None or asked.experts_on_cpu or asked.devices > 1
+    settled = asked.is_partial or asked.devices > 1
     if plan.fits in ("yes", "unknown") or settled or not asked.on_gpu or asked.runtime != "llamacpp":
         return None
     found = most_on_gpu(asked, constants)
@@ -183,7 +183,7 @@ def _most(plan: Plan, constants: Constants) -> dict[str, Any] | None:
 
 def _what_if(asked: Deployment) -> list[dict[str, Any]]:
     try:
-        found = what_if(asked.runtime, asked.decoder, asked.demand)
+        found = what_if(asked.runtime, asked.computed, asked.demand)
     except InputError:
         return []
     return [{"change": one.change, "kv_cache_bytes": one.bytes, "times": round(one.times, 4)} for one in found]

@@ -48,6 +48,11 @@ class Deployment:
         """The model's."""
         return self.model.decoder
 
+    @property
+    def computed(self) -> Decoder:
+        """The decoder as the runtime computes it."""
+        return self.model.in_gguf if self.runtime == "llamacpp" else self.decoder
+
     def __post_init__(self) -> None:
         for name in ("context", "concurrency", "ubatch", "tensor_parallel", "pipeline_parallel"):
             if getattr(self, name) < 1:

@@ -98,7 +98,7 @@ def request_bytes(found: Plan, constants: Constants = CONSTANTS) -> int:
     """What one request of full context keeps in the memory that binds."""
     asked = found.asked
     if asked.devices == 1 and not asked.is_partial:
-        return cache_of(asked.runtime, asked.decoder, replace(asked.demand, concurrency=1))
+        return cache_of(asked.runtime, asked.computed, replace(asked.demand, concurrency=1))
     one = replace(asked, concurrency=1)
     return _sum(binding(one, held(one, found.weights, constants).terms), ("cache",))[1]
 

@@ -11,10 +11,10 @@ from quantwise.plan.deployment_memory import Held, stored_bytes
 from quantwise.plan.machine_rates import decode_time, read_by_type
 from quantwise.plan.offload_speed import away_part, offload_speed
 from quantwise.plan.parallel import parallel_speed
-from quantwise.plan.speed import Load, Speed, load_of, multiplied_in, speed, without_times
+from quantwise.plan.speed import Load, Speed, multiplied_in, speed, without_times
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.what_if import cache_of
-from quantwise.plan.work import cache_numbers
+from quantwise.plan.work import cache_numbers, scaled
 
 PROMPT = 512
 _ROOFLINE = "roofline, not measured"
@@ -24,7 +24,7 @@ def deployment_speed(asked: Deployment, weights: Weights, held: Held) -> tuple[S
     """By the roofline; of one request in llama.cpp on this machine by its kernels, where they were measured."""
     load = _load(asked, weights)
     if held.stages is not None:
-        own = replace(load, decoder=asked.model.in_gguf) if asked.runtime == "llamacpp" else load
+        own = replace(load, decoder=asked.computed)
         found = parallel_speed(asked.site, own, stored_bytes(asked), held.stages.split, asked.concurrency)
         return found, _ROOFLINE
     prompt = min(PROMPT, asked.context)
@@ -63,8 +63,9 @@ def _load(asked: Deployment, weights: Weights) -> Load:
     decoder, scheme = asked.decoder, _scheme(asked.scheme)
     multiplied = multiplied_in(scheme, asked.runtime, asked.site) if scheme else "bf16"
     numbers = max(1, cache_numbers(decoder, asked.context))
-    each = cache_of(asked.runtime, decoder, replace(asked.demand, concurrency=1)) / numbers
-    return load_of(decoder, weights.effective, multiplied, max(1, asked.context // 2), each)
+    each = cache_of(asked.runtime, asked.computed, replace(asked.demand, concurrency=1)) / numbers
+    work = asked.model.work
+    return Load(decoder, work, scaled(work, weights.effective), multiplied, max(1, asked.context // 2), each)
 
 
 def _scheme(name: str) -> Scheme | None:
