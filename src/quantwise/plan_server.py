@@ -93,6 +93,8 @@ class PlanPage:
             if site not in sites():
                 raise InputError(f"unknown site {site!r:.40}; sites: {', '.join(sites())}")
             turned |= {"site": site, "memory_bytes": None}
+            if sites()[site].kind != "gpu":
+                turned |= {"host": None, "tensor_parallel": 1, "pipeline_parallel": 1}
         return replace(self._request, **turned)
 
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,6 +62,13 @@ def test_what_cannot_be_planned_is_told_in_a_line(port: int, path: str, told: st
     status, _, body = get(port, path)
     assert status == 200
     assert json.loads(body)["error"].startswith(told)
+
+
+def test_several_gpus_and_a_host_are_left_where_there_is_no_gpu() -> None:
+    page = PlanPage(replace(ASKED, host="x86-avx512", pipeline_parallel=2))
+    assert page.plan({"site": "h100"})["devices"]["count"] == 2
+    alone = page.plan({"site": "m4-max"})
+    assert (alone["devices"], alone["host"]) == (None, None)
 
 
 def test_other_paths_are_not_there(port: int) -> None:

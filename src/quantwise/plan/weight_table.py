@@ -47,7 +47,8 @@ def weight_table(
     """The tensors of a file or folder of ``scheme``; in GGUF's names where that is its format.
 
     ``rope_factors`` numbers, by which a scaled rotary embedding divides, are stored in GGUF files beside the weights.
-    ``names`` is the decoder's ``gguf_table``, where it is known. Raises InputError where the scheme is unknown, or wants headers (``stored``) and there are none.
+    ``names`` is the decoder's ``gguf_table`` where known. Raises InputError where the scheme is unknown, or wants
+    headers (``stored``) and there are none.
     """
     wanted = parse_weight_scheme(scheme) if isinstance(scheme, str) else scheme
     if wanted.kind == "as stored":
