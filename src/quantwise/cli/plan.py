@@ -88,11 +88,8 @@ def _add_training(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan and print; the page instead with ``--open``."""
     from quantwise import planning
-    from quantwise.core.errors import InputError
 
     request = _request(arguments)
-    if arguments.open and len(request.models) > 1:
-        raise InputError("the page shows one model at a time; name one")
     if arguments.measure_machine:
         planning.measure(lambda line: print(f"quantwise: {line}", file=sys.stderr))
     if arguments.refit:
