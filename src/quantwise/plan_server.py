@@ -3,50 +3,74 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from quantwise import planning
 from quantwise.core.errors import InputError, QuantwiseError
-from quantwise.plan.answer import SCHEMES
+from quantwise.plan.wanted import SCHEMES
 from quantwise.plan.what_if import CACHES
 from quantwise.planning import PlanRequest
 from quantwise.scenarios.sites import sites
 
-_FILES = {"/": "plan_page.html", "/plan_page.css": "plan_page.css", "/plan_page.js": "plan_page.js"}
+_FILES = {name: name[1:] for name in ("/plan_page.css", "/plan_page.js", "/frontier_page.js")}
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'"
 _LONGEST_QUERY = 2048
 
 
+_GIB = 1 << 30
+_MEMORIES = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 192)
+
+
+class Page(Protocol):
+    """A page and what it asks."""
+
+    first: str
+    """Its file."""
+    asks: str
+    """The path below which it asks with other settings."""
+
+    def options(self) -> dict[str, Any]:
+        """The settings of the command that opened the page, and what each may be set to."""
+        ...
+
+    def plan(self, given: dict[str, str]) -> dict[str, Any]:
+        """The record with some settings changed, or ``error``, one line."""
+        ...
+
+
+def reply(page: Page, target: str) -> tuple[int, str, bytes]:
+    """Status, media type and body of a path with its query."""
+    if len(target) > _LONGEST_QUERY:
+        return 414, "text/plain", b"the query is too long"
+    parts = urlsplit(target)
+    name = page.first if parts.path == "/" else _FILES.get(parts.path)
+    if name is not None:
+        text = files("quantwise.report").joinpath(name).read_bytes()
+        return 200, f"{_KINDS[name.rpartition('.')[2]]}; charset=utf-8", text
+    if parts.path == "/options":
+        return 200, "application/json", json.dumps(page.options()).encode()
+    if parts.path == page.asks:
+        given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        return 200, "application/json", json.dumps(page.plan(given)).encode()
+    return 404, "text/plain", b"not here"
+
+
 class PlanPage:
-    """What the page asks: its files, the settings that there are, and plans."""
+    """Plans of one model."""
+
+    first, asks = "plan_page.html", "/plan"
 
     def __init__(self, request: PlanRequest) -> None:
-        if len(request.models) > 1:
-            raise InputError("the page shows one model at a time; name one")
-        self._request = request
+        # Simulating a trace takes seconds; sliders want an answer at once.
+        self._request = replace(request, trace=None)
         self._model = planning.model_of(request)
         self._wanted = planning.wanted_of(request)
-
-    def reply(self, target: str) -> tuple[int, str, bytes]:
-        """Status, media type and body of a path with its query."""
-        if len(target) > _LONGEST_QUERY:
-            return 414, "text/plain", b"the query is too long"
-        parts = urlsplit(target)
-        if parts.path in _FILES:
-            name = _FILES[parts.path]
-            text = files("quantwise.report").joinpath(name).read_bytes()
-            return 200, f"{_KINDS[name.rpartition('.')[2]]}; charset=utf-8", text
-        if parts.path == "/options":
-            return 200, "application/json", json.dumps(self.options()).encode()
-        if parts.path == "/plan":
-            given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-            return 200, "application/json", json.dumps(self.plan(given)).encode()
-        return 404, "text/plain", b"not here"
 
     def options(self) -> dict[str, Any]:
         """The settings of the command that opened the page, and what each may be set to."""
@@ -76,12 +100,7 @@ class PlanPage:
             return {"error": str(error)}
 
     def _turned(self, given: dict[str, str]) -> PlanRequest:
-        turned: dict[str, Any] = {}
-        for name in ("context", "concurrency", "gpu_layers"):
-            if name in given:
-                if not given[name].isdigit() or len(given[name]) > 12:
-                    raise InputError(f"{name} must be a whole number, not {given[name]!r:.40}")
-                turned[name] = int(given[name])
+        turned: dict[str, Any] = _numbers(given, ("context", "concurrency", "gpu_layers"))
         turned |= {name: given[name] for name in ("cache", "runtime") if name in given}
         if given.get("scheme"):
             turned["schemes"] = (given["scheme"],)
@@ -92,19 +111,66 @@ class PlanPage:
             if site not in sites():
                 raise InputError(f"unknown site {site!r:.40}; sites: {', '.join(sites())}")
             turned |= {"site": site, "memory_bytes": None}
+            if sites()[site].kind != "gpu":
+                turned |= {"host": None, "tensor_parallel": 1, "pipeline_parallel": 1}
         return replace(self._request, **turned)
+
+
+class FrontierPage:
+    """What fits of several models."""
+
+    first, asks = "frontier_page.html", "/frontier"
+
+    def __init__(self, request: PlanRequest) -> None:
+        if request.trace is not None:
+            raise InputError("a trace is served by one model; name one")
+        self._request, self._wanted = request, planning.wanted_of(request)
+        limit = self._wanted.limit_bytes or self._wanted.site.limit_bytes
+        if limit is None:
+            raise InputError("a frontier needs a memory budget; give --memory, such as --memory 12GB, or a --site")
+        self._limit = limit
+
+    def options(self) -> dict[str, Any]:
+        """As ``Page`` says; ``memories`` in bytes."""
+        return {
+            "memory": self._limit,
+            "memories": sorted({self._limit, *(count * _GIB for count in _MEMORIES)}),
+            "concurrency": self._wanted.concurrency,
+            "runtime": self._wanted.runtime,
+            "caches": {runtime: list(caches) for runtime, caches in CACHES.items()},
+        }
+
+    def plan(self, given: dict[str, str]) -> dict[str, Any]:
+        """As ``Page`` says."""
+        try:
+            numbers = _numbers(given, ("memory", "concurrency"))
+            turned: dict[str, Any] = {"concurrency": numbers["concurrency"]} if "concurrency" in numbers else {}
+            if numbers.get("memory", self._limit) != self._limit:
+                turned["memory_bytes"] = numbers["memory"]
+            if "runtime" in given:
+                turned["runtime"] = given["runtime"]
+            return planning.plan(replace(self._request, **turned))
+        except QuantwiseError as error:
+            return {"error": str(error)}
+
+
+def _numbers(given: dict[str, str], names: Sequence[str]) -> dict[str, int]:
+    for name in names:
+        if name in given and (not given[name].isdigit() or len(given[name]) > 14):
+            raise InputError(f"{name} must be a whole number, not {given[name]!r:.40}")
+    return {name: int(given[name]) for name in names if name in given}
 
 
 def plan_server(request: PlanRequest, port: int = 0) -> ThreadingHTTPServer:
     """A server on 127.0.0.1, not yet running. Raises InputError where the request can not be planned."""
-    page = PlanPage(request)
+    page: Page = FrontierPage(request) if len(request.models) > 1 else PlanPage(request)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             # A page of another origin that resolves its name to this machine must not read from here.
             host = (self.headers.get("Host") or "").rpartition(":")[0]
             status, kind, body = (
-                page.reply(self.path) if host in ("127.0.0.1", "localhost") else (403, "text/plain", b"not from there")
+                reply(page, self.path) if host in ("127.0.0.1", "localhost") else (403, "text/plain", b"not from there")
             )
             self.send_response(status)
             self.send_header("Content-Type", kind)

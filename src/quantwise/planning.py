@@ -12,7 +12,7 @@ from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.models import reference
-from quantwise.plan.answer import Wanted, answer, family
+from quantwise.plan.answer import answer, family
 from quantwise.plan.deployment import RUNTIMES, Constants, RuntimeName
 from quantwise.plan.fit import size
 from quantwise.plan.frontier import frontier
@@ -23,13 +23,14 @@ from quantwise.plan.model import Model, read_model
 from quantwise.plan.refit import llamacpp_build, load_refits, refit, save_refit, vllm_version
 from quantwise.plan.training_answer import training_answer
 from quantwise.plan.training_job import TrainingJob
+from quantwise.plan.wanted import Wanted
 from quantwise.scenarios.reader import read_scenario, read_site
 from quantwise.scenarios.site import Site
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What a person asks. None takes the scenario's, or the runtime's own. ``site`` is a name or a file."""
+    """What a person asks. None takes the scenario's, or the runtime's own. ``site`` and ``host`` are names or files."""
 
     models: tuple[str, ...] = ()
     scenario: str | None = None
@@ -43,6 +44,10 @@ class PlanRequest:
     gpu_layers: int | None = None
     experts_on_cpu: int = 0
     memory_bytes: int | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    host: str | None = None
+    trace: str | None = None
 
 
 def plan(request: PlanRequest) -> dict[str, Any]:
@@ -51,15 +56,33 @@ def plan(request: PlanRequest) -> dict[str, Any]:
     Raises InputError where a name, a size or a combination is wrong.
     """
     wanted = wanted_of(request)
+    if request.trace is not None and len(request.models) > 1:
+        raise InputError("a trace is served by one model; name one")
     if len(request.models) > 1:
         return frontier([read_model(name) for name in request.models], wanted, constants())
-    return answer(model_of(request), wanted, constants(), smaller=family(request.models[0]) if request.models else ())
+    name = request.models[0] if request.models else ""
+    return _with_failure(answer(model_of(request), wanted, constants(), smaller=family(name)), wanted.site)
 
 
 def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
     """The record of what training one model takes. Raises InputError as ``plan`` does."""
+    if request.trace is not None:
+        raise InputError("a trace is of requests, not of training; leave --trace or --train away")
+    if request.tensor_parallel * request.pipeline_parallel > 1:
+        raise InputError("training is planned for one device; leave --tensor-parallel and --pipeline-parallel away")
     name = request.models[0] if request.models else ""
-    return training_answer(model_of(request).decoder, job, wanted_of(request), family(name))
+    wanted = wanted_of(request)
+    return _with_failure(training_answer(model_of(request).decoder, job, wanted, family(name)), wanted.site)
+
+
+def _with_failure(record: dict[str, Any], site: Site) -> dict[str, Any]:
+    """The record, and as ``failure`` what a plan that does not fit would end in."""
+    if record["fits"] != "no":
+        return record | {"failure": None}
+    # The table of failures is read only where it is needed: a plan is to answer at once.
+    from quantwise.advise.plan_failure import plan_failure
+
+    return record | {"failure": plan_failure(record, site)}
 
 
 def model_of(request: PlanRequest) -> Model:
@@ -100,7 +123,24 @@ def wanted_of(request: PlanRequest) -> Wanted:
         experts_on_cpu=request.experts_on_cpu,
         limit_bytes=limit,
         machine=machine,
+        tensor_parallel=request.tensor_parallel,
+        pipeline_parallel=request.pipeline_parallel,
+        host=_host_of(request, site),
+        trace=request.trace,
     )
+
+
+def _host_of(request: PlanRequest, site: Site) -> Site | None:
+    """The machine around a GPU: the one that is named, else this one where it was measured and it matters."""
+    if request.host is not None:
+        host = read_site(request.host)
+        if site.kind != "gpu" or host.kind == "gpu":
+            raise InputError(f"a host is the machine around a GPU: {host.name} is none for {site.name}")
+        return host
+    if site.kind != "gpu" or (request.gpu_layers is None and request.experts_on_cpu == 0):
+        return None
+    rates = read_rates(rates_path())
+    return None if rates is None else rates.site(available_bytes())
 
 
 def constants() -> Constants:

@@ -55,7 +55,6 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
         (["qwen3-8b", "--gpu-layers", "-3"], "--gpu-layers must be 0 or more"),
         (["qwen3-8b", "--train", "magic"], "unknown training method"),
         (["qwen3-8b", "--refit", "no-such.log"], "cannot be read"),
-        (["qwen3-8b", "qwen3-4b", "--open"], "one model at a time"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:

@@ -6,12 +6,13 @@ import os
 import re
 import subprocess
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from quantwise.plan_server import PlanPage
+from quantwise.plan_server import FrontierPage, Page, PlanPage, reply
 from quantwise.planning import PlanRequest, plan
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -38,12 +39,12 @@ const wait = setInterval(() => {
 """
 
 
-def dump(tmp_path: Path, extra: str = "") -> tuple[str, list[str]]:
-    page = PlanPage(ASKED)
+def dump(tmp_path: Path, extra: str = "", page: Page | None = None) -> tuple[str, list[str]]:
+    page = page or PlanPage(ASKED)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, kind, body = page.reply(self.path)
+            status, kind, body = reply(page, self.path)
             if self.path == "/":
                 body = body.replace(b"</html>", extra.encode() + b"</html>")
             self.send_response(status)
@@ -98,3 +99,19 @@ def test_a_control_that_is_moved_changes_the_numbers(
     found = totals(dom)
     assert found == expected(PlanRequest(**asked))  # type: ignore[arg-type]
     assert found != expected(ASKED)
+
+
+def test_the_frontier_is_drawn_and_follows_the_memory(tmp_path: Path) -> None:
+    asked = PlanRequest(models=("qwen3-4b", "qwen3-8b"), memory_bytes=12_000_000_000)
+    page = FrontierPage(asked)
+    for memory, extra in (
+        (12_000_000_000, ""),
+        (8 << 30, MOVE % ("memory", page.options()["memories"].index(8 << 30))),
+    ):
+        dom, console = dump(tmp_path, extra, page)
+        assert console == []
+        rows = [row for row in plan(replace(asked, memory_bytes=memory))["frontier"] if row["on_frontier"]]
+        keys = ("model", "scheme", "cache", "longest_context", "total_bytes")
+        told = [" ".join(str(row[key]) for key in keys) for row in rows]
+        assert re.findall(r'data-row="([^"]+)"', dom) == told
+        assert dom.count("<title>qwen3-") == len(rows) > 8

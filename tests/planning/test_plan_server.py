@@ -6,12 +6,13 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from quantwise.core.errors import InputError
-from quantwise.plan_server import PlanPage, plan_server
+from quantwise.plan_server import FrontierPage, PlanPage, plan_server, reply
 from quantwise.planning import PlanRequest, plan
 
 ASKED = PlanRequest(models=("llama-3.1-8b",), site="rtx-4090", context=16384, concurrency=8)
@@ -63,6 +64,13 @@ def test_what_cannot_be_planned_is_told_in_a_line(port: int, path: str, told: st
     assert json.loads(body)["error"].startswith(told)
 
 
+def test_several_gpus_and_a_host_are_left_where_there_is_no_gpu() -> None:
+    page = PlanPage(replace(ASKED, host="x86-avx512", pipeline_parallel=2))
+    assert page.plan({"site": "h100"})["devices"]["count"] == 2
+    alone = page.plan({"site": "m4-max"})
+    assert (alone["devices"], alone["host"]) == (None, None)
+
+
 def test_other_paths_are_not_there(port: int) -> None:
     assert get(port, "/../../etc/passwd")[0] == 404
     assert get(port, "/plan?" + "x" * 5000)[0] == 414
@@ -74,6 +82,20 @@ def test_options_start_where_the_command_was() -> None:
     assert (options["concurrency"], options["site"], options["gpu_layers"]) == (8, "rtx-4090", 33)
 
 
-def test_several_models_are_refused() -> None:
-    with pytest.raises(InputError, match="one model at a time"):
-        PlanPage(PlanRequest(models=("qwen3-4b", "qwen3-8b")))
+def test_several_models_have_the_frontier() -> None:
+    asked = PlanRequest(models=("qwen3-4b", "qwen3-8b"), memory_bytes=12_000_000_000)
+    page = FrontierPage(asked)
+    assert page.options()["memory"] == 12_000_000_000
+    status, kind, body = reply(page, f"/frontier?memory={8 << 30}&concurrency=2")
+    assert (status, kind) == (200, "application/json")
+    assert json.loads(body) == json.loads(json.dumps(plan(replace(asked, memory_bytes=8 << 30, concurrency=2))))
+    assert b"frontier_page.js" in reply(page, "/")[2]
+    assert page.plan({"memory": "all"})["error"].startswith("memory must be a whole number")
+    assert page.plan({"runtime": "nothing"})["error"].startswith("unknown runtime")
+    with plan_server(asked):
+        pass
+
+
+def test_a_frontier_page_needs_models_that_are_there() -> None:
+    with pytest.raises(InputError, match="served by one model"):
+        FrontierPage(PlanRequest(models=("qwen3-4b", "qwen3-8b"), memory_bytes=1 << 34, trace="drawn"))

@@ -18,6 +18,7 @@ _EXAMPLES = """examples:
   quantwise plan llama-3.1-8b --site rtx-4090 --context 16384 --concurrency 8
   quantwise plan model-Q4_K_M.gguf --site rtx-3090 --gpu-layers 20
   quantwise plan owner/name --runtime vllm --site h100 --scheme int4-g128 --cache fp8
+  quantwise plan llama-3.1-70b --runtime vllm --site h100 --tensor-parallel 4
   quantwise plan qwen3-4b qwen3-8b qwen3-14b --memory 12GB
   quantwise plan llama-3.1-8b --train qlora --rank 16 --sequence 2048 --site rtx-4090
 """
@@ -51,6 +52,11 @@ def add_parser(verbs: Any) -> None:
     p.add_argument("--gpu-layers", "-ngl", type=int, metavar="N", help="layers on the GPU (llama.cpp; default: all)")
     p.add_argument("--experts-on-cpu", type=int, default=0, metavar="N",
                    help="layers whose experts stay in main memory (llama.cpp's --n-cpu-moe)")  # fmt: skip
+    p.add_argument("--host", metavar="S", help="the machine around the GPU, which computes what is not on it: a name "
+                   "or a file (default: this one, if it was measured)")  # fmt: skip
+    p.add_argument("--trace", metavar="FILE", help="serve these requests (CSV: arrival_s, prompt, output[, group, "
+                   "prefix]), or 'drawn' ones, by each layout of the cache")  # fmt: skip
+    _add_devices(p)
     _add_training(p)
     p.add_argument("--measure-machine", action="store_true",
                    help="measure this machine in a few seconds, keep that, and plan by it")  # fmt: skip
@@ -58,6 +64,14 @@ def add_parser(verbs: Any) -> None:
     p.add_argument("--open", action="store_true", help="serve an interactive page on this machine and open it")
     p.add_argument("--json", action="store_true", help="print the plan as JSON")
     p.set_defaults(verb=run)
+
+
+def _add_devices(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("several GPUs, each as the site says")
+    group.add_argument("--tensor-parallel", "-tp", type=positive, default=1, metavar="N",
+                       help="GPUs that share every layer (vllm, transformers)")  # fmt: skip
+    group.add_argument("--pipeline-parallel", "-pp", type=positive, default=1, metavar="N",
+                       help="runs of layers, one after another (llama.cpp's split by layers too)")  # fmt: skip
 
 
 def _add_training(p: argparse.ArgumentParser) -> None:
@@ -74,11 +88,8 @@ def _add_training(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan and print; the page instead with ``--open``."""
     from quantwise import planning
-    from quantwise.core.errors import InputError
 
     request = _request(arguments)
-    if arguments.open and len(request.models) > 1:
-        raise InputError("the page shows one model at a time; name one")
     if arguments.measure_machine:
         planning.measure(lambda line: print(f"quantwise: {line}", file=sys.stderr))
     if arguments.refit:
@@ -132,6 +143,10 @@ def _request(arguments: argparse.Namespace) -> PlanRequest:
         gpu_layers=arguments.gpu_layers,
         experts_on_cpu=arguments.experts_on_cpu,
         memory_bytes=arguments.memory,
+        tensor_parallel=arguments.tensor_parallel,
+        pipeline_parallel=arguments.pipeline_parallel,
+        host=arguments.host,
+        trace=arguments.trace,
     )
 
 

@@ -5,55 +5,23 @@ The answer is a record, plain data, which the screen, ``--json`` and the page sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.models.presets import PRESETS
-from quantwise.plan.deployment import (
-    CONSTANTS,
-    Constants,
-    Deployment,
-    Plan,
-    RuntimeName,
-    needed_bytes,
-    plan_deployment,
-)
+from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
+from quantwise.plan.deployment_memory import most_on_gpu, needed_bytes
+from quantwise.plan.deployment_plan import Plan, plan_deployment
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.fixes import Case, Fix, Need, fixes, usual_changes
-from quantwise.plan.machine_rates import MachineRates
+from quantwise.plan.layouts import layouts
 from quantwise.plan.model import Model, read_model
+from quantwise.plan.plan_record import plan_record
+from quantwise.plan.wanted import SCHEMES, Wanted
 from quantwise.plan.what_if import CACHES, what_if
-from quantwise.scenarios.site import Site
 from quantwise.scenarios.sites import sites
-
-SCHEMES: Mapping[RuntimeName, tuple[str, ...]] = {
-    "llamacpp": ("16bit", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k"),
-    "transformers": ("16bit", "int8-channel", "int4-g128", "nf4-dq"),
-    "vllm": ("16bit", "fp8", "int8-channel", "int4-g128"),
-}
-"""What is planned where nothing is named, from more bits to fewer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What was asked: settings as in ``Deployment``; ``schemes`` empty takes the usual ones of the runtime.
-
-    ``machine`` is what was measured of this machine, where the site is that.
-    """
-
-    context: int
-    concurrency: int
-    site: Site
-    runtime: RuntimeName = "llamacpp"
-    schemes: tuple[str, ...] = ()
-    cache: str = "f16"
-    ubatch: int = 512
-    gpu_layers: int | None = None
-    experts_on_cpu: int = 0
-    limit_bytes: int | None = None
-    machine: MachineRates | None = None
 
 
 def answer(
@@ -65,7 +33,7 @@ def answer(
     of models, larger first, that may be proposed instead. Raises InputError where nothing that was named can be run.
     """
     names = wanted.schemes or (("stored",) if model.is_file else SCHEMES[wanted.runtime])
-    asked = [_deployment(model, wanted, name) for name in names]
+    asked = [wanted.deployment(model, name) for name in names]
     plans, refused = [], {}
     for one in asked:
         try:
@@ -78,7 +46,11 @@ def answer(
     position = plans.index(chosen)
     plans[position] = chosen = plan_deployment(chosen.asked, constants, capacity=True)
     # Other schemes are rows of their own; only of the chosen one everything is tried.
-    rows = [_record(p) | {"fixes": _fixes(model, p, p is chosen, (names, smaller), constants)} for p in plans]
+    rows = [
+        plan_record(p)
+        | {"fixes": _fixes(model, p, p is chosen, (names, smaller), constants), "most_on_gpu": _most(p, constants)}
+        for p in plans
+    ]
     return {
         "model": model.decoder.name,
         "architecture": model.decoder.architecture,
@@ -91,6 +63,7 @@ def answer(
         "requests_at_a_time": wanted.concurrency,
         **rows[position],
         "what_if": _what_if(chosen.asked),
+        "layouts": None if wanted.trace is None else layouts(chosen, wanted.trace, constants),
         "candidates": rows,
         "refused": refused,
         "quality": "unknown until measured: quantwise decide",
@@ -117,68 +90,12 @@ def _stem_and_size(name: str) -> tuple[str, float | None]:
         return name, None
 
 
-def _deployment(model: Model, wanted: Wanted, scheme: str) -> Deployment:
-    return Deployment(
-        model=model,
-        site=wanted.site,
-        scheme=scheme,
-        runtime=wanted.runtime,
-        cache=wanted.cache,
-        context=wanted.context,
-        concurrency=wanted.concurrency,
-        ubatch=wanted.ubatch,
-        gpu_layers=wanted.gpu_layers,
-        experts_on_cpu=wanted.experts_on_cpu,
-        limit_bytes=wanted.limit_bytes,
-        machine=wanted.machine,
-    )
-
-
 def _chosen(plans: Sequence[Plan]) -> Plan:
     for answer_ in ("yes", "unknown", "marginal"):
         for plan in plans:
             if plan.fits == answer_:
                 return plan
     return plans[-1]
-
-
-def _record(plan: Plan) -> dict[str, Any]:
-    capacity, speed = plan.capacity, plan.speed
-    return {
-        "candidate": plan.asked.name,
-        "scheme": plan.asked.scheme,
-        "cache": plan.asked.cache,
-        "weights_bytes": plan.weights_bytes,
-        "weights_raw_bytes": plan.weights.raw,
-        "weights_effective_bytes": plan.weights.effective,
-        "bits_per_weight": plan.weights.bits_per_weight,
-        "kv_cache_bytes": plan.cache_bytes,
-        "compute_bytes": list(plan.compute),
-        "overhead_bytes": plan.overhead[1],
-        "total_bytes": plan.total[1],
-        "total_bytes_at_least": plan.total[0],
-        "limit_bytes": plan.limit_bytes,
-        "fits": plan.fits,
-        "concurrency": None
-        if capacity is None
-        else {"theoretical": capacity.theoretical, "promised": capacity.promised},
-        "decode_tokens_per_s": _interval(speed.decode_per_request),
-        "decode_tokens_per_s_total": _interval(speed.decode_total),
-        "prefill_tokens_per_s": _interval(speed.prefill),
-        "decode_bound_by": speed.bound,
-        "operations_bind_from_requests": speed.flips_at,
-        "multiplied_in": speed.multiplied,
-        "speed_source": plan.speed_source,
-        "bus_bytes_per_token": plan.crossing,
-        "terms": [
-            {"name": t.name, "device": t.device, "bytes": [t.low, t.high], "source": t.source} for t in plan.terms
-        ],
-        "notes": [*plan.notes, *speed.notes],
-    }
-
-
-def _interval(given: tuple[float, float] | None) -> list[float] | None:
-    return None if given is None else [round(given[0], 3), round(given[1], 3)]
 
 
 def _fixes(
@@ -206,7 +123,7 @@ def _fixes(
         schemes=names[0] if thorough else (),
         models=names[1] if thorough else (),
         sites=[site.name for site in sorted(larger, key=lambda s: s.limit_bytes or 0)][: None if thorough else 0],
-        layers=len(model.decoder.layers) if asked.on_gpu and asked.runtime == "llamacpp" else 0,
+        layers=len(model.decoder.layers) if asked.on_gpu and asked.runtime == "llamacpp" and asked.devices == 1 else 0,
     )
     need = _need(model, asked, limit, constants)
     return [_fix_record(fix) for fix in fixes(case, changes, need, MARGINAL, each=1)]
@@ -254,9 +171,19 @@ def _fix_record(fix: Fix[Case]) -> dict[str, Any]:
     }
 
 
+def _most(plan: Plan, constants: Constants) -> dict[str, Any] | None:
+    """How much of a model that does not fit whole may be on the GPU; None where it fits, or that was settled."""
+    asked = plan.asked
+    settled = asked.is_partial or asked.devices > 1
+    if plan.fits in ("yes", "unknown") or settled or not asked.on_gpu or asked.runtime != "llamacpp":
+        return None
+    found = most_on_gpu(asked, constants)
+    return {"gpu_layers": found.gpu_layers, "of": found.of, "experts_on_cpu": found.experts_on_cpu}
+
+
 def _what_if(asked: Deployment) -> list[dict[str, Any]]:
     try:
-        found = what_if(asked.runtime, asked.decoder, asked.demand)
+        found = what_if(asked.runtime, asked.computed, asked.demand)
     except InputError:
         return []
     return [{"change": one.change, "kv_cache_bytes": one.bytes, "times": round(one.times, 4)} for one in found]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from quantwise.models.decoder import Decoder
+from quantwise.plan.gguf_names import GgufTable
 from quantwise.plan.weight_scheme import WeightScheme, parse_weight_scheme
 from quantwise.plan.weight_table import in_gguf, known_layout, weight_table
 
@@ -56,10 +57,12 @@ def raw_bytes(parameters: int, bits: float) -> int:
     return math.ceil(parameters * Fraction(bits).limit_denominator(1000) / 8)
 
 
-def decoder_weights(decoder: Decoder, scheme: str | WeightScheme, *, rope_factors: int = 0) -> Weights:
-    """The weights of a decoder in a scheme. Raises InputError as ``weight_table`` does."""
+def decoder_weights(
+    decoder: Decoder, scheme: str | WeightScheme, *, rope_factors: int = 0, names: GgufTable | None = None
+) -> Weights:
+    """The weights of a decoder in a scheme; ``names`` and errors as of ``weight_table``."""
     wanted = parse_weight_scheme(scheme) if isinstance(scheme, str) else scheme
-    table = weight_table(decoder, wanted, rope_factors=rope_factors)
+    table = weight_table(decoder, wanted, rope_factors=rope_factors, names=names)
     in_file = in_gguf(wanted)
     parameters = sum(math.prod(shape) for shape in decoder.tensors.values())
     embedding = next((t for t in table if t.name.endswith(_EMBEDDINGS)), None)

@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from quantwise.core.errors import InputError
-from quantwise.plan.answer import SCHEMES, Wanted
-from quantwise.plan.deployment import Constants, Deployment, needed_bytes
+from quantwise.plan.deployment import Constants, Deployment
+from quantwise.plan.deployment_memory import needed_bytes
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.model import Model
+from quantwise.plan.wanted import SCHEMES, Wanted
 from quantwise.plan.what_if import CACHES
 
 # Contexts that are tried for each combination, up to what the model was trained for.
@@ -56,19 +57,7 @@ def frontier(models: Sequence[Model], wanted: Wanted, constants: Constants) -> d
 def _row(
     model: Model, scheme: str, cache: str, wanted: Wanted, limit: int, constants: Constants
 ) -> dict[str, Any] | None:
-    asked = Deployment(
-        model=model,
-        site=wanted.site,
-        scheme=scheme,
-        runtime=wanted.runtime,
-        cache=cache,
-        context=_CONTEXTS[0],
-        concurrency=wanted.concurrency,
-        ubatch=wanted.ubatch,
-        gpu_layers=wanted.gpu_layers,
-        experts_on_cpu=wanted.experts_on_cpu,
-        limit_bytes=limit,
-    )
+    asked = replace(wanted.deployment(model, scheme), cache=cache, context=_CONTEXTS[0], limit_bytes=limit)
     own = model.decoder.context
     contexts = [context for context in _CONTEXTS if context < own] + [own]
     try:

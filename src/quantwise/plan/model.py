@@ -11,6 +11,7 @@ from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import LlamacppBuild
 from quantwise.plan.decoder_weights import Weights, decoder_weights
+from quantwise.plan.gguf_names import GgufTable, gguf_table
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
 from quantwise.plan.llamacpp.file import FileTensor
 from quantwise.plan.llamacpp.model import as_llamacpp
@@ -18,6 +19,7 @@ from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.model_source import read_source
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.weight_table import weight_table
+from quantwise.plan.work import Work, work_of
 
 
 class Model:
@@ -38,6 +40,15 @@ class Model:
         return "token_embd.weight" in self.decoder.tensors
 
     @cached_property
+    def work(self) -> Work:
+        """Its weights by what a token does with them."""
+        return work_of(self.decoder)
+
+    @cached_property
+    def _names(self) -> GgufTable:
+        return gguf_table(self.decoder)
+
+    @cached_property
     def in_gguf(self) -> Decoder:
         """The decoder as llama.cpp computes it."""
         return as_llamacpp(self.decoder)
@@ -50,7 +61,9 @@ class Model:
         if key not in self._weights:
             named = self._in_gguf(scheme) if in_gguf else scheme
             factors = self._rope_factors if in_gguf else 0
-            self._weights[key] = decoder_weights(self.decoder, named or scheme, rope_factors=factors)
+            self._weights[key] = decoder_weights(
+                self.decoder, named or scheme, rope_factors=factors, names=self._names if in_gguf else None
+            )
         return self._weights[key]
 
     def tensors(self, scheme: str) -> Sequence[FileTensor]:
@@ -59,7 +72,9 @@ class Model:
             return self.file
         if scheme not in self._tensors:
             wanted = self._in_gguf(scheme) or scheme
-            self._tensors[scheme] = weight_table(self.decoder, wanted, rope_factors=self._rope_factors)
+            self._tensors[scheme] = weight_table(
+                self.decoder, wanted, rope_factors=self._rope_factors, names=self._names
+            )
         return self._tensors[scheme]
 
     def compute(self, settings: LlamacppSettings, build: LlamacppBuild) -> LlamacppCompute:

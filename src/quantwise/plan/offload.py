@@ -101,10 +101,12 @@ def largest_gpu_layers(
     settings: LlamacppSettings,
     gpu_bytes: int,
     build: LlamacppBuild = XLLAMACPP_2026_10,
+    *,
+    compute: LlamacppCompute | None = None,
 ) -> int:
     """The most layers (``-ngl``) whose highest estimate fits into ``gpu_bytes``; 0 where not even the output does."""
     decoder = as_llamacpp(decoder)
-    compute = llamacpp_compute(decoder, settings, build)
+    compute = compute or llamacpp_compute(decoder, settings, build)
 
     def needed(layers: int) -> int:
         wanted = replace(settings, gpu_layers=layers)
@@ -120,10 +122,12 @@ def fewest_experts_on_cpu(
     settings: LlamacppSettings,
     gpu_bytes: int,
     build: LlamacppBuild = XLLAMACPP_2026_10,
+    *,
+    compute: LlamacppCompute | None = None,
 ) -> int | None:
     """The fewest layers whose experts must stay on the processor so that all else fits; None where nothing does."""
     decoder = as_llamacpp(decoder)
-    compute = llamacpp_compute(decoder, settings, build)
+    compute = compute or llamacpp_compute(decoder, settings, build)
     count = len(decoder.layers)
 
     def spared(kept: int) -> int:

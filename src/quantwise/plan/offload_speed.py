@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from quantwise.plan.speed import Interval, Load, Speed, flips_at, speed
+from quantwise.plan.speed import Interval, Load, Speed, flips_at, speed, without_times
 from quantwise.plan.work import Work
 from quantwise.scenarios.site import Site
 
@@ -46,6 +46,22 @@ def away_experts(load: Load) -> Away:
     return Away(stored, Work(0, load.work.expert, load.work.used, 0), 0, 2 * mixtures)
 
 
+def away_part(load: Load, layers: int, mixtures: int) -> Away:
+    """Some layers with the host, and the experts of ``mixtures`` of the others, each taken to be as large."""
+    whole, experts = away_layers(load, layers), away_experts(load)
+    share = mixtures / max(1, sum(layer.experts > 0 for layer in load.decoder.layers))
+
+    def of(some: Work, these: Work, all_: Work) -> Work:
+        return replace(some, expert=min(all_.expert, some.expert + round(share * these.expert)))
+
+    return Away(
+        of(whole.stored, experts.stored, load.stored),
+        of(whole.work, experts.work, load.work),
+        layers,
+        whole.crossings + 2 * mixtures,
+    )
+
+
 def offload_speed(site: Site, host: Site, load: Load, away: Away, batch: int = 1, prompt: int = 512) -> Speed:
     """Speed of a load of which ``away`` lies with ``host``; unknown where a bandwidth, or the bus, is.
 
@@ -60,7 +76,7 @@ def offload_speed(site: Site, host: Site, load: Load, away: Away, batch: int = 1
     device, processor = speed(site, here, batch, prompt), speed(host, there, batch, prompt)
     notes = (*device.notes, *(f"on the host: {note}" for note in processor.notes))
     if away.crossings and site.bus is None:
-        return replace(_unknown(device), notes=(*notes, f"the bus of {site.name} is unknown"))
+        return without_times(replace(device, notes=notes), f"the bus of {site.name} is unknown")
     state = _STATE_BYTES * load.decoder.hidden * away.crossings / (site.bus or 1)
     decode = _sum(device.decode_seconds, processor.decode_seconds, state * batch)
     copied = _copied(site, load, there, prompt)
@@ -113,9 +129,3 @@ def _longer(one: Speed, other: Speed) -> bool:
 
 def _over(amount: float, seconds: Interval | None) -> Interval | None:
     return None if seconds is None else (amount / seconds[1], amount / seconds[0])
-
-
-def _unknown(found: Speed) -> Speed:
-    return replace(
-        found, decode_seconds=None, decode_per_request=None, decode_total=None, prefill_seconds=None, prefill=None
-    )

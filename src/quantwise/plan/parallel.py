@@ -20,7 +20,7 @@ from itertools import pairwise
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder
-from quantwise.plan.speed import Interval, Load, Speed, speed
+from quantwise.plan.speed import Interval, Load, Speed, speed, without_times
 from quantwise.plan.work import bytes_of, cache_numbers, work_of
 from quantwise.scenarios.site import Site
 
@@ -71,7 +71,7 @@ def split(decoder: Decoder, stored: Mapping[str, int], tensor: int = 1, pipeline
     kinds = [layer.attention for layer in decoder.layers if layer.attention is not None]
     for kind in kinds:
         _check_heads(kind, tensor)
-    runs = _runs(len(decoder.layers), pipeline)
+    runs = layer_runs(len(decoder.layers), pipeline)
     weights = [0] * pipeline
     for name, amount in stored.items():
         share = _share(decoder, name, tensor)
@@ -128,7 +128,7 @@ def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: Spli
     device = device_decoder(load.decoder, plan.tensor)
     work, total = work_of(load.decoder), bytes_of(load.decoder, stored)
     heaviest = max(plan.weights_bytes) / max(1, total.total)
-    runs = _runs(len(load.decoder.layers), plan.pipeline)
+    runs = layer_runs(len(load.decoder.layers), plan.pipeline)
     longest = max(runs, key=lambda run: run.stop - run.start)
     mine = replace(
         load,
@@ -139,9 +139,7 @@ def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: Spli
     )
     alone = speed(site, mine, at_once, PROMPT)
     if link is None and plan.tensor * plan.pipeline > 1:
-        unknown = replace(alone, decode_seconds=None, decode_per_request=None, decode_total=None)
-        unknown = replace(unknown, prefill_seconds=None, prefill=None)
-        return replace(unknown, batch=batch, notes=(*alone.notes, f"how {site.name} is linked is unknown"))
+        return replace(without_times(alone, f"how {site.name} is linked is unknown"), batch=batch)
     if alone.decode_seconds is None:
         return replace(alone, batch=batch)
     step = _passed(alone.decode_seconds, plan, link, at_once)
@@ -174,7 +172,7 @@ def _told(plan: Split, batch: int) -> list[str]:
     if plan.pipeline > 1:
         told.append("stages wait for each other: one request is no faster than on one device with all the layers")
     if plan.pipeline > 1 and batch < plan.pipeline:
-        told.append(f"{batch} requests keep {batch} of {plan.pipeline} stages busy")
+        told.append(f"requests at a time: {batch}; busy stages: {batch} of {plan.pipeline}")
     return told
 
 
@@ -192,7 +190,7 @@ def _kv_heads(kind: Attention, tensor: int) -> int:
     return max(1, kind.kv_heads // tensor)
 
 
-def _runs(layers: int, pipeline: int) -> list[slice]:
+def layer_runs(layers: int, pipeline: int) -> list[slice]:
     """Runs of layers, the longer ones first."""
     edges = [0]
     for stage in range(pipeline):

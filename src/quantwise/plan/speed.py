@@ -11,7 +11,7 @@ Peaks are not reached; ``SHARES`` says what part of them is, as intervals with t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantwise.core.scheme import Scheme
 from quantwise.models.decoder import Decoder
@@ -168,6 +168,21 @@ def speed(site: Site, load: Load, batch: int = 1, prompt: int = 512, *, extra_se
         flips_at=flips_at(site, load),
         multiplied=how.type,
         notes=tuple(notes),
+    )
+
+
+def without_times(found: Speed, *notes: str) -> Speed:
+    """The same where something that a time needs is unknown; ``notes`` say what."""
+    return replace(
+        found,
+        decode_seconds=None,
+        decode_per_request=None,
+        decode_total=None,
+        prefill_seconds=None,
+        prefill=None,
+        bound="unknown",
+        flips_at=None,
+        notes=(*found.notes, *notes),
     )
 
 

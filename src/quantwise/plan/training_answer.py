@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 from quantwise.models.decoder import Decoder
-from quantwise.plan.answer import Wanted
 from quantwise.plan.constants import CUDA_CONTEXT, TRANSFORMERS_PROCESS
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.fixes import fixes
@@ -16,6 +15,7 @@ from quantwise.plan.model_source import read_decoder
 from quantwise.plan.training import ALLOCATOR, training_memory
 from quantwise.plan.training_fixes import training_case, training_changes, training_need
 from quantwise.plan.training_job import TrainingJob
+from quantwise.plan.wanted import Wanted
 from quantwise.scenarios.sites import sites
 
 _SMALLER = 3

@@ -41,11 +41,14 @@ class StoredTensor:
     bytes: int
 
 
-def weight_table(decoder: Decoder, scheme: str | WeightScheme, *, rope_factors: int = 0) -> tuple[StoredTensor, ...]:
+def weight_table(
+    decoder: Decoder, scheme: str | WeightScheme, *, rope_factors: int = 0, names: GgufTable | None = None
+) -> tuple[StoredTensor, ...]:
     """The tensors of a file or folder of ``scheme``; in GGUF's names where that is its format.
 
     ``rope_factors`` numbers, by which a scaled rotary embedding divides, are stored in GGUF files beside the weights.
-    Raises InputError where the scheme is unknown, or wants headers (``stored``) and there are none.
+    ``names`` is the decoder's ``gguf_table`` where known. Raises InputError where the scheme is unknown, or wants
+    headers (``stored``) and there are none.
     """
     wanted = parse_weight_scheme(scheme) if isinstance(scheme, str) else scheme
     if wanted.kind == "as stored":
@@ -59,7 +62,7 @@ def weight_table(decoder: Decoder, scheme: str | WeightScheme, *, rope_factors: 
     if not in_gguf(wanted):
         assert wanted.recipe is not None
         return _in_folder(decoder.tensors, wanted.recipe.scheme)
-    table = gguf_table(decoder)
+    table = names or gguf_table(decoder)
     rope = (StoredTensor("rope_freqs.weight", (rope_factors,), "f32", 4 * rope_factors),) if rope_factors else ()
     return (*rope, *_in_file(table, wanted, mixed_model(decoder, table)))
 

@@ -103,6 +103,21 @@ function list(title, items) {
   return [element("h2", title), made];
 }
 
+function offload(answer) {
+  const told = answer.candidates.filter((row) => row.most_on_gpu)
+    .map((row) => `${row.scheme}: ${row.most_on_gpu.gpu_layers} of ${row.most_on_gpu.of} layers fit on the GPU`);
+  const host = answer.host;
+  if (host) told.unshift(`${host.name || "the host"} holds ${size(host.bytes[1])}; ${size(answer.bus_bytes_per_token)} over the bus for a token`);
+  return told;
+}
+
+function costs(cost) {
+  const told = [];
+  if (cost.decode_dollars_per_million_tokens) told.push(`a million tokens: ${range(cost.decode_dollars_per_million_tokens)} US dollars`);
+  if (cost.decode_joules_per_token) told.push(`a token: at most ${range(cost.decode_joules_per_token)} J`);
+  return told.length ? told : ["unknown"];
+}
+
 function more(answer) {
   const fixes = answer.candidates.flatMap((row) => row.fixes.map((fix) => `${row.scheme}: ${fix.what}`));
   const held = answer.concurrency;
@@ -110,6 +125,10 @@ function more(answer) {
     ...list("What would make it fit", fixes),
     ...list("Requests at a time", held ? [`${held.theoretical} have room beside ${answer.candidate}; promise ${held.promised}`] : []),
     ...list("The cache if", answer.what_if.map((one) => `${one.change}: ${size(one.kv_cache_bytes)}`)),
+    ...list("Why", answer.failure ? [`${answer.failure.case}: quantwise advise --failure ${answer.failure.name}`] : []),
+    ...list("Between GPU and processor", offload(answer)),
+    ...list("Each of several GPUs", answer.devices ? answer.devices.stages.map((one) => `${one.layers} layers: ${size(one.total_bytes[1])}`) : []),
+    ...list("Costs", costs(answer.cost)),
     ...list("Not planned", Object.entries(answer.refused).map(([name, why]) => `${name}: ${why}`)),
     ...list("Notes", answer.notes),
   ];

@@ -6,7 +6,7 @@ Bars stand for the limit from end to end: weights, cache, compute, overhead. Rea
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
+from quantwise.report.plan_lines import cost, devices, failure, interval, layouts, offload
 
 _PARTS = (("weights", "█", "#"), ("cache", "▓", "="), ("compute", "▒", "-"), ("overhead", "░", ":"))
 _WIDTH = 20
@@ -60,8 +61,13 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     for name, why in record["refused"].items():
         yield Text(f"  {name}: {notation.plain(why)}", style="yellow")
     yield from _fixes(record)
+    for label, body in (*failure(record), *offload(record), *devices(record)):
+        yield _line(label, body)
     yield from _capacity(record)
     yield from _speed(record)
+    yield from layouts(record)
+    for label, body in cost(record):
+        yield _line(label, body)
     yield from _what_if(record)
     for note in record["notes"]:
         yield _line("note", note)
@@ -98,7 +104,7 @@ def _candidates(record: Mapping[str, Any]) -> Table:
             notation.size(row["total_bytes"]),
             _bar(row),
             Text(_WORDS[row["fits"]], style=_FITS[row["fits"]]),
-            notation.UNKNOWN if speed is None else _range(speed),
+            notation.UNKNOWN if speed is None else interval(speed),
         )
     return table
 
@@ -141,8 +147,8 @@ def _capacity(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _speed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     decode, prefill = record["decode_tokens_per_s"], record["prefill_tokens_per_s"]
     told = [
-        f"decode {'unknown' if decode is None else _range(decode) + ' tokens/s a request'}",
-        f"prompt {'unknown' if prefill is None else _range(prefill) + ' tokens/s'}",
+        f"decode {'unknown' if decode is None else interval(decode) + ' tokens/s a request'}",
+        f"prompt {'unknown' if prefill is None else interval(prefill) + ' tokens/s'}",
     ]
     if record["decode_bound_by"] != "unknown":
         told.append(f"{record['decode_bound_by']} bind")
@@ -154,7 +160,7 @@ def _speed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _what_if(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     told = [f"{one['change']}: {notation.size(one['kv_cache_bytes'])}" for one in record["what_if"]]
     if told:
-        yield _line("cache if", "; ".join(told))
+        yield _line("cache if", "; ".join(told) + (" (of all devices)" if record["devices"] else ""))
 
 
 def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -212,6 +218,8 @@ def _training(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield _line("peak", "; ".join(f"{name} {notation.size(amount)}" for name, amount in record["moments"].items()))
     for number, fix in enumerate(record["fixes"]):
         yield _line("" if number else "to fit", fix["what"])
+    for label, body in failure(record):
+        yield _line(label, body)
 
 
 def _refit(record: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -247,8 +255,3 @@ def _requests(record: Mapping[str, Any]) -> str:
     count = record["requests_at_a_time"]
     many = f"{count} request{'' if count == 1 else 's'} at a time"
     return f"{many} of {notation.count(record['context'])} tokens" if "context" in record else many
-
-
-def _range(given: Sequence[float]) -> str:
-    low, high = (f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for value in given)
-    return low if low == high else f"{low}–{high}"

@@ -1,0 +1,135 @@
+"""The terms of a deployment's memory, on every device, and those of the device that binds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from quantwise.plan.decoder_weights import Weights
+from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
+from quantwise.plan.fit import MARGINAL
+from quantwise.plan.llamacpp.memory import llamacpp_memory
+from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, split
+from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
+from quantwise.plan.stages import Stages, folder_stages, llamacpp_stages
+from quantwise.plan.terms import Device, Memory, Term
+from quantwise.plan.weight_table import weight_table
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """``terms`` of every device, where GPUs share the model of the fullest one; ``stages`` are all of these.
+
+    ``crossing`` bytes go over the bus for each generated token.
+    """
+
+    terms: tuple[Term, ...]
+    crossing: int = 0
+    stages: Stages | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostShare:
+    """What the machine around a GPU holds, (low, high) bytes, and what it has; names and limits are None if unknown."""
+
+    name: str | None
+    bytes: tuple[int, int]
+    limit_bytes: int | None
+
+
+def weights_of(asked: Deployment) -> Weights:
+    """Raises InputError where scheme and runtime do not suit."""
+    return asked.model.weights(asked.scheme, in_gguf=asked.runtime == "llamacpp")
+
+
+def held(asked: Deployment, weights: Weights, constants: Constants = CONSTANTS) -> Held:
+    """All terms. Raises InputError where cache type, runtime or the number of devices do not suit the model."""
+    if asked.runtime == "llamacpp":
+        return _llamacpp(asked, constants)
+    if asked.devices > 1:
+        devices = asked.tensor_parallel, asked.pipeline_parallel
+        stages = folder_stages(asked.runtime, asked.decoder, stored_bytes(asked), asked.demand, devices, constants.vllm)
+        return Held(stages.fullest.terms, stages=stages)
+    device: Device = "gpu" if asked.on_gpu else "cpu"
+    if asked.runtime == "transformers":
+        return Held(transformers_memory(asked.decoder, weights.effective, asked.demand, device=device).terms)
+    return Held(
+        vllm_memory(asked.decoder, weights.effective, asked.demand, version=constants.vllm, device=device).terms
+    )
+
+
+def stored_bytes(asked: Deployment) -> Mapping[str, int]:
+    """Bytes of each tensor as the runtime's format stores it."""
+    if asked.runtime == "llamacpp":
+        return {tensor.name: tensor.bytes for tensor in asked.model.tensors(asked.scheme)}
+    return {tensor.name: tensor.bytes for tensor in weight_table(asked.decoder, asked.scheme)}
+
+
+def needed_bytes(asked: Deployment, constants: Constants = CONSTANTS) -> tuple[int, int]:
+    """The total of a whole plan alone, (low, high), which is sooner told."""
+    here = binding(asked, held(asked, weights_of(asked), constants).terms)
+    return sum(term.low for term in here), sum(term.high for term in here)
+
+
+def binding(asked: Deployment, terms: Sequence[Term]) -> list[Term]:
+    """The terms of the memory that binds. A machine of one memory keeps both devices' bytes in it."""
+    bound: Device = "gpu" if asked.on_gpu else "cpu"
+    return [term for term in terms if asked.site.kind == "unified" or term.device == bound]
+
+
+def host_share(asked: Deployment, found: Held) -> HostShare | None:
+    """The host's part of a model that a GPU holds in part; None where it holds all of it."""
+    if not asked.is_partial:
+        return None
+    low, high = Memory(found.terms).on("cpu")
+    host = asked.host
+    return HostShare(None, (low, high), None) if host is None else HostShare(host.name, (low, high), host.limit_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class MostOnGpu:
+    """The largest ``-ngl`` that fits, ``of`` how many; for a mixture the least ``--n-cpu-moe`` that does, if any."""
+
+    gpu_layers: int
+    of: int
+    experts_on_cpu: int | None
+
+
+def most_on_gpu(asked: Deployment, constants: Constants = CONSTANTS) -> MostOnGpu:
+    """For llama.cpp, within nine tenths of the limit."""
+    settings, build = llamacpp_settings(asked), constants.llamacpp
+    own, tensors, compute = asked.model.in_gguf, asked.model.tensors(asked.scheme), asked.model.compute(settings, build)
+    room = int(MARGINAL * (asked.limit or 0))
+    layers = largest_gpu_layers(own, tensors, settings, room, build, compute=compute)
+    experts = None
+    if any(layer.experts for layer in own.layers):
+        experts = fewest_experts_on_cpu(own, tensors, settings, room, build, compute=compute)
+    return MostOnGpu(layers, len(own.layers) + 1, experts)
+
+
+def llamacpp_settings(asked: Deployment) -> LlamacppSettings:
+    """The server's settings; where nothing is said, all layers are on a GPU that is there."""
+    most = len(asked.decoder.layers) + 1
+    wanted = most if asked.gpu_layers is None else min(asked.gpu_layers, most)
+    return LlamacppSettings(
+        context=asked.context,
+        slots=asked.concurrency,
+        cache=asked.cache,
+        ubatch=asked.ubatch,
+        gpu_layers=wanted if asked.site.kind in ("gpu", "unified") else 0,
+        experts_on_cpu=asked.experts_on_cpu,
+    )
+
+
+def _llamacpp(asked: Deployment, constants: Constants) -> Held:
+    settings, build = llamacpp_settings(asked), constants.llamacpp
+    tensors, compute = asked.model.tensors(asked.scheme), asked.model.compute(settings, build)
+    own = asked.model.in_gguf
+    if settings.gpu_layers == 0:
+        return Held(llamacpp_memory(own, tensors, settings, build, compute=compute).terms)
+    if asked.devices > 1:
+        stages = llamacpp_stages(own, tensors, settings, build, compute, asked.devices)
+        return Held(stages.fullest.terms, stages=stages)
+    found = split(own, tensors, settings, build, compute=compute)
+    return Held(found.memory.terms, found.crossing)

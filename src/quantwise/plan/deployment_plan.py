@@ -1,0 +1,141 @@
+"""One way to serve a model at a site: every term of memory, whether it fits, how many requests, and how fast.
+
+Formulas live in their own files; here they meet one limit. A total is an interval, because compute buffers and what a
+process takes are; a plan ``fits`` where its high end stays within nine tenths of the limit, is ``marginal`` where that
+is not sure, and does not fit where its low end is above the limit. Of several GPUs the fullest one meets the limit of
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from quantwise.plan.capacity import Capacity, Layout, promise, theoretical_requests
+from quantwise.plan.constants import VLLM_0_32
+from quantwise.plan.decoder_weights import Weights
+from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
+from quantwise.plan.deployment_memory import Held, binding, held, host_share, weights_of
+from quantwise.plan.deployment_speed import deployment_speed
+from quantwise.plan.fit import MARGINAL, size
+from quantwise.plan.speed import Speed
+from quantwise.plan.terms import Device, Term
+from quantwise.plan.what_if import cache_of
+
+Answer = Literal["yes", "marginal", "no", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The answer. ``bound`` names the one whose memory is compared with the limit.
+
+    ``compute``, ``overhead`` and ``total`` are of that device, (low, high) in bytes; ``weights_bytes`` and
+    ``cache_bytes`` too; ``held`` has all devices. ``capacity`` is None where the limit is unknown, or it was not asked
+    for.
+    """
+
+    asked: Deployment
+    weights: Weights
+    held: Held
+    bound: Device
+    weights_bytes: int
+    cache_bytes: int
+    compute: tuple[int, int]
+    overhead: tuple[int, int]
+    limit_bytes: int | None
+    capacity: Capacity | None
+    speed: Speed
+    speed_source: str
+    notes: tuple[str, ...]
+
+    @property
+    def total(self) -> tuple[int, int]:
+        """Bytes on the device that binds, (low, high)."""
+        fixed = self.weights_bytes + self.cache_bytes
+        return fixed + self.compute[0] + self.overhead[0], fixed + self.compute[1] + self.overhead[1]
+
+    @property
+    def fits(self) -> Answer:
+        """As the module says."""
+        if self.limit_bytes is None:
+            return "unknown"
+        low, high = self.total
+        if low > self.limit_bytes:
+            return "no"
+        return "yes" if high <= MARGINAL * self.limit_bytes else "marginal"
+
+
+def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capacity: bool = False) -> Plan:
+    """Plan one way to serve a model.
+
+    With ``capacity`` the number of requests to promise is simulated, which takes a few tenths of a second. Raises
+    InputError where scheme, cache type, runtime or the number of devices do not suit the model.
+    """
+    weights = weights_of(asked)
+    found_held = held(asked, weights, constants)
+    here = binding(asked, found_held.terms)
+    found_speed, speed_source = deployment_speed(asked, weights, found_held)
+    found = Plan(
+        asked=asked,
+        weights=weights,
+        held=found_held,
+        bound="gpu" if asked.on_gpu else "cpu",
+        weights_bytes=_sum(here, ("weights", "repacked"))[1],
+        cache_bytes=_sum(here, ("cache",))[1],
+        compute=_sum(here, ("compute", "outputs", "work", "copies")),
+        overhead=_sum(here, ("process", "context")),
+        limit_bytes=asked.limit,
+        capacity=None,
+        speed=found_speed,
+        speed_source=speed_source,
+        notes=_notes(asked, weights, found_held),
+    )
+    return replace(found, capacity=_capacity(found, constants)) if capacity else found
+
+
+def request_bytes(found: Plan, constants: Constants = CONSTANTS) -> int:
+    """What one request of full context keeps in the memory that binds."""
+    asked = found.asked
+    if asked.devices == 1 and not asked.is_partial:
+        return cache_of(asked.runtime, asked.computed, replace(asked.demand, concurrency=1))
+    one = replace(asked, concurrency=1)
+    return _sum(binding(one, held(one, found.weights, constants).terms), ("cache",))[1]
+
+
+def _sum(terms: Sequence[Term], names: tuple[str, ...]) -> tuple[int, int]:
+    here = [term for term in terms if term.name in names]
+    return sum(term.low for term in here), sum(term.high for term in here)
+
+
+def cache_room(found: Plan) -> int | None:
+    """Bytes that weights and scratch leave for caches; None where the limit is unknown."""
+    if found.limit_bytes is None:
+        return None
+    limit = found.limit_bytes
+    if found.asked.runtime == "vllm":
+        limit = int(limit * VLLM_0_32.utilization)
+    return max(0, limit - found.weights_bytes - found.compute[1] - found.overhead[1])
+
+
+def _capacity(found: Plan, constants: Constants) -> Capacity | None:
+    asked, room = found.asked, cache_room(found)
+    if room is None:
+        return None
+    request = request_bytes(found, constants)
+    if request < 1:
+        return None
+    layout: Layout = "paged" if asked.runtime == "vllm" else "contiguous"
+    return promise(theoretical_requests(room, 0, 0, request), max(2, asked.context), layout=layout)
+
+
+def _notes(asked: Deployment, weights: Weights, found: Held) -> tuple[str, ...]:
+    notes = []
+    if not weights.exact:
+        notes.append("weights are a sum over tensors whose names were not held against a written file")
+    if asked.context > asked.decoder.context:
+        notes.append(f"{asked.decoder.name} was trained for {asked.decoder.context} tokens, not {asked.context}")
+    host = host_share(asked, found)
+    if host is not None and host.limit_bytes is not None and host.bytes[1] > MARGINAL * host.limit_bytes:
+        notes.append(f"the host's part may not fit: {size(host.bytes[1])} of {size(host.limit_bytes)} at {host.name}")
+    return tuple(notes)

@@ -1,0 +1,73 @@
+"""How fast a deployment is, and what says so: a roofline, on one device or several, or measured kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quantwise.core.scheme import Scheme, parse_scheme
+from quantwise.plan.decoder_weights import Weights
+from quantwise.plan.deployment import Deployment
+from quantwise.plan.deployment_memory import Held, stored_bytes
+from quantwise.plan.machine_rates import decode_time, read_by_type
+from quantwise.plan.offload_speed import away_part, offload_speed
+from quantwise.plan.parallel import parallel_speed
+from quantwise.plan.speed import Load, Speed, multiplied_in, speed, without_times
+from quantwise.plan.weight_scheme import parse_weight_scheme
+from quantwise.plan.what_if import cache_of
+from quantwise.plan.work import cache_numbers, scaled
+
+PROMPT = 512
+_ROOFLINE = "roofline, not measured"
+
+
+def deployment_speed(asked: Deployment, weights: Weights, held: Held) -> tuple[Speed, str]:
+    """By the roofline; of one request in llama.cpp on this machine by its kernels, where they were measured."""
+    load = _load(asked, weights)
+    if held.stages is not None:
+        own = replace(load, decoder=asked.computed)
+        found = parallel_speed(asked.site, own, stored_bytes(asked), held.stages.split, asked.concurrency)
+        return found, _ROOFLINE
+    prompt = min(PROMPT, asked.context)
+    if asked.is_partial:
+        return _offloaded(asked, load, prompt)
+    found = speed(asked.site, load, asked.concurrency, prompt)
+    if asked.machine is None or asked.runtime != "llamacpp" or asked.concurrency > 1:
+        return found, _ROOFLINE
+    gguf = asked.model.in_gguf
+    read = read_by_type(gguf, ((t.name, t.type, t.bytes) for t in asked.model.tensors(asked.scheme)))
+    time = decode_time(asked.machine, gguf, read, load.context, asked.cache)
+    if time is None:
+        return found, _ROOFLINE
+    rate = 1 / time.interval[1], 1 / time.interval[0]
+    return replace(found, decode_seconds=time.interval, decode_per_request=rate, decode_total=rate), time.source
+
+
+def _offloaded(asked: Deployment, load: Load, prompt: int) -> tuple[Speed, str]:
+    host = asked.host
+    if host is None or host.bandwidth is None:
+        found = speed(asked.site, load, asked.concurrency, prompt)
+        lacks = (
+            "what the processor adds is unknown: name the machine around the GPU with --host, or measure this one with "
+            "--measure-machine"
+            if host is None
+            else f"the bandwidth of {host.name} is unknown, so is what it adds"
+        )
+        return without_times(found, lacks), _ROOFLINE
+    away = away_part(load, asked.layers_behind, asked.mixtures_behind)
+    found = offload_speed(asked.site, host, load, away, asked.concurrency, prompt)
+    return found, f"rooflines of {asked.site.name} and {host.name}, not measured together"
+
+
+def _load(asked: Deployment, weights: Weights) -> Load:
+    """The load of a request whose context is half full."""
+    decoder, scheme = asked.decoder, _scheme(asked.scheme)
+    multiplied = multiplied_in(scheme, asked.runtime, asked.site) if scheme else "bf16"
+    numbers = max(1, cache_numbers(decoder, asked.context))
+    each = cache_of(asked.runtime, asked.computed, replace(asked.demand, concurrency=1)) / numbers
+    work = asked.model.work
+    return Load(decoder, work, scaled(work, weights.effective), multiplied, max(1, asked.context // 2), each)
+
+
+def _scheme(name: str) -> Scheme | None:
+    recipe = parse_weight_scheme(name).recipe
+    return recipe.scheme if recipe else parse_scheme("q4_k_m") if "q" in name else None

@@ -1,0 +1,144 @@
+"use strict";
+// Nothing is computed here but where a point lies: each change asks the planner, and what it answers is shown.
+const byId = (id) => document.getElementById(id);
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+const BOX = { left: 60, right: 880, top: 20, bottom: 370 };
+// A colour and a shape for each model, so that neither is needed alone.
+const SHAPES = [
+  (x, y) => `M${x - 5},${y}a5,5 0 1,0 10,0a5,5 0 1,0 -10,0`,
+  (x, y) => `M${x - 5},${y - 5}h10v10h-10z`,
+  (x, y) => `M${x},${y - 6}l6,11h-12z`,
+  (x, y) => `M${x},${y - 7}l6,7l-6,7l-6,-7z`,
+];
+const COLOURS = ["var(--weights)", "var(--cache)", "var(--compute)", "var(--no)"];
+let options = null;
+let asked = 0;
+
+function size(bytes) {
+  if (bytes === null || bytes === undefined) return "unknown";
+  let value = bytes, unit = 0;
+  while (Math.abs(value) >= 999.5 && unit < UNITS.length - 1) { value /= 1024; unit += 1; }
+  return unit === 0 ? `${value} B` : `${value.toFixed(value < 9.995 ? 2 : value < 99.95 ? 1 : 0)} ${UNITS[unit]}`;
+}
+
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+function drawn(name, settings, text) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(settings)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function chosenSettings() {
+  return {
+    memory: options.memories[byId("memory").value],
+    concurrency: 2 ** byId("concurrency").value,
+    runtime: byId("runtime").value,
+  };
+}
+
+async function ask() {
+  const now = chosenSettings();
+  document.querySelector("output[for=memory]").textContent = size(now.memory);
+  document.querySelector("output[for=concurrency]").textContent = now.concurrency;
+  const number = ++asked;
+  const answer = await (await fetch(`frontier?${new URLSearchParams(now)}`)).json();
+  if (number === asked) show(answer);
+}
+
+function show(answer) {
+  byId("headline").textContent = answer.error || `what fits into ${size(answer.limit_bytes)} in ${answer.runtime}`;
+  byId("headline").className = answer.error ? "no" : "";
+  const cache = byId("cache").value;
+  const rows = (answer.frontier || []).filter((row) => row.on_frontier && (!cache || row.cache === cache));
+  const models = answer.models || [];
+  byId("model").textContent = models.join(", ");
+  picture(rows, models);
+  byId("rows").replaceChildren(...rows.map(line));
+  byId("legend").replaceChildren(...models.map((model, place) => legend(model, place)));
+  document.body.dataset.answered = JSON.stringify(chosenSettings());
+}
+
+function legend(model, place) {
+  const made = element("span"), mark = drawn("svg", { viewBox: "0 0 16 16", width: 16, height: 16, class: "mark" });
+  mark.append(drawn("path", { d: SHAPES[place % 4](8, 8), fill: COLOURS[place % 4] }));
+  made.append(mark, ` ${model}  `);
+  return made;
+}
+
+function line(row) {
+  const made = element("tr");
+  made.dataset.row = [row.model, row.scheme, row.cache, row.longest_context, row.total_bytes].join(" ");
+  made.append(
+    element("td", row.model),
+    element("td", row.scheme),
+    element("td", row.bits_per_weight.toFixed(2), "number"),
+    element("td", row.cache),
+    element("td", size(row.weights_bytes), "number"),
+    element("td", row.longest_context.toLocaleString("en"), "number"),
+    element("td", size(row.total_bytes), "number"),
+  );
+  return made;
+}
+
+function picture(rows, models) {
+  const svg = byId("picture");
+  svg.replaceChildren();
+  if (!rows.length) return;
+  const logs = rows.map((row) => Math.log2(row.longest_context));
+  const least = Math.floor(Math.min(...logs)), most = Math.max(least + 1, Math.ceil(Math.max(...logs)));
+  const x = (context) => BOX.left + ((Math.log2(context) - least) / (most - least)) * (BOX.right - BOX.left);
+  const y = (bits) => BOX.bottom - (bits / 17) * (BOX.bottom - BOX.top);
+  for (let power = least; power <= most; power += 1) {
+    const at = x(2 ** power);
+    svg.append(drawn("line", { x1: at, x2: at, y1: BOX.top, y2: BOX.bottom, class: "grid" }));
+    svg.append(drawn("text", { x: at, y: BOX.bottom + 18, "text-anchor": "middle" }, (2 ** power).toLocaleString("en")));
+  }
+  for (const bits of [2, 4, 6, 8, 16]) {
+    svg.append(drawn("line", { x1: BOX.left, x2: BOX.right, y1: y(bits), y2: y(bits), class: "grid" }));
+    svg.append(drawn("text", { x: BOX.left - 8, y: y(bits) + 4, "text-anchor": "end" }, `${bits} bit`));
+  }
+  svg.append(drawn("text", { x: (BOX.left + BOX.right) / 2, y: BOX.bottom + 40, "text-anchor": "middle" }, "longest context, tokens"));
+  for (const row of rows) {
+    const place = models.indexOf(row.model);
+    // A cache of fewer bits is drawn paler.
+    const mark = drawn("path", {
+      d: SHAPES[place % 4](x(row.longest_context), y(row.bits_per_weight)),
+      fill: COLOURS[place % 4],
+      "fill-opacity": row.cache_bits >= 16 ? 1 : row.cache_bits >= 8 ? 0.6 : 0.3,
+      stroke: COLOURS[place % 4],
+    });
+    mark.append(drawn("title", {}, `${row.model} ${row.scheme}, cache ${row.cache}: ${row.longest_context.toLocaleString("en")} tokens, ${size(row.total_bytes)}`));
+    svg.append(mark);
+  }
+}
+
+function fill(id, names, now) {
+  byId(id).replaceChildren(...names.map((name) => {
+    const made = element("option", name || "all types");
+    made.value = name;
+    made.selected = name === now;
+    return made;
+  }));
+}
+
+async function start() {
+  options = await (await fetch("options")).json();
+  byId("memory").max = options.memories.length - 1;
+  byId("memory").value = options.memories.indexOf(options.memory);
+  byId("concurrency").value = Math.round(Math.log2(options.concurrency));
+  fill("runtime", Object.keys(options.caches), options.runtime);
+  const refill = () => fill("cache", ["", ...options.caches[byId("runtime").value]], "");
+  refill();
+  byId("runtime").addEventListener("change", refill);
+  byId("settings").addEventListener("input", ask);
+  await ask();
+}
+
+start();

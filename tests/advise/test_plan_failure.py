@@ -1,0 +1,59 @@
+"""The failure that a plan names: by what breaks it, and with its numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quantwise.advise.failures import failures
+from quantwise.cli.main import main
+from quantwise.plan.training_job import TrainingJob
+from quantwise.planning import PlanRequest, plan, train
+
+
+def planned(model: str, scheme: str, site: str, **asked: Any) -> dict[str, Any]:
+    return plan(PlanRequest(models=(model,), schemes=(scheme,), site=site, **asked))
+
+
+@pytest.mark.parametrize(
+    ("model", "scheme", "site", "asked", "name"),
+    [
+        ("llama-3.1-70b", "q4_k_m", "rtx-4090", {}, "does-not-fit"),
+        ("qwen3-30b-a3b", "q8_0", "rtx-4090", {}, "experts-fill-memory"),
+        ("llama-3.1-8b", "16bit", "rtx-4090", {"context": 16384, "concurrency": 8}, "oom-under-load"),
+        ("llama-3.1-8b", "16bit", "rtx-4090", {"context": 131072}, "oom-at-long-context"),
+        ("llama-3.1-8b", "16bit", "rtx-4090", {"context": 131072, "concurrency": 2}, "oom-at-long-context"),
+        ("llama-3.1-8b", "16bit", "m1", {}, "apple-limit"),
+        ("llama-3.1-70b", "16bit", "m1", {}, "does-not-fit"),
+    ],
+)
+def test_what_breaks_it_is_named(model: str, scheme: str, site: str, asked: dict[str, Any], name: str) -> None:
+    found = planned(model, scheme, site, **asked)
+    assert found["fits"] == "no"
+    assert found["failure"]["name"] == name
+    # All numbers are filled in: the sentence is that of a case, not the plain one.
+    known = next(failure for failure in failures() if failure.name == name)
+    assert found["failure"]["case"] != known.plain
+    assert "{" not in found["failure"]["case"]
+
+
+def test_the_numbers_are_the_plan_s() -> None:
+    found = planned("llama-3.1-70b", "q4_k_m", "rtx-4090")
+    assert found["failure"]["case"].startswith("40.1 GiB are needed, 24.0 GiB are there: 16.1 GiB too many")
+
+
+def test_what_fits_has_none() -> None:
+    assert planned("llama-3.1-8b", "q4_k_m", "rtx-4090")["failure"] is None
+
+
+def test_training_names_its_own() -> None:
+    found = train(PlanRequest(models=("llama-3.1-8b",), site="rtx-4090"), TrainingJob(method="full", sequence=2048))
+    assert found["failure"]["name"] == "oom-while-training"
+
+
+def test_the_screen_says_where_to_read_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "llama-3.1-70b", "--site", "rtx-4090", "--scheme", "q4_k_m"]) == 0
+    assert "quantwise advise --failure does-not-fit" in " ".join(capsys.readouterr().out.split())
+    assert main(["plan", "llama-3.1-8b", "--site", "rtx-4090", "--train", "full"]) == 0
+    assert "advise --failure oom-while-training" in " ".join(capsys.readouterr().out.split())

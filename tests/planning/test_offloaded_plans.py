@@ -1,0 +1,128 @@
+"""A model that a GPU holds in part: what is left to the host, how fast that is, and how much may be on the GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantwise import planning
+from quantwise.cli.main import main
+from quantwise.core.errors import InputError
+from quantwise.plan.deployment import Deployment
+from quantwise.plan.machine_rates import MachineRates
+from quantwise.plan.measure_machine import keep_rates
+from quantwise.plan.model import read_model
+from quantwise.planning import PlanRequest, plan
+from quantwise.scenarios.sites import sites
+
+GIB = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a measured machine would lie: nowhere, unless a test puts one there."""
+    path = tmp_path / "rates.json"
+    monkeypatch.setattr(planning, "rates_path", lambda: path)
+    return path
+
+
+def planned(model: str = "llama-3.1-70b", scheme: str = "q4_k_m", **asked: Any) -> dict[str, Any]:
+    return plan(PlanRequest(models=(model,), schemes=(scheme,), **{"site": "rtx-4090", **asked}))
+
+
+def test_without_a_host_the_speed_is_unknown_and_says_how_to_tell_it() -> None:
+    found = planned(gpu_layers=40)
+    assert found["decode_tokens_per_s"] is None
+    assert found["prefill_tokens_per_s"] is None
+    assert found["cost"]["decode_dollars_per_million_tokens"] is None
+    assert "--host" in found["notes"][-1]
+    assert found["host"]["name"] is None
+
+
+def test_a_host_slows_by_what_it_reads() -> None:
+    found = planned(gpu_layers=40, host="x86-avx512")
+    # 41 of 80 layers of 42.5 GB lie with it; at most 0.9 of its bandwidth is reached.
+    bandwidth = sites()["x86-avx512"].bandwidth
+    assert bandwidth
+    at_most = 0.9 * bandwidth / (41 / 80 * 0.97 * found["weights_effective_bytes"])
+    assert 0.5 * at_most < found["decode_tokens_per_s"][1] < at_most
+    assert found["decode_bound_by"] == "bytes on the host"
+    assert found["host"]["layers"] == 41
+    more = planned(gpu_layers=50, host="x86-avx512")
+    assert more["decode_tokens_per_s"][1] > found["decode_tokens_per_s"][1]
+
+
+def test_experts_with_the_host_cost_less_than_layers_do() -> None:
+    asked: dict[str, Any] = {"model": "qwen3-30b-a3b", "scheme": "q8_0", "host": "x86-avx512"}
+    experts, layers = planned(**asked, experts_on_cpu=24), planned(**asked, gpu_layers=25)
+    assert (experts["host"]["layers"], experts["host"]["layers_of_experts"]) == (0, 24)
+    assert (layers["host"]["layers"], layers["host"]["layers_of_experts"]) == (24, 0)
+    assert experts["decode_tokens_per_s"][1] > layers["decode_tokens_per_s"][1]
+    both = planned(**asked, gpu_layers=25, experts_on_cpu=30)
+    assert (both["host"]["layers"], both["host"]["layers_of_experts"]) == (24, 6)
+    assert both["decode_tokens_per_s"][1] < layers["decode_tokens_per_s"][1]
+
+
+def test_everything_on_the_gpu_needs_no_host() -> None:
+    whole = planned("llama-3.1-8b")
+    assert planned("llama-3.1-8b", gpu_layers=33)["decode_tokens_per_s"] == whole["decode_tokens_per_s"]
+    assert whole["host"] is None
+
+
+def test_this_machine_is_the_host_where_it_was_measured(rates: Path) -> None:
+    asked = {"fp32": 1e11, "int8": 2e11}
+    machine = MachineRates(cpu="x", threads=2, measured="2026-11-21", bandwidth=2e10, rates=asked, kernels={})
+    keep_rates(machine, rates)
+    found = planned(gpu_layers=40)
+    assert found["host"]["name"] == "this machine"
+    assert found["decode_tokens_per_s"][1] < 2e10 / (0.4 * found["weights_effective_bytes"])
+
+
+def test_requests_have_room_by_what_they_keep_on_the_gpu() -> None:
+    half = planned(gpu_layers=40, host="x86-avx512")
+    scratch = half["compute_bytes"][1] + half["overhead_bytes"]
+    room = half["limit_bytes"] - half["weights_bytes"] - scratch
+    assert half["concurrency"]["theoretical"] == room // half["kv_cache_bytes"]
+
+
+@pytest.mark.parametrize(("model", "scheme"), [("llama-3.1-70b", "q4_k_m"), ("qwen3-30b-a3b", "q8_0")])
+def test_the_most_that_fits_fits_and_one_more_does_not(model: str, scheme: str) -> None:
+    found = planned(model, scheme)
+    assert found["fits"] == "no"
+    most = found["most_on_gpu"]
+    assert planned(model, scheme, gpu_layers=most["gpu_layers"])["fits"] == "yes"
+    assert planned(model, scheme, gpu_layers=most["gpu_layers"] + 1)["fits"] != "yes"
+    if (least := most["experts_on_cpu"]) is not None:
+        assert planned(model, scheme, experts_on_cpu=least)["fits"] == "yes"
+        assert planned(model, scheme, experts_on_cpu=least - 1)["fits"] != "yes"
+    assert (most["experts_on_cpu"] is None) == (model == "llama-3.1-70b")
+
+
+def test_a_host_that_is_too_small_is_told(tmp_path: Path) -> None:
+    small = tmp_path / "small.toml"
+    small.write_text('name = "small"\nkind = "cpu"\nmemory_bytes = 16000000000\nbandwidth = 4e10\n')
+    assert any("host's part may not fit" in note for note in planned(gpu_layers=40, host=str(small))["notes"])
+
+
+@pytest.mark.parametrize(("site", "host"), [("rtx-4090", "rtx-3090"), ("m4-max", "x86-avx512"), ("nas", "x86-avx512")])
+def test_a_host_is_the_machine_around_a_gpu(site: str, host: str) -> None:
+    with pytest.raises(InputError, match="a host is the machine around a GPU"):
+        planned(site=site, host=host)
+
+
+def test_what_is_left_behind() -> None:
+    model, site = read_model("llama-3.1-8b"), sites()["rtx-4090"]
+    behind = [Deployment(model, site, "q8_0", gpu_layers=n).layers_behind for n in (None, 99, 33, 32, 1, 0)]
+    assert behind == [0, 0, 0, 1, 32, 32]
+    # Without experts nothing of them stays behind.
+    assert not Deployment(model, site, "q8_0", experts_on_cpu=8).is_partial
+
+
+def test_the_screen_says_it(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "llama-3.1-70b", "--site", "rtx-4090", "--scheme", "q4_k_m"]
+    assert main(words) == 0
+    assert "q4_k_m 42 of 81 layers fit on the GPU" in capsys.readouterr().out
+    assert main([*words, "-ngl", "42", "--host", "x86-avx512"]) == 0
+    assert "39 layers with x86-avx512" in " ".join(capsys.readouterr().out.split())
