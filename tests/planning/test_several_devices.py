@@ -8,6 +8,7 @@ import pytest
 
 from quantwise.cli.main import main
 from quantwise.core.errors import InputError
+from quantwise.plan.constants import VLLM_0_32
 from quantwise.planning import PlanRequest, plan
 
 
@@ -26,7 +27,7 @@ def test_four_gpus_that_share_every_layer_hold_a_quarter_each() -> None:
     assert (one["fits"], four["fits"]) == ("no", "yes")
     assert four["limit_bytes"] == one["limit_bytes"]
     scratch = four["compute_bytes"][1] + four["overhead_bytes"]
-    room = int(0.9 * four["limit_bytes"]) - four["weights_bytes"] - scratch
+    room = int(VLLM_0_32.utilization * four["limit_bytes"]) - four["weights_bytes"] - scratch
     assert four["concurrency"]["theoretical"] == room // (2_684_354_560 // 4)
     assert four["devices"]["kv_heads"] == 2
     # The link is NVLink's; still a step is not four times as fast.
