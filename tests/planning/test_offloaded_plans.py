@@ -112,6 +112,15 @@ def test_a_host_is_the_machine_around_a_gpu(site: str, host: str) -> None:
         planned(site=site, host=host)
 
 
+def test_nothing_on_the_gpu_is_the_host_alone() -> None:
+    alone, beside = planned(site="x86-avx512"), planned(gpu_layers=0, host="x86-avx512")
+    for key in ("decode_tokens_per_s", "prefill_tokens_per_s", "limit_bytes", "total_bytes", "fits"):
+        assert beside[key] == alone[key]
+    nowhere = planned(gpu_layers=0)
+    assert (nowhere["fits"], nowhere["decode_tokens_per_s"], nowhere["fixes"]) == ("unknown", None, [])
+    assert all((c["knob"], c["value"]) != ("gpu_layers", 0) for fix in planned()["fixes"] for c in fix["changes"])
+
+
 def test_what_is_left_behind() -> None:
     model, site = read_model("llama-3.1-8b"), sites()["rtx-4090"]
     behind = [Deployment(model, site, "q8_0", gpu_layers=n).layers_behind for n in (None, 99, 33, 32, 1, 0)]

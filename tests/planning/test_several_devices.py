@@ -88,3 +88,20 @@ def test_the_screen_says_who_holds_what(capsys: pytest.CaptureFixture[str]) -> N
     assert "4 of h100; 4 share every layer, 2 key-value heads each" in out
     assert main([*words, "--train", "lora"]) == 2
     assert "training is planned for one device" in capsys.readouterr().err
+
+
+def test_a_latent_cache_is_whole_on_each() -> None:
+    asked: dict[str, Any] = {"site": "h200", "runtime": "vllm", "schemes": ("fp8",), "context": 4096}
+    one, eight = (planned("deepseek-v3", **asked, tensor_parallel=count) for count in (1, 8))
+    assert eight["kv_cache_bytes"] == one["kv_cache_bytes"]
+    assert eight["devices"]["kv_heads"] is None
+
+
+def test_a_family_is_weighed_over_several_devices() -> None:
+    names, asked = ("llama-3.1-8b", "llama-3.1-70b"), {"site": "h100", "runtime": "vllm", "schemes": ("int8-channel",)}
+    found = plan(PlanRequest(models=names, tensor_parallel=2, **asked))  # type: ignore[arg-type]
+    longest = {row["model"]: row["longest_context"] for row in found["frontier"] if row["cache"] == "f16"}
+    assert found["devices"] == 2
+    assert longest["llama-3.1-70b"]
+    with pytest.raises(InputError, match=r"llama-3\.1-8b: 32 heads do not split over 3 devices"):
+        plan(PlanRequest(models=names, tensor_parallel=3, **asked))  # type: ignore[arg-type]

@@ -116,7 +116,9 @@ def _fixes(
         memory_bytes=asked.limit_bytes,
     )
     limit = plan.limit_bytes
-    larger = [s for s in sites().values() if s.kind == asked.site.kind and (s.limit_bytes or 0) > limit]
+    # A model that is not on the GPU gains nothing from another one.
+    kind = None if asked.on_host else asked.site.kind
+    larger = [s for s in sites().values() if s.kind == kind and (s.limit_bytes or 0) > limit]
     changes = usual_changes(
         case,
         caches=CACHES[asked.runtime],
@@ -152,6 +154,11 @@ def _need(model: Model, asked: Deployment, limit: int, constants: Constants) -> 
             gpu_layers=case.gpu_layers,
             limit_bytes=has,
         )
+        if turned.on_host and not asked.on_host:
+            # Off the GPU its memory is no limit; the host's is, where one is known.
+            if asked.host is None or asked.host.limit_bytes is None:
+                return None
+            has = asked.host.limit_bytes
         try:
             return Need(needed_bytes(turned, constants)[1], has)
         except InputError:

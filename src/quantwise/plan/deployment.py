@@ -105,7 +105,14 @@ class Deployment:
     @property
     def limit(self) -> int | None:
         """Bytes of the memory that binds."""
+        if self.limit_bytes is None and self.on_host:
+            return None if self.host is None else self.host.limit_bytes
         return self.site.limit_bytes if self.limit_bytes is None else self.limit_bytes
+
+    @property
+    def on_host(self) -> bool:
+        """Whether there is a GPU and nothing of the model on it."""
+        return self.site.kind == "gpu" and self.runtime == "llamacpp" and self.gpu_layers == 0
 
     @property
     def demand(self) -> Demand:

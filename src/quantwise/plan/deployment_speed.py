@@ -22,13 +22,15 @@ _ROOFLINE = "roofline, not measured"
 
 def deployment_speed(asked: Deployment, weights: Weights, held: Held) -> tuple[Speed, str]:
     """By the roofline; of one request in llama.cpp on this machine by its kernels, where they were measured."""
+    if asked.on_host and asked.host is not None:
+        return deployment_speed(replace(asked, site=asked.host, gpu_layers=None, host=None), weights, held)
     load = _load(asked, weights)
     if held.stages is not None:
         own = replace(load, decoder=asked.computed)
         found = parallel_speed(asked.site, own, stored_bytes(asked), held.stages.split, asked.concurrency)
         return found, _ROOFLINE
     prompt = min(PROMPT, asked.context)
-    if asked.is_partial:
+    if asked.is_partial or asked.on_host:
         return _offloaded(asked, load, prompt)
     found = speed(asked.site, load, asked.concurrency, prompt)
     if asked.machine is None or asked.runtime != "llamacpp" or asked.concurrency > 1:

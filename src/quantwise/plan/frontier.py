@@ -31,15 +31,17 @@ def frontier(models: Sequence[Model], wanted: Wanted, constants: Constants) -> d
     limit = wanted.limit_bytes or wanted.site.limit_bytes
     if limit is None:
         raise InputError("a frontier needs a memory budget; give --memory, such as --memory 12GB, or a --site")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    refused = ""
     for model in models:
         for scheme in wanted.schemes or (("stored",) if model.is_file else SCHEMES[wanted.runtime]):
             for cache in CACHES[wanted.runtime]:
-                row = _row(model, scheme, cache, wanted, limit, constants)
-                if row is not None:
-                    rows.append(row)
+                try:
+                    rows.append(_row(model, scheme, cache, wanted, limit, constants))
+                except InputError as error:
+                    refused = refused or f"{model.decoder.name}: {error}"
     if not rows:
-        raise InputError("none of these models can be planned in this runtime; see quantwise plan MODEL for each")
+        raise InputError(refused)
     for row in rows:
         row["on_frontier"] = not any(_beats(other, row) for other in rows)
     rows.sort(key=lambda row: (-row["parameters"], -row["bits_per_weight"], -row["cache_bits"]))
@@ -48,24 +50,20 @@ def frontier(models: Sequence[Model], wanted: Wanted, constants: Constants) -> d
         "site": wanted.site.name,
         "runtime": wanted.runtime,
         "requests_at_a_time": wanted.concurrency,
+        "devices": wanted.tensor_parallel * wanted.pipeline_parallel,
         "limit_bytes": limit,
         "frontier": rows,
         "quality": "unknown until measured: quantwise decide",
     }
 
 
-def _row(
-    model: Model, scheme: str, cache: str, wanted: Wanted, limit: int, constants: Constants
-) -> dict[str, Any] | None:
+def _row(model: Model, scheme: str, cache: str, wanted: Wanted, limit: int, constants: Constants) -> dict[str, Any]:
     asked = replace(wanted.deployment(model, scheme), cache=cache, context=_CONTEXTS[0], limit_bytes=limit)
     own = model.decoder.context
     contexts = [context for context in _CONTEXTS if context < own] + [own]
-    try:
-        least = needed_bytes(replace(asked, context=contexts[0]), constants)[1]
-        weights = model.weights(scheme, in_gguf=wanted.runtime == "llamacpp")
-        longest, total = _longest(asked, contexts, MARGINAL * limit, constants)
-    except InputError:
-        return None
+    least = needed_bytes(replace(asked, context=contexts[0]), constants)[1]
+    weights = model.weights(scheme, in_gguf=wanted.runtime == "llamacpp")
+    longest, total = _longest(asked, contexts, MARGINAL * limit, constants)
     return {
         "model": model.decoder.name,
         "parameters": weights.parameters,

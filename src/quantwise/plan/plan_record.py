@@ -85,6 +85,8 @@ def _devices(plan: Plan) -> dict[str, Any] | None:
     if plan.held.stages is None:
         return None
     split = plan.held.stages.split
+    # A latent cache has no heads: every device keeps it whole.
+    latent = any(layer.attention is not None and layer.attention.latent for layer in plan.asked.decoder.layers)
     return {
         "count": plan.asked.devices,
         "tensor_parallel": split.tensor,
@@ -93,7 +95,7 @@ def _devices(plan: Plan) -> dict[str, Any] | None:
             {"layers": layers, "weights_bytes": weights, "total_bytes": list(memory.on("gpu"))}
             for layers, weights, memory in zip(split.layers, split.weights_bytes, plan.held.stages.memory, strict=True)
         ],
-        "kv_heads": split.kv_heads,
+        "kv_heads": None if latent else split.kv_heads,
         "devices_with_the_same_kv_heads": split.copies,
         "link_bytes_per_token": split.link_bytes,
         "messages_per_token": split.messages,

@@ -2,7 +2,7 @@
 // Nothing is computed here but where a point lies: each change asks the planner, and what it answers is shown.
 const byId = (id) => document.getElementById(id);
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
-const BOX = { left: 60, right: 880, top: 20, bottom: 370 };
+const BOX = { left: 60, right: 850, top: 20, bottom: 370 };
 // A colour and a shape for each model, so that neither is needed alone.
 const SHAPES = [
   (x, y) => `M${x - 5},${y}a5,5 0 1,0 10,0a5,5 0 1,0 -10,0`,
@@ -105,11 +105,13 @@ function picture(rows, models) {
     svg.append(drawn("text", { x: BOX.left - 8, y: y(bits) + 4, "text-anchor": "end" }, `${bits} bit`));
   }
   svg.append(drawn("text", { x: (BOX.left + BOX.right) / 2, y: BOX.bottom + 40, "text-anchor": "middle" }, "longest context, tokens"));
+  // Models that meet in one point stand side by side.
+  const apart = (place) => 13 * (place - (models.length - 1) / 2);
   for (const row of rows) {
     const place = models.indexOf(row.model);
     // A cache of fewer bits is drawn paler.
     const mark = drawn("path", {
-      d: SHAPES[place % 4](x(row.longest_context), y(row.bits_per_weight)),
+      d: SHAPES[place % 4](x(row.longest_context) + apart(place), y(row.bits_per_weight)),
       fill: COLOURS[place % 4],
       "fill-opacity": row.cache_bits >= 16 ? 1 : row.cache_bits >= 8 ? 0.6 : 0.3,
       stroke: COLOURS[place % 4],

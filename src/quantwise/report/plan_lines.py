@@ -21,9 +21,10 @@ def devices(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     told = [f"{found['count']} of {record['site']}"]
     if found["tensor_parallel"] > 1:
         heads = found["kv_heads"]
-        told.append(
-            f"{found['tensor_parallel']} share every layer, {heads} key-value head{'' if heads == 1 else 's'} each"
-        )
+        keeps = "each with the whole latent cache"
+        if heads is not None:
+            keeps = f"{heads} key-value head{'' if heads == 1 else 's'} each"
+        told.append(f"{found['tensor_parallel']} share every layer, {keeps}")
     if len(stages) > 1:
         parts = [f"{stage['layers']} layers {notation.size(stage['total_bytes'][1])}" for stage in stages]
         told.append(" then ".join(parts))

@@ -160,7 +160,7 @@ def _speed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _what_if(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     told = [f"{one['change']}: {notation.size(one['kv_cache_bytes'])}" for one in record["what_if"]]
     if told:
-        yield _line("cache if", "; ".join(told) + (" (of all devices)" if record["devices"] else ""))
+        yield _line("cache if", "; ".join(told) + (" (were it not split)" if record["devices"] else ""))
 
 
 def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -169,6 +169,8 @@ def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         f"{', '.join(record['models'])} · {record['runtime']} at {record['site']}, {limit} · {_requests(record)}",
         style="dim",
     )
+    if record["devices"] > 1:
+        yield Text(f"{record['devices']} such devices; weights are of all, totals of the fullest one", style="dim")
     rows = [row for row in record["frontier"] if row["on_frontier"]]
     if not rows:
         yield Text(f"nothing of these fits into {limit}", style="bold red")
