@@ -152,7 +152,7 @@ def speed(site: Site, load: Load, batch: int = 1, prompt: int = 512, *, extra_se
     notes = [how.note] if how.note else []
     if how.rate is None and how.note is None:
         notes.append(
-            f"the rate of {how.type} at {site.name} is unknown, so is a prompt's time; --measure-machine tells it"
+            f"the rate of {how.type} at {site.name} is unknown, so is a prompt's time; --measure-machine tells it there"
         )
     decode = _plus(decode, extra_seconds)
     prefill = _plus(prefill, extra_seconds)

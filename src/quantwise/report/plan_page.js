@@ -92,7 +92,7 @@ function line(row, answer) {
     bar.append(part);
   }
   cell.append(bar);
-  made.append(cell, element("td", WORDS[row.fits], row.fits), element("td", range(row.decode_tokens_per_s), "number"));
+  made.append(cell, element("td", WORDS[row.fits], row.fits), element("td", row.fits === "no" ? "" : range(row.decode_tokens_per_s), "number"));
   return made;
 }
 

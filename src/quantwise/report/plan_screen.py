@@ -63,11 +63,12 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield from _fixes(record)
     for label, body in (*failure(record), *offload(record), *devices(record)):
         yield _line(label, body)
-    yield from _capacity(record)
-    yield from _speed(record)
-    yield from layouts(record)
-    for label, body in cost(record):
-        yield _line(label, body)
+    if record["fits"] != "no":  # nobody serves a request, or waits for one, with what does not fit
+        yield from _capacity(record)
+        yield from _speed(record)
+        yield from layouts(record)
+        for label, body in cost(record):
+            yield _line(label, body)
     yield from _what_if(record)
     for note in record["notes"]:
         yield _line("note", note)
