@@ -74,3 +74,18 @@ def test_the_study_prints_what_it_found(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().out == "a table\n"
     assert main(["build", "model", "gptq:int4-g64", "--calibration-study", "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"recipe": "gptq:int4-g64"}
+
+
+def test_a_recipe_named_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "missing", "int8-channel", "rtn:int8-channel", "--quiet"]) == 2
+    assert capsys.readouterr().err == "quantwise: rtn:int8-channel is named twice; name every recipe once\n"
+
+
+def test_calibration_that_no_recipe_reads_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["build", "missing", "q8_0", "--calibration", "nobody-reads.txt"]
+    assert main(asked) == 2
+    note, complaint = capsys.readouterr().err.splitlines()
+    assert note == "note: no recipe here reads calibration texts"
+    assert complaint.startswith("quantwise: model folder missing does not exist")
+    assert main([*asked, "--quiet"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
