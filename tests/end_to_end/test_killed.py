@@ -65,7 +65,7 @@ class Killed:
         with process:
             servers = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, signal.SIGKILL)
-        reader.join()
+            reader.join(30)  # before its stream is closed
         end = time.monotonic() + 15
         while time.monotonic() < end and any(map(_runs, servers)):
             time.sleep(0.02)

@@ -36,7 +36,7 @@ def test_a_candidate_of_its_own_in_decide(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     candidate = "rtn:int4-g64,layout=gptq@vllm"
-    asked = ["--tasks", "recall", "--fixed-n", "32", "--margin", "recall=60%", "--context", "256", "--json", "--quiet"]
+    asked = ["--tasks", "recall", "--fixed-n", "32", "--margin", "recall=60%", "--context", "512", "--json", "--quiet"]
     assert main(["decide", "--candidate", candidate, *asked]) == 0
     record = json.loads(capsys.readouterr().out)
     assert {v["candidate"]: v["verdict"] for v in record["verdicts"]} == {candidate: "PASS"}
