@@ -124,7 +124,7 @@ def table(rows: Sequence[Row], positions: float) -> str:
 INTRODUCTION = """# Quality beside peers
 
 Held-out KL from the 16-bit model (nats a token, exact over the vocabulary) at equal or fewer bytes. Made by
-`python benchmarks/quality.py --write` on {date}.
+`python benchmarks/quality.py{options} --write` on {date}.
 
 Every tool got the same model and the same calibration tokens. llama.cpp is `llama_model_quantize` with an importance
 matrix of exactly these tokens; llm-compressor is its GPTQ with its defaults. Only the numbers in the files differ: all
@@ -143,9 +143,9 @@ activation order, scales from absolute maxima). One type for every matrix of the
 bytes of these matrices; no goal was set."""
 
 
-def page(sections: Sequence[str], peers: dict[str, list[Finished]]) -> str:
+def page(sections: Sequence[str], peers: dict[str, list[Finished]], goals_only: bool) -> str:
     """The document."""
-    head = INTRODUCTION.format(date=datetime.now(UTC).date())
+    head = INTRODUCTION.format(date=datetime.now(UTC).date(), options=" --goals-only" if goals_only else "")
     return "\n".join([head, *sections, "## Machine and versions", "", setting(peers), ""])
 
 
@@ -175,7 +175,7 @@ def main() -> None:
         print("\n" + sections[-1], flush=True)
         for peer, runs in bench.peers.items():
             peers.setdefault(peer, []).extend(runs)
-    text = page(sections, peers)
+    text = page(sections, peers, options.goals_only)
     print(setting(peers))
     if options.write:
         PAGE.write_text(text, encoding="utf-8")

@@ -36,9 +36,9 @@ def test_what_is_shown_lies_in_the_repository() -> None:
 def test_recipes_that_are_named_exist() -> None:
     from quantwise.core.recipe import parse_recipe
 
-    for claim in claims():
-        for text in re.findall(r"[a-z0-9+]+:[a-z0-9_.-]+(?=@| |$)", claim.use):
-            parse_recipe(text)
+    named = [text for claim in claims() for text in re.findall(r"[a-z0-9+]+:[a-z0-9_.-]+(?=@| |$)", claim.use)]
+    assert named  # a pattern that finds none would pass everything
+    assert all(parse_recipe(text).name for text in named)
 
 
 def test_a_case_filters() -> None:
