@@ -12,7 +12,7 @@ import torch
 def products_in(dtype: torch.dtype) -> Iterator[None]:
     """Products of float32 matrices round their factors to bfloat16 inside, if that is ``dtype``; sums stay in float32.
 
-    Processors that have such products are faster with them (docs/LOG.md), others multiply as before. Float16 has no such mode.
+    Processors that have such products are faster with them, others multiply as before. Float16 has no such mode.
     """
     before = torch.get_float32_matmul_precision()
     if dtype == torch.bfloat16:
