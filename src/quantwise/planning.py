@@ -19,7 +19,7 @@ from quantwise.plan.frontier import frontier
 from quantwise.plan.machine_rates import read_rates
 from quantwise.plan.measure_machine import keep_rates, measure_machine, rates_path
 from quantwise.plan.memory import available_bytes
-from quantwise.plan.model import Model, read_model
+from quantwise.plan.model import Model, find_model
 from quantwise.plan.refit import llamacpp_build, load_refits, refit, save_refit, vllm_version
 from quantwise.plan.training_answer import training_answer
 from quantwise.plan.training_job import TrainingJob
@@ -59,7 +59,7 @@ def plan(request: PlanRequest) -> dict[str, Any]:
     if request.trace is not None and len(request.models) > 1:
         raise InputError("a trace is served by one model; name one")
     if len(request.models) > 1:
-        return frontier([read_model(name) for name in request.models], wanted, constants())
+        return frontier([find_model(name) for name in request.models], wanted, constants())
     name = request.models[0] if request.models else ""
     return _with_failure(answer(model_of(request), wanted, constants(), smaller=family(name)), wanted.site)
 
@@ -87,7 +87,7 @@ def _with_failure(record: dict[str, Any], site: Site) -> dict[str, Any]:
 
 def model_of(request: PlanRequest) -> Model:
     """The one model that is asked about; without a name the reference model."""
-    return read_model(request.models[0] if request.models else str(reference.path()))
+    return find_model(request.models[0] if request.models else str(reference.path()))
 
 
 def measure(tell: Callable[[str], None]) -> None:

@@ -64,7 +64,7 @@ def build(
             recipes,
             Sample(tuple(posed.calibration)) if posed.counted else posed.calibration,
             store.folder / "artifacts",
-            progress=Steps(progress),
+            progress=WalkStages(progress),
             seed=question.seed,
             tell=tell,
         )
@@ -82,7 +82,7 @@ def recipe_of(candidate: Candidate) -> Recipe:
     return parse_recipe(candidate.source)
 
 
-class Steps:
+class WalkStages:
     """The walk's (what, done, total) as stages of the progress: one for each thing that is done, and once more where
     it begins anew. ``write NAME`` are the artifacts of one stage; what is done in one step is not counted.
     """
@@ -117,7 +117,7 @@ def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) ->
         )
         found[candidate.name] = Arm(
             candidate=candidate,
-            artifact=replace(artifact, location=gguf_file(artifact)),
+            artifact=replace(artifact, location=gguf_path(artifact)),
             runtime=posed.runtimes[candidate.runtime],
             options=options,
             template=posed.template,
@@ -125,7 +125,7 @@ def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) ->
     return found
 
 
-def gguf_file(artifact: Artifact) -> str:
+def gguf_path(artifact: Artifact) -> str:
     """Where the bytes lie: a built GGUF stands in a folder of its own."""
     path = Path(artifact.location)
     if artifact.format == "gguf" and path.is_dir():

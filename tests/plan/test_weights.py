@@ -86,7 +86,7 @@ def test_what_the_builders_write_is_what_was_planned(shared_data: Path, tmp_path
     from quantwise.build.walk import build
     from quantwise.core.recipe import parse_recipe
     from quantwise.formats.gguf.header import read_gguf_header
-    from quantwise.plan.weights import stored_bytes
+    from quantwise.plan.weights import gguf_data_bytes
 
     model = shared_data / "models" / name
     names = [
@@ -103,7 +103,9 @@ def test_what_the_builders_write_is_what_was_planned(shared_data: Path, tmp_path
     for recipe, artifact in zip(names, build(model, [parse_recipe(n) for n in names], [], tmp_path), strict=True):
         place = Path(artifact.location)
         files = [place] if place.is_file() else list(place.glob("*.gguf"))
-        found = stored_bytes(read_gguf_header(files[0])) if files else sum(e.bytes for e in read_folder(place).values())
+        found = (
+            gguf_data_bytes(read_gguf_header(files[0])) if files else sum(e.bytes for e in read_folder(place).values())
+        )
         assert artifact_bytes(recipe, model) == found, recipe
 
 

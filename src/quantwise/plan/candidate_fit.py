@@ -25,7 +25,7 @@ from quantwise.plan.kv_cache import (
 from quantwise.plan.layer_bytes import held_folder_bytes
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.overhead import overhead_bytes
-from quantwise.plan.weights import check_shapes, held_bytes, recipe_bytes, sixteen_bit_bytes, stored_bytes
+from quantwise.plan.weights import check_shapes, gguf_data_bytes, loaded_bytes, recipe_bytes, sixteen_bit_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def _brought_bytes(candidate: Candidate, folder: Path, entries: Mapping[str, Ten
 
 def _made_bytes(recipe: Recipe, candidate: Candidate, entries: Mapping[str, TensorEntry], shape: ModelShape) -> int:
     if candidate.runtime == "transformers":
-        return held_bytes(entries, recipe.scheme)
+        return loaded_bytes(entries, recipe.scheme)
     # "16bit" in llama.cpp is a file in f16.
     in_gguf = candidate.runtime == "llamacpp" and recipe.scheme.name == "16bit"
     return recipe_bytes(entries, parse_recipe("f16") if in_gguf else recipe, shape)
@@ -95,7 +95,7 @@ def _brought_gguf(candidate: Candidate, header: GgufHeader, workload: Workload) 
     known = vocab is not None and hidden is not None and wide is not None
     overhead = _overhead(candidate, (hidden or 0, wide or 0, vocab or 0), workload) if known else None
     cache = _cache(candidate, shape, workload) if shape else None
-    return fit(candidate.name, stored_bytes(header), cache, overhead, workload.limit_bytes)
+    return fit(candidate.name, gguf_data_bytes(header), cache, overhead, workload.limit_bytes)
 
 
 def _overhead(candidate: Candidate, sizes: tuple[int, int, int], workload: Workload) -> int | None:

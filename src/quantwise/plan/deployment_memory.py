@@ -10,7 +10,7 @@ from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, split
+from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, split_layers
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.stages import Stages, folder_stages, llamacpp_stages
 from quantwise.plan.terms import Device, Memory, Term
@@ -131,5 +131,5 @@ def _llamacpp(asked: Deployment, constants: Constants) -> Held:
     if asked.devices > 1:
         stages = llamacpp_stages(own, tensors, settings, build, compute, asked.devices)
         return Held(stages.fullest.terms, stages=stages)
-    found = split(own, tensors, settings, build, compute=compute)
+    found = split_layers(own, tensors, settings, build, compute=compute)
     return Held(found.memory.terms, found.crossing)

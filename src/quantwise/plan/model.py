@@ -92,7 +92,7 @@ class Model:
         return None if wanted.kind in ("float32", "mxfp4-experts") else wanted.name
 
 
-def read_model(text: str) -> Model:
+def find_model(text: str) -> Model:
     """Whatever a person calls a model. Raises InputError where it names none or a file is damaged."""
     found = read_source(text)
     if found.file is None:

@@ -43,7 +43,7 @@ def scheme_bytes(
     return _folder_bytes(entries, scheme, stored_layer_bytes)
 
 
-def held_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme) -> int:
+def loaded_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme) -> int:
     """Bytes that Transformers will hold of a model's tensors once ``scheme`` has filled it: most are expanded."""
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
@@ -73,7 +73,7 @@ def sixteen_bit_bytes(entries: Mapping[str, TensorEntry]) -> int:
     return sum(_sixteen(entry) for entry in entries.values())
 
 
-def stored_bytes(header: GgufHeader) -> int:
+def gguf_data_bytes(header: GgufHeader) -> int:
     """Bytes of tensor data in a GGUF file, from its header."""
     return sum(tensor.bytes for tensor in header.tensors)
 
