@@ -9,6 +9,7 @@ from functools import cached_property
 from quantwise.core.errors import InputError
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.models.decoder import Decoder
+from quantwise.models.tensor_table import TensorTable
 from quantwise.plan.constants import LlamacppBuild
 from quantwise.plan.decoder_weights import Weights, decoder_weights
 from quantwise.plan.gguf_names import GgufTable, gguf_table
@@ -29,7 +30,8 @@ class Model:
     """
 
     def __init__(self, decoder: Decoder, file: Sequence[FileTensor] = (), rope_factors: int = 0) -> None:
-        self.decoder, self.file, self._rope_factors = decoder, tuple(file), rope_factors
+        self.decoder = replace(decoder, tensors=TensorTable.of(decoder.tensors))
+        self.file, self._rope_factors = tuple(file), rope_factors
         self._weights: dict[tuple[str, bool], Weights] = {}
         self._tensors: dict[str, Sequence[FileTensor]] = {}
         self._compute: dict[tuple[LlamacppSettings, LlamacppBuild], LlamacppCompute] = {}
