@@ -5,7 +5,7 @@ Nothing here loads torch, and of a hub only headers are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,18 +50,27 @@ class PlanRequest:
     trace: str | None = None
 
 
-def plan(request: PlanRequest) -> dict[str, Any]:
+def plan(request: PlanRequest, models: Sequence[Model] | None = None) -> dict[str, Any]:
     """The record of a plan: of one model, or of several sizes at one memory budget (``frontier``).
 
-    Raises InputError where a name, a size or a combination is wrong.
+    ``models`` are those of the request where they were read before, for those who ask often. Raises InputError where a name, a
+    size or a combination is wrong.
     """
     wanted = wanted_of(request)
     if request.trace is not None and len(request.models) > 1:
         raise InputError("a trace is served by one model; name one")
-    if len(request.models) > 1:
-        return frontier([find_model(name) for name in request.models], wanted, constants())
+    models = models_of(request) if models is None else models
+    _check_experts(models, request)
+    if len(models) > 1:
+        return frontier(models, wanted, constants())
     name = request.models[0] if request.models else ""
-    return _with_failure(answer(model_of(request), wanted, constants(), smaller=family(name)), wanted.site)
+    return _with_failure(answer(models[0], wanted, constants(), smaller=family(name)), wanted.site)
+
+
+def _check_experts(models: Sequence[Model], request: PlanRequest) -> None:
+    if request.experts_on_cpu and not any(layer.experts for model in models for layer in model.decoder.layers):
+        names = ", ".join(model.decoder.name for model in models)
+        raise InputError(f"{names} has no experts to keep in main memory; leave --experts-on-cpu away")
 
 
 def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
@@ -88,6 +97,11 @@ def _with_failure(record: dict[str, Any], site: Site) -> dict[str, Any]:
 def model_of(request: PlanRequest) -> Model:
     """The one model that is asked about; without a name the reference model."""
     return find_model(request.models[0] if request.models else str(reference.path()))
+
+
+def models_of(request: PlanRequest) -> list[Model]:
+    """All models that are asked about."""
+    return [find_model(name) for name in request.models] or [model_of(request)]
 
 
 def measure(tell: Callable[[str], None]) -> None:
