@@ -156,7 +156,8 @@ class FrontierPage:
 
 def _numbers(given: dict[str, str], names: Sequence[str]) -> dict[str, int]:
     for name in names:
-        if name in given and (not given[name].isdigit() or len(given[name]) > 14):
+        # isdecimal alone takes digits of all scripts, and isdigit superscripts that int does not read.
+        if name in given and not (given[name].isascii() and given[name].isdecimal() and len(given[name]) <= 14):
             raise InputError(f"{name} must be a whole number, not {given[name]!r:.40}")
     return {name: int(given[name]) for name in names if name in given}
 

@@ -27,6 +27,19 @@ from quantwise.plan.wanted import Wanted
 from quantwise.scenarios.reader import read_scenario, read_site
 from quantwise.scenarios.site import Site
 
+# A place in a text is a signed word of 32 bits in every runtime (llama.cpp: llama_pos), a batch likewise. What is
+# beyond the others is a slip of the hand.
+_MOST = {
+    "context": (1 << 31) - 1,
+    "concurrency": 100_000,
+    "ubatch": 1 << 20,
+    "gpu_layers": 1 << 20,
+    "experts_on_cpu": 1 << 20,
+    "memory_bytes": 1 << 60,
+    "tensor_parallel": 1 << 20,
+    "pipeline_parallel": 1 << 20,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
@@ -53,8 +66,8 @@ class PlanRequest:
 def plan(request: PlanRequest, models: Sequence[Model] | None = None) -> dict[str, Any]:
     """The record of a plan: of one model, or of several sizes at one memory budget (``frontier``).
 
-    ``models`` are those of the request where they were read before, for those who ask often. Raises InputError where a name, a
-    size or a combination is wrong.
+    ``models`` are those of the request where they were read before, for those who ask often. Raises InputError where a
+    name, a size or a combination is wrong.
     """
     wanted = wanted_of(request)
     if request.trace is not None and len(request.models) > 1:
@@ -111,8 +124,16 @@ def measure(tell: Callable[[str], None]) -> None:
     tell(f"this machine was measured; kept in {path}")
 
 
+def _check_sizes(request: PlanRequest) -> None:
+    for name, most in _MOST.items():
+        value = getattr(request, name)
+        if value is not None and value > most:
+            raise InputError(f"{name.replace('_', '-')} must be at most {most:,}, not {value:.3g}")
+
+
 def wanted_of(request: PlanRequest) -> Wanted:
     """Settings, scenario and site as one; this machine as it was measured, where it was."""
+    _check_sizes(request)
     scenario = read_scenario(request.scenario or "laptop")
     site, machine = read_site(request.site) if request.site else scenario.site, None
     if request.memory_bytes is not None and not request.site and site.memory_bytes is None:

@@ -31,9 +31,9 @@ def test_the_field_is_covered() -> None:
 def test_a_case_fills_in_its_own_numbers() -> None:
     found = told(BY_NAME["does-not-fit"], CASE)
     assert found.case == (
-        "26.0 GiB are needed, 24.0 GiB are there: 2.0 GiB too many; weights 16.0 GiB, cache 8.0 GiB, the rest 2.0 GiB"
+        "26.0 GiB are needed, 24.0 GiB are there: 2.00 GiB too many; weights 16.0 GiB, cache 8.00 GiB, the rest 2.00 GiB"
     )
-    assert found.fixes[0] == "an 8-bit cache saves 3.8 GiB"
+    assert found.fixes[0] == "an 8-bit cache saves 3.75 GiB"
     assert found.fixes[2] == "weights of at most 14.0 GiB fit: about 14.0 bits per weight"
 
 

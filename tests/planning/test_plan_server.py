@@ -53,6 +53,10 @@ def test_a_page_of_elsewhere_reads_nothing(port: int) -> None:
     [
         ("/plan?context=-1", "context must be a whole number"),
         ("/plan?context=0", "context must be a whole number of at least 1"),
+        ("/plan?context=%C2%B2", "context must be a whole number"),
+        ("/plan?context=%D9%A3", "context must be a whole number"),
+        ("/plan?context=999999999999", "context must be at most 2,147,483,647, not 1e+12"),
+        ("/plan?concurrency=99999999999999", "concurrency must be at most 100,000, not 1e+14"),
         ("/plan?cache=nonsense", "unknown cache"),
         ("/plan?site=nowhere", "unknown site"),
         ("/plan?runtime=nothing", "unknown runtime"),
