@@ -1,6 +1,7 @@
 """The story of a plan: names become models and a site, and the planner answers; or trains, or weighs a family.
 
-Nothing here loads torch, and of a hub only headers are asked for.
+Nothing here loads torch, and of a hub only headers are asked for. What only some plans need is imported where they do,
+because a plan is to answer at once.
 """
 
 from __future__ import annotations
@@ -8,24 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantwise.core.errors import InputError
 from quantwise.models import reference
 from quantwise.plan.answer import answer, family
 from quantwise.plan.deployment import RUNTIMES, Constants, RuntimeName
 from quantwise.plan.fit import size
-from quantwise.plan.frontier import frontier
-from quantwise.plan.machine_rates import read_rates
-from quantwise.plan.measure_machine import keep_rates, measure_machine, rates_path
+from quantwise.plan.machine_rates import rates_path, read_rates
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, find_model
 from quantwise.plan.refit import llamacpp_build, load_refits, refit, save_refit, vllm_version
-from quantwise.plan.training_answer import training_answer
-from quantwise.plan.training_job import TrainingJob
 from quantwise.plan.wanted import Wanted
 from quantwise.scenarios.reader import read_scenario, read_site
 from quantwise.scenarios.site import Site
+
+if TYPE_CHECKING:
+    from quantwise.plan.training_job import TrainingJob
 
 # A place in a text is a signed word of 32 bits in every runtime (llama.cpp: llama_pos), a batch likewise. What is
 # beyond the others is a slip of the hand.
@@ -75,6 +75,8 @@ def plan(request: PlanRequest, models: Sequence[Model] | None = None) -> dict[st
     models = models_of(request) if models is None else models
     _check_experts(models, request)
     if len(models) > 1:
+        from quantwise.plan.frontier import frontier
+
         return frontier(models, wanted, constants())
     name = request.models[0] if request.models else ""
     return _with_failure(answer(models[0], wanted, constants(), smaller=family(name)), wanted.site)
@@ -92,6 +94,8 @@ def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
         raise InputError("a trace is of requests, not of training; leave --trace or --train away")
     if request.tensor_parallel * request.pipeline_parallel > 1:
         raise InputError("training is planned for one device; leave --tensor-parallel and --pipeline-parallel away")
+    from quantwise.plan.training_answer import training_answer
+
     name = request.models[0] if request.models else ""
     wanted = wanted_of(request)
     return _with_failure(training_answer(model_of(request).decoder, job, wanted, family(name)), wanted.site)
@@ -101,7 +105,6 @@ def _with_failure(record: dict[str, Any], site: Site) -> dict[str, Any]:
     """The record, and as ``failure`` what a plan that does not fit would end in."""
     if record["fits"] != "no":
         return record | {"failure": None}
-    # The table of failures is read only where it is needed: a plan is to answer at once.
     from quantwise.advise.plan_failure import plan_failure
 
     return record | {"failure": plan_failure(record, site)}
@@ -119,6 +122,8 @@ def models_of(request: PlanRequest) -> list[Model]:
 
 def measure(tell: Callable[[str], None]) -> None:
     """Measure this machine, and keep that for every later plan. ``tell`` hears where, and what is missing."""
+    from quantwise.plan.measure_machine import keep_rates, measure_machine
+
     path = rates_path()
     keep_rates(measure_machine(tell=tell), path)
     tell(f"this machine was measured; kept in {path}")
