@@ -20,6 +20,7 @@ from quantwise.plan.machine_rates import rates_path, read_rates
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, find_model
 from quantwise.plan.refit import llamacpp_build, load_refits, refit, save_refit, vllm_version
+from quantwise.plan.text_file import read_text_file
 from quantwise.plan.wanted import Wanted
 from quantwise.scenarios.reader import read_scenario, read_site
 from quantwise.scenarios.site import Site
@@ -194,9 +195,6 @@ def refit_from(path: Path, request: PlanRequest) -> dict[str, Any]:
 
     Raises InputError where the log cannot be read, is none, or is of another model.
     """
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; give a runtime's start-up log") from error
+    text = read_text_file(path, "a runtime's start-up log")
     made = refit(text, model_of(request).decoder, str(path))
     return asdict(made) | {"kept_in": str(save_refit(made))}
