@@ -112,3 +112,10 @@ def test_targets_and_what_is_paged_stand_on_the_screen(capsys: pytest.CaptureFix
     assert "up to 29.9 GiB of optimizer states may be paged to the machine around the GPU" in " ".join(out.split())
     code, out, _ = typed(capsys, *words, "full", "--optimizer", "paged-adamw", "--host", "lab-server")
     assert "up to 29.9 GiB of optimizer states may be paged to lab-server, which has 384 GiB" in " ".join(out.split())
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file on this system")
+def test_a_log_without_an_end_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = typed(capsys, "--refit", "/dev/zero")
+    assert code == 2
+    assert err.startswith("quantwise: /dev/zero has more than 67,108,864 bytes; give a runtime's start-up log")

@@ -6,7 +6,7 @@ import re
 import string
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -32,10 +32,6 @@ class Failure:
     fixes: tuple[str, ...]
     logs: tuple[str, ...] = ()
     case: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """As a record."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
