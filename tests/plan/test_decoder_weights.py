@@ -14,7 +14,6 @@ from quantwise.core.scheme import FIXED_SCHEMES, parse_scheme
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.presets import preset_decoder
-from quantwise.plan.candidate_fit import artifact_bytes
 from quantwise.plan.decoder_weights import decoder_weights, raw_bytes
 from quantwise.plan.gguf_file import gguf_bytes
 from quantwise.plan.gguf_names import as_llamacpp_attends
@@ -22,7 +21,7 @@ from quantwise.plan.layer_bytes import stored_layer_bytes
 from quantwise.plan.model_source import read_decoder, read_folder_decoder, read_source
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.weight_table import weight_table
-from quantwise.plan.weights import gguf_data_bytes
+from quantwise.plan.weights import artifact_bytes, gguf_data_bytes
 from tiny_families import write_tiny
 
 
