@@ -201,7 +201,7 @@ def test_experts_in_one_tensor_are_quantized_one_by_one() -> None:
         ("uniform-q9", "unknown type 'q9'; allowed: fp32, iq1_s, "),
         ("gptq:nf4", "gptq cannot fill 'nf4'"),
         ("stored", "is known by its config alone"),
-        ("auto:4bpw", "chooses types by measuring"),
+        ("auto:1bpw", "auto:1bpw is too small a budget; the smallest mix of this model takes"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(text: str, message: str) -> None:
@@ -209,6 +209,14 @@ def test_what_cannot_be_planned_is_refused(text: str, message: str) -> None:
         weight_table(preset_decoder("llama-2-7b"), text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_budget_is_spent_to_the_byte() -> None:
+    decoder = preset_decoder("llama-2-7b")
+    found = decoder_weights(decoder, "auto:4.5bpw")
+    assert found.effective == int(4.5 * found.parameters / 8)
+    whole = decoder_weights(decoder, "uniform-q8_0").effective
+    assert decoder_weights(decoder, "auto:900GB").effective == whole
 
 
 def test_names_of_schemes() -> None:
