@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 
-from quantwise.prepare import Steps
+from quantwise.prepare import WalkStages
 from quantwise.report.progress import PlainProgress
 
 
 def lines(*told: tuple[str, int, int]) -> list[str]:
     out = io.StringIO()
     with PlainProgress(out, every_s=0.0, clock=lambda: 0.0) as progress:
-        steps = Steps(progress)
+        steps = WalkStages(progress)
         for step in told:
             steps(*step)
     return [line.replace(", took 0.0 ms", "").replace(": took 0.0 ms", " took") for line in out.getvalue().splitlines()]

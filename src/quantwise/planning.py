@@ -13,14 +13,14 @@ from typing import Any
 from quantwise.core.errors import InputError
 from quantwise.models import reference
 from quantwise.plan.answer import answer, family
-from quantwise.plan.deployment import RUNTIMES, Constants, RuntimeName
+from quantwise.plan.deployment import RUNTIMES, RuntimeName, own_constants
 from quantwise.plan.fit import size
 from quantwise.plan.frontier import frontier
 from quantwise.plan.machine_rates import read_rates
 from quantwise.plan.measure_machine import keep_rates, measure_machine, rates_path
 from quantwise.plan.memory import available_bytes
-from quantwise.plan.model import Model, read_model
-from quantwise.plan.refit import llamacpp_build, load_refits, refit, save_refit, vllm_version
+from quantwise.plan.model import Model, find_model
+from quantwise.plan.refit import refit, save_refit
 from quantwise.plan.training_answer import training_answer
 from quantwise.plan.training_job import TrainingJob
 from quantwise.plan.wanted import Wanted
@@ -59,9 +59,9 @@ def plan(request: PlanRequest) -> dict[str, Any]:
     if request.trace is not None and len(request.models) > 1:
         raise InputError("a trace is served by one model; name one")
     if len(request.models) > 1:
-        return frontier([read_model(name) for name in request.models], wanted, constants())
+        return frontier([find_model(name) for name in request.models], wanted, own_constants())
     name = request.models[0] if request.models else ""
-    return _with_failure(answer(model_of(request), wanted, constants(), smaller=family(name)), wanted.site)
+    return _with_failure(answer(model_of(request), wanted, own_constants(), smaller=family(name)), wanted.site)
 
 
 def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _with_failure(record: dict[str, Any], site: Site) -> dict[str, Any]:
 
 def model_of(request: PlanRequest) -> Model:
     """The one model that is asked about; without a name the reference model."""
-    return read_model(request.models[0] if request.models else str(reference.path()))
+    return find_model(request.models[0] if request.models else str(reference.path()))
 
 
 def measure(tell: Callable[[str], None]) -> None:
@@ -141,12 +141,6 @@ def _host_of(request: PlanRequest, site: Site) -> Site | None:
         return None
     rates = read_rates(rates_path())
     return None if rates is None else rates.site(available_bytes())
-
-
-def constants() -> Constants:
-    """The runtimes' figures, as refitted from this user's own logs where they are."""
-    found = load_refits()
-    return Constants(llamacpp_build(found), vllm_version(found))
 
 
 def refit_from(path: Path, request: PlanRequest) -> dict[str, Any]:

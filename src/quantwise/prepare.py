@@ -12,9 +12,10 @@ from quantwise.core.progress import Progress
 from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.core.runtime import Runtime, RuntimeOptions
 from quantwise.measure import Arm
-from quantwise.plan.candidate_fit import Workload, plan_candidate
+from quantwise.plan.candidate_fit import Fits, Workload
 from quantwise.plan.preflight import needs, no_room
 from quantwise.pose import Posed
+from quantwise.scenarios.reader import read_scenario
 from quantwise.store import Store
 
 
@@ -24,12 +25,11 @@ def plan(store: Store, posed: Posed) -> None:
     Raises EnvironmentFailure where a baseline does not fit: then nothing can be compared here.
     """
     question = posed.question
-    site = question.scenario["site"]
-    workload = Workload(question.context, question.scenario["concurrency"], site["memory_bytes"])
+    scenario, planner = read_scenario(question.scenario), Fits(posed.model)
+    workload = Workload(question.context, scenario.concurrency, scenario.site)
     for candidate in question.candidates:
-        store.put("fit", candidate.name, asdict(plan_candidate(candidate, posed.model, workload)))
-        here = Workload(question.context, question.requests(candidate.runtime))
-        able = plan_candidate(candidate, posed.model, here)
+        store.put("fit", candidate.name, asdict(planner.of(candidate, workload)))
+        able = planner.of(candidate, Workload(question.context, question.requests(candidate.runtime)))
         if able.fits == "no":
             if candidate.baseline:
                 raise no_room(candidate, able)
@@ -64,7 +64,7 @@ def build(
             recipes,
             Sample(tuple(posed.calibration)) if posed.counted else posed.calibration,
             store.folder / "artifacts",
-            progress=Steps(progress),
+            progress=WalkStages(progress),
             seed=question.seed,
             tell=tell,
         )
@@ -82,7 +82,7 @@ def recipe_of(candidate: Candidate) -> Recipe:
     return parse_recipe(candidate.source)
 
 
-class Steps:
+class WalkStages:
     """The walk's (what, done, total) as stages of the progress: one for each thing that is done, and once more where
     it begins anew. ``write NAME`` are the artifacts of one stage; what is done in one step is not counted.
     """
@@ -117,7 +117,7 @@ def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) ->
         )
         found[candidate.name] = Arm(
             candidate=candidate,
-            artifact=replace(artifact, location=gguf_file(artifact)),
+            artifact=replace(artifact, location=gguf_path(artifact)),
             runtime=posed.runtimes[candidate.runtime],
             options=options,
             template=posed.template,
@@ -125,7 +125,7 @@ def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) ->
     return found
 
 
-def gguf_file(artifact: Artifact) -> str:
+def gguf_path(artifact: Artifact) -> str:
     """Where the bytes lie: a built GGUF stands in a folder of its own."""
     path = Path(artifact.location)
     if artifact.format == "gguf" and path.is_dir():

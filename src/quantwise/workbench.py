@@ -118,7 +118,7 @@ def build_recipes(
         texts = Sample(tuple(texts)) if chosen and chosen.samples else texts
     elif tell and isinstance(calibration, CalibrationSet) and calibration.sources:
         tell("note: no recipe here reads calibration texts")
-    return build(model, wanted, texts, out, progress=prepare.Steps(progress), seed=seed, tell=tell)
+    return build(model, wanted, texts, out, progress=prepare.WalkStages(progress), seed=seed, tell=tell)
 
 
 def source_of(model: Path, recipes: Sequence[Recipe], out: Path, tell: Callable[[str], None] | None = None) -> Path:

@@ -15,8 +15,7 @@ from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.grids import ggml_library
 from quantwise.grids.ggml_blocks import GgmlBlocks
 from quantwise.grids.ggml_grid import GgmlGrid
-from quantwise.plan.candidate_fit import artifact_bytes
-from quantwise.plan.weights import stored_bytes
+from quantwise.plan.weights import artifact_bytes, gguf_data_bytes
 
 pytestmark = pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
 
@@ -33,7 +32,9 @@ def test_bytes_are_known_beforehand_and_packed_rows_are_placed(kind: str, tmp_pa
     source = ModelFolder(tmp_path)
     for mix in ("f16", "q4_k_m", "q4_0"):
         file = write(tmp_path, source, mix)
-        assert artifact_bytes(mix if mix == "f16" else f"rtn:{mix}", tmp_path) == stored_bytes(read_gguf_header(file))
+        assert artifact_bytes(mix if mix == "f16" else f"rtn:{mix}", tmp_path) == gguf_data_bytes(
+            read_gguf_header(file)
+        )
     whole, types = file.read_bytes(), types_in(source.entries, source.config, "q4_0")
     matrices = [name for target in layout(source.entries, source.config) for name in target.sources
                 if types[name] == "q4_0"]  # fmt: skip
@@ -50,7 +51,7 @@ def test_what_calibration_changes_in_a_mix_is_planned(recipe: str, found: bool, 
     source = ModelFolder(tmp_path)
     types = types_in(source.entries, source.config, "q4_0", importance=found)
     assert ("q4_1" in types.values()) is found
-    written = stored_bytes(read_gguf_header(write(tmp_path, source, "q4_0", types=types)))
+    written = gguf_data_bytes(read_gguf_header(write(tmp_path, source, "q4_0", types=types)))
     assert artifact_bytes(recipe, tmp_path) == written
 
 
@@ -60,7 +61,7 @@ def test_factors_of_a_rotary_embedding_count_too(tmp_path: Path) -> None:
     write_tiny(tmp_path, "llama", rope_parameters=rope)
     header = read_gguf_header(write(tmp_path, ModelFolder(tmp_path), "q8_0"))
     assert header.tensors[0].name == "rope_freqs.weight"
-    assert artifact_bytes("rtn:q8_0", tmp_path) == stored_bytes(header)
+    assert artifact_bytes("rtn:q8_0", tmp_path) == gguf_data_bytes(header)
 
 
 def test_experts_of_several_types_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from quantwise.formats.safetensors_folder import side_files
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.grids import ggml_library
 from quantwise.models.config import read_config
-from quantwise.plan.build_job import Texts, artifact_bytes, plan_build
+from quantwise.plan.build_job import Texts, artifact_bytes_at_most, plan_build
 
 MIXES = ["q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "q8_0", "q4_0", "q4_1",
          "q5_0", "q5_1", "f16", "bf16"]  # fmt: skip
@@ -39,12 +39,12 @@ def test_artifacts_are_no_larger_than_planned(tmp_path: Path, untied: bool) -> N
     beside = sum(file.stat().st_size for file in side_files(model))
     for artifact, recipe in zip(build(model, recipes, TEXTS, tmp_path / "out"), recipes, strict=True):
         held = real(Path(artifact.location) if Path(artifact.location).is_dir() else Path(artifact.location).parent)
-        planned = artifact_bytes(entries, recipe, shape)
+        planned = artifact_bytes_at_most(entries, recipe, shape)
         gguf = recipe.scheme.format == "gguf"
         assert held <= planned + 2 * beside * gguf, recipe.name
         # What is not tensors is small beside a model of any use: here it is counted.
         assert planned <= held + 5 * 200 * len(entries), recipe.name
-        assert artifact_bytes(entries, recipe) >= 0.99 * (held - 2 * beside * gguf), recipe.name
+        assert artifact_bytes_at_most(entries, recipe) >= 0.99 * (held - 2 * beside * gguf), recipe.name
 
 
 def test_disk_is_enough_while_everything_lies_there(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from quantwise.plan.request_trace import Request
-from quantwise.plan.serving_queue import Outcome, Pace, Pool
+from quantwise.plan.request_trace import TracedRequest
+from quantwise.plan.serving_queue import Outcome, Pool, ServerPace
 
 
 @dataclass
 class Served:
-    request: Request
+    request: TracedRequest
     number: int
     enqueued: int
     generated: int = 0
@@ -28,7 +28,7 @@ class Prefix:
     left: int = 0
 
 
-def serve(requests: Sequence[Request], pool: Pool, pace: Pace) -> Outcome:  # noqa: C901 (one story, told as it goes)
+def serve(requests: Sequence[TracedRequest], pool: Pool, pace: ServerPace) -> Outcome:  # noqa: C901 (one story, told as it goes)
     everyone = [Served(r, i, r.arrival) for i, r in enumerate(requests)]
     coming, queue, running = list(everyone), [], []
     free = list(range(pool.blocks))

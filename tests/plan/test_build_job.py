@@ -11,7 +11,16 @@ import pytest
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
-from quantwise.plan.build_job import GGML, IMPORTED, PASSES, WORKING, Pace, Texts, artifact_bytes, plan_build
+from quantwise.plan.build_job import (
+    GGML,
+    IMPORTED,
+    PASSES,
+    WORKING,
+    BuildPace,
+    Texts,
+    artifact_bytes_at_most,
+    plan_build,
+)
 
 HIDDEN, INNER, VOCAB = 64, 128, 1000
 
@@ -65,7 +74,7 @@ def test_eager_attention_holds_its_scores() -> None:
 
 def test_memory_is_flat_in_depth_and_time_and_disk_are_not() -> None:
     recipes = [parse_recipe(text) for text in ("gptq:int4-g64", "rtn:int8-channel", "awq+rtn:int4-g64")]
-    pace = Pace(1e9, {"gptq:int4-g64": 1e-7})
+    pace = BuildPace(1e9, {"gptq:int4-g64": 1e-7})
     shallow, deep = (plan_build(llama(n), recipes, Texts(5000, 100), pace) for n in (4, 64))
     assert shallow.memory == deep.memory
     assert deep.disk > 3 * shallow.disk
@@ -75,7 +84,7 @@ def test_memory_is_flat_in_depth_and_time_and_disk_are_not() -> None:
 
 def test_time_by_hand() -> None:
     recipe, texts = parse_recipe("gptq:int4-g64"), Texts(5000, 100)
-    found = plan_build(llama(1), [recipe], texts, Pace(1e9, {recipe.name: 1e-6})).seconds
+    found = plan_build(llama(1), [recipe], texts, BuildPace(1e9, {recipe.name: 1e-6})).seconds
     squares = 3 * HIDDEN**2 + INNER**2
     passes = 2 * 5000 * (BLOCK + 2 * 100 * HIDDEN + squares)
     updates = 4 * HIDDEN**3 + 2 * INNER * HIDDEN**2 + HIDDEN * INNER**2 + 8 / 3 * (3 * HIDDEN**3 + INNER**3)
@@ -91,20 +100,20 @@ def test_what_reads_no_data_needs_no_hessians_and_what_is_direct_no_block() -> N
 def test_finished_blocks_stay_on_disk_until_the_artifacts_are_written() -> None:
     entries, recipe = llama(2), parse_recipe("gptq:int4-g64")
     assert plan_build(entries, [recipe], Texts(5000, 100)).disk == (
-        2 * artifact_bytes(entries, recipe) + 2 * 4 * 5000 * HIDDEN
+        2 * artifact_bytes_at_most(entries, recipe) + 2 * 4 * 5000 * HIDDEN
     )
     assert plan_build(entries, [recipe], Texts(5000, 100), beside=1000).disk == (
-        2 * (artifact_bytes(entries, recipe) + 2000) + 2 * 4 * 5000 * HIDDEN
+        2 * (artifact_bytes_at_most(entries, recipe) + 2000) + 2 * 4 * 5000 * HIDDEN
     )
     trained = parse_recipe("distil+gptq:int4-g64")
-    assert plan_build(entries, [trained], Texts()).disk == 3 * artifact_bytes(entries, trained)
-    assert artifact_bytes(entries, parse_recipe("16bit")) >= sum(entry.bytes for entry in entries.values())
-    assert artifact_bytes(entries, parse_recipe("auto:900MB")) == 900_000_000
+    assert plan_build(entries, [trained], Texts()).disk == 3 * artifact_bytes_at_most(entries, trained)
+    assert artifact_bytes_at_most(entries, parse_recipe("16bit")) >= sum(entry.bytes for entry in entries.values())
+    assert artifact_bytes_at_most(entries, parse_recipe("auto:900MB")) == 900_000_000
 
 
 def test_a_recipe_that_propagates_makes_passes_of_its_own() -> None:
     once, twice = (
-        plan_build(llama(2), [parse_recipe(text)], Texts(5000, 100), Pace(1e9, {})).seconds
+        plan_build(llama(2), [parse_recipe(text)], Texts(5000, 100), BuildPace(1e9, {})).seconds
         for text in ("gptq:int4-g64", "gptq+propagate:int4-g64")
     )
     assert once is not None
@@ -113,7 +122,7 @@ def test_a_recipe_that_propagates_makes_passes_of_its_own() -> None:
 
 
 def test_one_line_for_a_person() -> None:
-    job = plan_build(llama(2), [parse_recipe("gptq:int4-g64")], Texts(5000, 100), Pace(1e6, {}))
+    job = plan_build(llama(2), [parse_recipe("gptq:int4-g64")], Texts(5000, 100), BuildPace(1e6, {}))
     enough = job.sentence(20 << 30, 30 << 30)
     assert enough.startswith("this job needs ")
     assert "20.0 GiB free" in enough
@@ -131,7 +140,7 @@ def test_passes_over_the_whole_model_are_told() -> None:
     assert plans["distil+gptq:q2_k"].memory.whole - plans["auto:4bpw"].memory.whole == 16 * weights
     assert plans["auto:4bpw"].memory.total >= IMPORTED + plans["auto:4bpw"].memory.whole
     # Every matrix in six types lies on the disk beside the finished mix and the hidden states.
-    made, hidden = artifact_bytes(llama(8), parse_recipe("auto:4bpw")), 4 * 4096 * HIDDEN
+    made, hidden = artifact_bytes_at_most(llama(8), parse_recipe("auto:4bpw")), 4 * 4096 * HIDDEN
     assert plans["auto:4bpw"].disk == 2 * made + 2 * hidden + math.ceil(4.7 * (weights + HIDDEN))
 
 
@@ -145,7 +154,7 @@ def test_experts_that_share_a_type_are_probed_once() -> None:
         }
         return llama(1) | more
 
-    pace, texts, recipe = Pace(1e9, {}), Texts(5000, 100), parse_recipe("auto:4.5bpw")
+    pace, texts, recipe = BuildPace(1e9, {}), Texts(5000, 100), parse_recipe("auto:4.5bpw")
     experts, others = (plan_build(mixed(path), [recipe], texts, pace).seconds for path in ("experts", "parts"))
     assert experts is not None
     assert others is not None

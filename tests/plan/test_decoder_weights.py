@@ -14,15 +14,14 @@ from quantwise.core.scheme import FIXED_SCHEMES, parse_scheme
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.presets import preset_decoder
-from quantwise.plan.candidate_fit import artifact_bytes
 from quantwise.plan.decoder_weights import decoder_weights, raw_bytes
-from quantwise.plan.gguf_file import gguf_file
+from quantwise.plan.gguf_file import gguf_bytes
 from quantwise.plan.gguf_names import as_llamacpp_attends
 from quantwise.plan.layer_bytes import stored_layer_bytes
 from quantwise.plan.model_source import read_decoder, read_folder_decoder, read_source
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.weight_table import weight_table
-from quantwise.plan.weights import stored_bytes
+from quantwise.plan.weights import artifact_bytes, gguf_data_bytes
 from tiny_families import write_tiny
 
 
@@ -202,7 +201,7 @@ def test_experts_in_one_tensor_are_quantized_one_by_one() -> None:
         ("uniform-q9", "unknown type 'q9'; allowed: fp32, iq1_s, "),
         ("gptq:nf4", "gptq cannot fill 'nf4'"),
         ("stored", "is known by its config alone"),
-        ("auto:4bpw", "chooses types by measuring"),
+        ("auto:1bpw", "auto:1bpw is too small a budget; the smallest mix of this model takes"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(text: str, message: str) -> None:
@@ -210,6 +209,14 @@ def test_what_cannot_be_planned_is_refused(text: str, message: str) -> None:
         weight_table(preset_decoder("llama-2-7b"), text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_budget_is_spent_to_the_byte() -> None:
+    decoder = preset_decoder("llama-2-7b")
+    found = decoder_weights(decoder, "auto:4.5bpw")
+    assert found.effective == int(4.5 * found.parameters / 8)
+    whole = decoder_weights(decoder, "uniform-q8_0").effective
+    assert decoder_weights(decoder, "auto:900GB").effective == whole
 
 
 def test_names_of_schemes() -> None:
@@ -259,23 +266,23 @@ def test_file_sizes_are_exact_to_the_byte(shared_data: Path, tmp_path: Path, nam
     for recipe, artifact in zip(names, build(folder, [parse_recipe(n) for n in names], [], tmp_path), strict=True):
         place = Path(artifact.location)
         file = place if place.is_file() else next(iter(place.glob("*.gguf")))
-        planned = gguf_file(read_folder_decoder(folder), parse_recipe(recipe), folder)
+        planned = gguf_bytes(read_folder_decoder(folder), parse_recipe(recipe), folder)
         assert planned.total == file.stat().st_size, recipe
-        assert planned.data == stored_bytes(read_gguf_header(file))
+        assert planned.data == gguf_data_bytes(read_gguf_header(file))
         brought = read_decoder(str(file))
-        assert decoder_weights(brought, "stored").effective == stored_bytes(read_gguf_header(file))
+        assert decoder_weights(brought, "stored").effective == gguf_data_bytes(read_gguf_header(file))
         assert decoder_weights(brought, recipe).effective == decoder_weights(brought, "stored").effective
         assert replace(brought, layers=()).hidden == read_folder_decoder(folder).hidden
         assert brought.layers == read_folder_decoder(folder).layers
 
 
 def test_a_file_without_tokenizer_has_an_unknown_header() -> None:
-    planned = gguf_file(preset_decoder("llama-3.1-8b"), parse_recipe("q4_k_m"), rope_factors=64)
+    planned = gguf_bytes(preset_decoder("llama-3.1-8b"), parse_recipe("q4_k_m"), rope_factors=64)
     assert planned.total is None
     assert planned.data == decoder_weights(preset_decoder("llama-3.1-8b"), "q4_k_m", rope_factors=64).effective
     for recipe, message in (("int4-g128", "makes no GGUF file"), ("auto:4bpw", "its budget is the size")):
         with pytest.raises(InputError, match=message):
-            gguf_file(preset_decoder("llama-2-7b"), parse_recipe(recipe))
+            gguf_bytes(preset_decoder("llama-2-7b"), parse_recipe(recipe))
 
 
 ODDLY_STORED = ["jamba-v0.1", "gpt-oss-20b", "deepseek-v2-lite", "mixtral-8x7b", "llama-4-scout", "gemma-4-26b-a4b",

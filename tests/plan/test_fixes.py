@@ -10,7 +10,7 @@ from itertools import combinations
 import pytest
 
 from quantwise.plan.fit import MARGINAL
-from quantwise.plan.fixes import CLASSES, Case, Change, Need, fixes, usual_changes
+from quantwise.plan.fixes import CLASSES, Change, Need, ServedCase, fixes, usual_changes
 
 GIB = 1 << 30
 CACHES = {"f16": 2.0, "q8_0": 1.0625, "q4_0": 0.5625}
@@ -25,7 +25,7 @@ MODELS = {
 SITES = {"laptop": 8 * GIB, "desktop": 24 * GIB, "server": 80 * GIB}
 
 
-def need(case: Case) -> Need | None:
+def need(case: ServedCase) -> Need | None:
     """What llama.cpp takes, roughly. Layers off the GPU lie in a host memory that is twice as large; it may bind."""
     parameters, layers, cached, width, vocab = MODELS[case.model]
     if case.cache == "q4_0" and case.model == "0.6b":
@@ -39,8 +39,8 @@ def need(case: Case) -> Need | None:
     return Need(device, limit) if device >= host / 2 else Need(host, 2 * limit)
 
 
-def scenario(chance: random.Random) -> tuple[Case, list[Change]]:
-    case = Case(
+def scenario(chance: random.Random) -> tuple[ServedCase, list[Change]]:
+    case = ServedCase(
         model=chance.choice(list(MODELS)),
         scheme=chance.choice(list(SCHEMES)),
         cache=chance.choice(["f16", "f16", "q8_0"]),
@@ -59,7 +59,9 @@ def scenario(chance: random.Random) -> tuple[Case, list[Change]]:
     return case, usual_changes(case, **kept, layers=layers)  # type: ignore[arg-type]
 
 
-def obvious(case: Case, changes: list[Change], need: Callable[[Case], Need | None]) -> tuple[int, int, int] | None:
+def obvious(
+    case: ServedCase, changes: list[Change], need: Callable[[ServedCase], Need | None]
+) -> tuple[int, int, int] | None:
     """Class, cost and count of the cheapest single change or pair that fits, by trying all of them."""
     best = None
     for count in (1, 2):
@@ -101,10 +103,10 @@ def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
     assert classes == set(CLASSES)
 
 
-CASE = Case("8b", "q4_k_m", "f16", 16384, 1, 512, site="laptop")
+CASE = ServedCase("8b", "q4_k_m", "f16", 16384, 1, 512, site="laptop")
 
 
-def usual(case: Case = CASE) -> list[Change]:
+def usual(case: ServedCase = CASE) -> list[Change]:
     return usual_changes(
         case, caches=list(CACHES), schemes=list(SCHEMES), models=list(MODELS), sites=list(SITES), layers=36
     )
@@ -158,9 +160,9 @@ def test_a_site_has_its_own_memory() -> None:
 
 
 def test_need_is_asked_once_for_each_case() -> None:
-    asked: list[Case] = []
+    asked: list[ServedCase] = []
 
-    def told(case: Case) -> Need | None:
+    def told(case: ServedCase) -> Need | None:
         asked.append(case)
         return need(case)
 
@@ -185,7 +187,7 @@ def test_need_is_asked_once_for_each_case() -> None:
         (CASE, "site", ["desktop", "server"]),
     ],
 )
-def test_usual_changes_only_go_down(case: Case, knob: str, values: list[object]) -> None:
+def test_usual_changes_only_go_down(case: ServedCase, knob: str, values: list[object]) -> None:
     found = [change for change in usual(case) if change.knob == knob]
     assert [change.value for change in found] == values
     assert [change.cost for change in found] == sorted(change.cost for change in found)

@@ -9,7 +9,7 @@ from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.file import tensors_of_mix
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-from quantwise.plan.offload import Split, fewest_experts_on_cpu, largest_gpu_layers, split, unified_bytes
+from quantwise.plan.offload import LayerSplit, fewest_experts_on_cpu, largest_gpu_layers, split_layers, unified_bytes
 from quantwise.testing.blank_gguf import BlankModel
 
 GIB = 1 << 30
@@ -19,12 +19,12 @@ MOE = replace(MODEL, architecture="qwen3moe", experts=8, experts_used=2, feed_fo
 SETTINGS = LlamacppSettings(4096, 2)
 
 
-def planned(model: BlankModel, layers: int, experts_on_cpu: int = 0) -> Split:
+def planned(model: BlankModel, layers: int, experts_on_cpu: int = 0) -> LayerSplit:
     settings = replace(SETTINGS, gpu_layers=layers, experts_on_cpu=experts_on_cpu)
-    return split(model.decoder(), tensors_of_mix(model.decoder(), model.mix), settings)
+    return split_layers(model.decoder(), tensors_of_mix(model.decoder(), model.mix), settings)
 
 
-def weights(found: Split, device: str) -> int:
+def weights(found: LayerSplit, device: str) -> int:
     return sum(term.low for term in found.memory.terms if (term.name, term.device) == ("weights", device))
 
 

@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 
 from quantwise.core.errors import InputError
-from quantwise.plan.request_trace import SECOND, Lengths, Request, poisson_trace, read_trace
+from quantwise.plan.request_trace import SECOND, Lengths, TracedRequest, poisson_trace, read_trace
 
 
 def test_arrivals_and_lengths_have_their_means() -> None:
@@ -31,7 +31,7 @@ def test_requests_stay_within_the_longest_and_fill_it_where_asked() -> None:
 def test_a_file_is_read_and_sorted(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("arrival_s,prompt,output,group,prefix\n1.5,10,3,2,8\n0,7,1,,\n")
-    assert read_trace(path) == [Request(0, 7, 1), Request(1_500_000_000, 10, 3, 2, 8)]
+    assert read_trace(path) == [TracedRequest(0, 7, 1), TracedRequest(1_500_000_000, 10, 3, 2, 8)]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from quantwise.core.errors import InputError
 from quantwise.plan.deployment import Deployment
 from quantwise.plan.machine_rates import MachineRates
 from quantwise.plan.measure_machine import keep_rates
-from quantwise.plan.model import read_model
+from quantwise.plan.model import find_model
 from quantwise.planning import PlanRequest, plan
 from quantwise.scenarios.sites import sites
 
@@ -122,7 +122,7 @@ def test_nothing_on_the_gpu_is_the_host_alone() -> None:
 
 
 def test_what_is_left_behind() -> None:
-    model, site = read_model("llama-3.1-8b"), sites()["rtx-4090"]
+    model, site = find_model("llama-3.1-8b"), sites()["rtx-4090"]
     behind = [Deployment(model, site, "q8_0", gpu_layers=n).layers_behind for n in (None, 99, 33, 32, 1, 0)]
     assert behind == [0, 0, 0, 1, 32, 32]
     # Without experts nothing of them stays behind.

@@ -11,14 +11,14 @@ import torch
 from quantwise.build.storage import Storage
 from quantwise.core.errors import QuantwiseError
 from quantwise.core.recipe import Recipe
-from quantwise.plan.build_job import Pace
+from quantwise.plan.build_job import BuildPace
 from quantwise.quantize import QUANTIZERS
 
 _SIDE = 512
 _ROWS, _COLUMNS = 512, 256
 
 
-def measured_pace(storages: Mapping[Recipe, Storage]) -> Pace:
+def measured_pace(storages: Mapping[Recipe, Storage]) -> BuildPace:
     """The pace of the recipes that a walk will take through the model."""
     a = torch.full((_SIDE, _SIDE), 0.5)
     a @ a
@@ -35,7 +35,7 @@ def measured_pace(storages: Mapping[Recipe, Storage]) -> Pace:
             paces[recipe.name] = _timed(functools.partial(quantizer, weight, grid, seen)) / weight.numel()
         except (KeyError, StopIteration, QuantwiseError):
             paces[recipe.name] = 0.0
-    return Pace(2 * _SIDE**3 / best, paces)
+    return BuildPace(2 * _SIDE**3 / best, paces)
 
 
 # A matrix that most models have, as the storage of a mix asks for it by name.

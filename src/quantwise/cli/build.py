@@ -90,7 +90,7 @@ def _study(arguments: argparse.Namespace) -> int:
         arguments.model, [parse_recipe(text) for text in arguments.recipes], arguments.out, _tell(arguments)
     )
     with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
-        found = calibration_study.run(model, arguments.recipes, as_json=arguments.json, report=prepare.Steps(bar))
+        found = calibration_study.run(model, arguments.recipes, as_json=arguments.json, report=prepare.WalkStages(bar))
     print(found if isinstance(found, str) else json.dumps(found, indent=1))
     return 0
 

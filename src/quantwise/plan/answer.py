@@ -15,9 +15,9 @@ from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
 from quantwise.plan.deployment_memory import most_on_gpu, needed_bytes
 from quantwise.plan.deployment_plan import Plan, plan_deployment
 from quantwise.plan.fit import MARGINAL
-from quantwise.plan.fixes import Case, Fix, Need, fixes, usual_changes
+from quantwise.plan.fixes import Fix, Need, ServedCase, fixes, usual_changes
 from quantwise.plan.layouts import layouts
-from quantwise.plan.model import Model, read_model
+from quantwise.plan.model import Model, find_model
 from quantwise.plan.plan_record import plan_record
 from quantwise.plan.wanted import SCHEMES, Wanted
 from quantwise.plan.what_if import CACHES, what_if
@@ -104,7 +104,7 @@ def _fixes(
     if plan.fits in ("yes", "unknown") or plan.limit_bytes is None:
         return []
     asked = plan.asked
-    case = Case(
+    case = ServedCase(
         model=model.decoder.name,
         scheme=asked.scheme,
         cache=asked.cache,
@@ -131,16 +131,16 @@ def _fixes(
     return [_fix_record(fix) for fix in fixes(case, changes, need, MARGINAL, each=1)]
 
 
-def _need(model: Model, asked: Deployment, limit: int, constants: Constants) -> Callable[[Case], Need | None]:
+def _need(model: Model, asked: Deployment, limit: int, constants: Constants) -> Callable[[ServedCase], Need | None]:
     known = {model.decoder.name: model}
 
-    def need(case: Case) -> Need | None:
+    def need(case: ServedCase) -> Need | None:
         site = sites().get(case.site, asked.site) if case.site != asked.site.name else asked.site
         has = case.memory_bytes or (limit if case.site == asked.site.name else site.limit_bytes)
         if has is None:
             return None
         if case.model not in known:
-            known[case.model] = read_model(case.model)
+            known[case.model] = find_model(case.model)
         other = known[case.model]
         turned = replace(
             asked,
@@ -167,7 +167,7 @@ def _need(model: Model, asked: Deployment, limit: int, constants: Constants) -> 
     return need
 
 
-def _fix_record(fix: Fix[Case]) -> dict[str, Any]:
+def _fix_record(fix: Fix[ServedCase]) -> dict[str, Any]:
     return {
         "what": str(fix),
         "kind": fix.kind,

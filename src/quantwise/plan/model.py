@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 from quantwise.core.errors import InputError
-from quantwise.formats.gguf.header import read_gguf_header
+from quantwise.formats.gguf.header import GgufHeader, read_gguf_header
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import LlamacppBuild
 from quantwise.plan.decoder_weights import Weights, decoder_weights
@@ -16,7 +16,10 @@ from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
 from quantwise.plan.llamacpp.file import FileTensor
 from quantwise.plan.llamacpp.model import as_llamacpp
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-from quantwise.plan.model_source import read_source
+from quantwise.plan.loaded_weights import loaded_tensors
+from quantwise.plan.model_source import decoder_of_headers, read_source
+from quantwise.plan.stored_tensors import Bytes
+from quantwise.plan.terms import Device
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.weight_table import weight_table
 from quantwise.plan.work import Work, work_of
@@ -25,11 +28,20 @@ from quantwise.plan.work import Work, work_of
 class Model:
     """A decoder, and the tensors of its file, in the file's order, where it is a .gguf that is there.
 
-    ``rope_factors`` numbers are stored beside the weights of a GGUF file that is made of it.
+    ``rope_factors`` numbers are stored beside the weights of a GGUF file that is made of it. ``loaded`` is what
+    Transformers holds of the files as they are, by device (``plan.stored_tensors``).
     """
 
-    def __init__(self, decoder: Decoder, file: Sequence[FileTensor] = (), rope_factors: int = 0) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        file: Sequence[FileTensor] = (),
+        rope_factors: int = 0,
+        loaded: Mapping[Device, Bytes | None] | None = None,
+    ) -> None:
         self.decoder, self.file, self._rope_factors = decoder, tuple(file), rope_factors
+        self._loaded_as_stored = loaded or {}
+        self._loaded: dict[tuple[str, Device], Bytes] = {}
         self._weights: dict[tuple[str, bool], Weights] = {}
         self._tensors: dict[str, Sequence[FileTensor]] = {}
         self._compute: dict[tuple[LlamacppSettings, LlamacppBuild], LlamacppCompute] = {}
@@ -77,6 +89,21 @@ class Model:
             )
         return self._tensors[scheme]
 
+    def loaded(self, scheme: str, device: Device) -> Bytes:
+        """Bytes of each tensor as Transformers holds it on a device. Raises InputError as ``weight_table`` does, and
+        where a quantized folder does not say how many bits it has.
+        """
+        key = scheme, device
+        if key not in self._loaded:
+            found = self._loaded_as_stored.get(device, {}) if scheme == "stored" else {}
+            if found is None:
+                raise InputError(
+                    f"the quantization_config of {self.decoder.name} names no number of bits, so what Transformers "
+                    "holds of it is unknown; give the folder in 16 bit"
+                )
+            self._loaded[key] = found or loaded_tensors(self.decoder, scheme, device)
+        return self._loaded[key]
+
     def compute(self, settings: LlamacppSettings, build: LlamacppBuild) -> LlamacppCompute:
         """llama.cpp's buffers, which do not depend on where layers lie."""
         key = replace(settings, gpu_layers=0, experts_on_cpu=0), build
@@ -92,11 +119,16 @@ class Model:
         return None if wanted.kind in ("float32", "mxfp4-experts") else wanted.name
 
 
-def read_model(text: str) -> Model:
+def find_model(text: str) -> Model:
     """Whatever a person calls a model. Raises InputError where it names none or a file is damaged."""
     found = read_source(text)
     if found.file is None:
-        return Model(found.decoder, rope_factors=found.rope_factors)
+        return Model(found.decoder, rope_factors=found.rope_factors, loaded=found.loaded)
     header = read_gguf_header(found.file, part=True)
     # Of a file in parts the tensors of the first alone would be too few.
     return Model(found.decoder, header.tensors if len(header.tensors) == len(found.decoder.tensors) else ())
+
+
+def model_of_file(header: GgufHeader) -> Model:
+    """The model in a .gguf file that is whole. Raises InputError where it is of no decoder."""
+    return Model(decoder_of_headers([header], header.path), header.tensors)

@@ -27,7 +27,7 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class LayerSplit:
     """A server on two devices.
 
     ``memory`` by term and device. ``crossing`` bytes go over the bus for each generated token, ``prompt_crossing`` for
@@ -44,14 +44,14 @@ class Split:
     read_gpu: int
 
 
-def split(
+def split_layers(
     decoder: Decoder,
     tensors: Sequence[FileTensor],
     settings: LlamacppSettings,
     build: LlamacppBuild = XLLAMACPP_2026_10,
     *,
     compute: LlamacppCompute | None = None,
-) -> Split:
+) -> LayerSplit:
     """The memory and the traffic of ``settings.gpu_layers`` and ``settings.experts_on_cpu``.
 
     ``compute`` spares the replay of the graph where it is known. Raises InputError as the cache does.
@@ -84,7 +84,7 @@ def split(
             Term("cache", "gpu", caches["gpu"], caches["gpu"], "its layers' share"),
             Term("context", "gpu", build.device.low, build.device.high, build.device.source),
         ]
-    return Split(
+    return LayerSplit(
         gpu_layers=settings.gpu_layers,
         experts_on_cpu=settings.experts_on_cpu,
         memory=Memory(tuple(terms)),
@@ -110,7 +110,7 @@ def largest_gpu_layers(
 
     def needed(layers: int) -> int:
         wanted = replace(settings, gpu_layers=layers)
-        return split(decoder, tensors, wanted, build, compute=compute).memory.on("gpu")[1]
+        return split_layers(decoder, tensors, wanted, build, compute=compute).memory.on("gpu")[1]
 
     # Every further layer takes more.
     return bisect_right(range(1, len(decoder.layers) + 2), gpu_bytes, key=needed)
@@ -132,7 +132,7 @@ def fewest_experts_on_cpu(
 
     def spared(kept: int) -> int:
         wanted = replace(settings, gpu_layers=count + 1, experts_on_cpu=kept)
-        return -split(decoder, tensors, wanted, build, compute=compute).memory.on("gpu")[1]
+        return -split_layers(decoder, tensors, wanted, build, compute=compute).memory.on("gpu")[1]
 
     # Every further layer's experts leave room.
     kept = bisect_left(range(count + 1), -gpu_bytes, key=spared)

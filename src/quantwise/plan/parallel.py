@@ -38,7 +38,7 @@ PROMPT = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class DeviceSplit:
     """What each device holds and sends. ``weights_bytes`` and ``layers`` are by pipeline stage, of one device in it.
 
     ``cache_numbers`` are those that one token leaves on one device, of the stage that keeps most. ``kv_heads`` are
@@ -58,7 +58,7 @@ class Split:
     source: str = "arXiv 1909.08053; key-value heads as in vLLM; ring sums send 2 (n - 1) / n of their bytes"
 
 
-def split(decoder: Decoder, stored: Mapping[str, int], tensor: int = 1, pipeline: int = 1) -> Split:
+def split_devices(decoder: Decoder, stored: Mapping[str, int], tensor: int = 1, pipeline: int = 1) -> DeviceSplit:
     """Split a decoder whose tensors take ``stored`` bytes over ``tensor * pipeline`` devices.
 
     Raises InputError where its heads or layers do not split so.
@@ -88,7 +88,7 @@ def split(decoder: Decoder, stored: Mapping[str, int], tensor: int = 1, pipeline
     ring = 2 * (tensor - 1) / tensor
     per_stage = 2 * (runs[0].stop - runs[0].start) * ring * decoder.hidden if tensor > 1 else 0
     hop = decoder.hidden if pipeline > 1 else 0
-    return Split(
+    return DeviceSplit(
         tensor=tensor,
         pipeline=pipeline,
         layers=tuple(run.stop - run.start for run in runs),
@@ -117,7 +117,7 @@ def device_decoder(decoder: Decoder, tensor: int) -> Decoder:
     return replace(decoder, layers=layers)
 
 
-def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: Split, batch: int = 1) -> Speed:
+def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: DeviceSplit, batch: int = 1) -> Speed:
     """Speed of ``plan`` on devices of ``site``; where no link is known, the bus is taken for it.
 
     Tensor parallel: a step is that of the heaviest stage's share, and the messages. Pipeline: a request passes all
@@ -157,7 +157,7 @@ def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: Spli
     )
 
 
-def _passed(of_stage: Interval, plan: Split, link: float | None, tokens: int) -> Interval:
+def _passed(of_stage: Interval, plan: DeviceSplit, link: float | None, tokens: int) -> Interval:
     """Seconds in which ``tokens`` tokens pass all stages, with what they send and wait for."""
     sent = plan.link_bytes * tokens / link if link else 0.0
     waits = plan.messages / plan.pipeline
@@ -165,7 +165,7 @@ def _passed(of_stage: Interval, plan: Split, link: float | None, tokens: int) ->
     return low, high
 
 
-def _told(plan: Split, batch: int) -> list[str]:
+def _told(plan: DeviceSplit, batch: int) -> list[str]:
     told = []
     if plan.copies > 1:
         told.append(f"{plan.copies} devices keep the same key-value head: caches do not shrink beyond {plan.kv_heads}")

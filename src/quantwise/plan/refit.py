@@ -16,7 +16,7 @@ from typing import Any
 
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.models.decoder import Decoder
-from quantwise.plan.constants import LLAMACPP_BUILDS, VLLM_VERSIONS, Interval, LlamacppBuild, VllmVersion
+from quantwise.plan.constants import LLAMACPP_BUILDS, VLLM_VERSIONS, ByteInterval, LlamacppBuild, VllmVersion
 from quantwise.plan.llamacpp.compute import llamacpp_compute
 from quantwise.plan.start_up_log import LlamacppLog, VllmLog, read_llamacpp_log, read_vllm_log
 
@@ -157,8 +157,8 @@ def _known(version: str) -> VllmVersion:
     return next(known for known in VLLM_VERSIONS if known.first <= (int(number[1]), int(number[2])))
 
 
-def _about(amount: float, source: str) -> Interval:
-    return Interval(int((1 - _SPREAD) * amount), int((1 + _SPREAD) * amount), source)
+def _about(amount: float, source: str) -> ByteInterval:
+    return ByteInterval(int((1 - _SPREAD) * amount), int((1 + _SPREAD) * amount), source)
 
 
 def refits_path() -> Path:

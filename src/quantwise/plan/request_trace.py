@@ -24,7 +24,7 @@ _MOST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class TracedRequest:
     """``arrival`` in nanoseconds; ``prompt`` and ``output`` in tokens, of which an answer has at least one.
 
     The first ``prefix`` tokens of the prompt are the same in all requests of a ``group`` (a system prompt).
@@ -59,7 +59,7 @@ class Lengths:
     groups: int = 1
 
 
-def poisson_trace(lengths: Lengths, per_second: float, count: int, seed: int) -> list[Request]:
+def poisson_trace(lengths: Lengths, per_second: float, count: int, seed: int) -> list[TracedRequest]:
     """``count`` requests that arrive independently, ``per_second`` on average. The same seed gives the same requests.
 
     Raises InputError where lengths or rate are not positive, or prompt and output do not fit ``longest``.
@@ -74,11 +74,11 @@ def poisson_trace(lengths: Lengths, per_second: float, count: int, seed: int) ->
         if not lengths.fills:
             prompt = min(prompt, max(_lognormal(chance, lengths.prompt, lengths.spread), lengths.prefix + 1))
         group = chance.randrange(lengths.groups)
-        requests.append(Request(round(now * SECOND), prompt, output, group, min(lengths.prefix, prompt)))
+        requests.append(TracedRequest(round(now * SECOND), prompt, output, group, min(lengths.prefix, prompt)))
     return requests
 
 
-def read_trace(path: Path) -> list[Request]:
+def read_trace(path: Path) -> list[TracedRequest]:
     """Requests of a CSV file with the columns arrival_s, prompt, output and, where prefixes are shared, group, prefix.
 
     Sorted by arrival. Raises InputError, naming the line, where a number is missing or makes no sense.
@@ -103,7 +103,7 @@ def read_trace(path: Path) -> list[Request]:
     return sorted(requests, key=lambda request: request.arrival)
 
 
-def _request(row: dict[str, str | None], where: str) -> Request:
+def _request(row: dict[str, str | None], where: str) -> TracedRequest:
     found: dict[str, float] = {}
     for name in (*_COLUMNS, *_MORE):
         text = row.get(name) or ("0" if name in _MORE else "")
@@ -117,7 +117,7 @@ def _request(row: dict[str, str | None], where: str) -> Request:
     prompt, output, prefix = int(found["prompt"]), int(found["output"]), int(found["prefix"])
     if prompt < 1 or output < 1 or prefix > prompt:
         raise InputError(f"{where}: prompt and output must be at least 1 token, and prefix within the prompt")
-    return Request(round(found["arrival_s"] * SECOND), prompt, output, int(found["group"]), prefix)
+    return TracedRequest(round(found["arrival_s"] * SECOND), prompt, output, int(found["group"]), prefix)
 
 
 def _lognormal(chance: random.Random, mean: int, spread: float) -> int:

@@ -19,14 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantwise.core.errors import InputError
-from quantwise.plan.request_trace import SECOND, Request
+from quantwise.plan.request_trace import SECOND, TracedRequest
 
 # Share of the blocks that an admission must leave free, so that running requests can grow (vLLM's watermark).
 WATERMARK = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ServerPace:
     """How fast the server is. A prompt takes ``prefill_s`` seconds a token, a decoding step ``step_s`` seconds and
     ``request_s`` more for each running request.
     """
@@ -93,7 +93,7 @@ class _Running:
     admission: int
 
 
-def simulate(requests: Sequence[Request], pool: Pool, pace: Pace) -> Outcome:
+def simulate(requests: Sequence[TracedRequest], pool: Pool, pace: ServerPace) -> Outcome:
     """Serve ``requests`` (sorted by arrival) to the last. Raises InputError where one can never have room."""
     for number, request in enumerate(requests):
         if -(-request.tokens // pool.block) > pool.blocks:
@@ -114,7 +114,7 @@ def simulate(requests: Sequence[Request], pool: Pool, pace: Pace) -> Outcome:
 class _Server:
     """State of the simulation; ``steps`` counts decoding steps since the start."""
 
-    def __init__(self, requests: Sequence[Request], pool: Pool, pace: Pace) -> None:
+    def __init__(self, requests: Sequence[TracedRequest], pool: Pool, pace: ServerPace) -> None:
         self.requests, self.pool, self.pace = requests, pool, pace
         self.left, self.arrived, self.now, self.steps = len(requests), 0, 0, 0
         self.queue: deque[int] = deque()
@@ -221,7 +221,7 @@ class _Server:
             self.queue.append(self.arrived)
             self.arrived += 1
 
-    def _shared(self, request: Request) -> int:
+    def _shared(self, request: TracedRequest) -> int:
         """Whole blocks of the prompt that are its group's; none where its own prefix is shorter."""
         common = self.common.get(request.group, 0)
         return common if request.prefix // self.pool.block >= common else 0
@@ -300,7 +300,7 @@ class _Server:
                 self.used -= gone.shared * block
 
 
-def _common(requests: Sequence[Request], pool: Pool) -> dict[int, int]:
+def _common(requests: Sequence[TracedRequest], pool: Pool) -> dict[int, int]:
     """Whole blocks of the longest prefix of each group, where prefixes are shared."""
     common: dict[int, int] = {}
     for request in requests if pool.shares else ():

@@ -19,7 +19,7 @@ from quantwise.plan.llamacpp.compute import LlamacppCompute
 from quantwise.plan.llamacpp.file import FileTensor, tied_bytes
 from quantwise.plan.llamacpp.memory import compute_terms, process_term
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-from quantwise.plan.parallel import Split, device_decoder, layer_runs, split
+from quantwise.plan.parallel import DeviceSplit, device_decoder, layer_runs, split_devices
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.terms import Memory, Term, exactly
 from quantwise.plan.what_if import Demand
@@ -33,7 +33,7 @@ _COPIES = 4
 class Stages:
     """``memory`` by run of layers, of one device in it with the host's terms beside; ``split`` says who has what."""
 
-    split: Split
+    split: DeviceSplit
     memory: tuple[Memory, ...]
 
     @property
@@ -51,7 +51,7 @@ def folder_stages(
     Raises InputError where heads or layers do not split so, and as the runtimes' caches do.
     """
     tensor, pipeline = devices
-    found = split(decoder, stored, tensor, pipeline)
+    found = split_devices(decoder, stored, tensor, pipeline)
     stages = []
     for run, weights in zip(layer_runs(len(decoder.layers), pipeline), found.weights_bytes, strict=True):
         layers = decoder.layers[run]
@@ -72,7 +72,7 @@ def llamacpp_stages(
 ) -> Stages:  # fmt: skip
     """Of llama.cpp with all layers on ``devices`` GPUs; ``decoder`` as llama.cpp computes it."""
     count = len(decoder.layers)
-    found = split(decoder, {tensor.name: tensor.bytes for tensor in tensors}, 1, devices)
+    found = split_devices(decoder, {tensor.name: tensor.bytes for tensor in tensors}, 1, devices)
     places = [layer * devices // (count + 1) for layer in range(count + 1)]
     weights, caches = [0] * devices, [0] * devices
     for tensor in tensors:

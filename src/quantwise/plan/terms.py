@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from quantwise.plan.constants import Interval
+from quantwise.plan.constants import ByteInterval
 
 Device = Literal["cpu", "gpu"]
 
@@ -43,6 +43,6 @@ def exactly(name: str, device: Device, amount: int, source: str) -> Term:
     return Term(name, device, amount, amount, source)
 
 
-def between(name: str, device: Device, found: Interval) -> Term:
+def between(name: str, device: Device, found: ByteInterval) -> Term:
     """A term that is known to lie in an interval."""
     return Term(name, device, found.low, found.high, found.source)

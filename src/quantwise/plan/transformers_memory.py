@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from quantwise.models.decoder import Attention, Decoder
-from quantwise.plan.constants import Interval
+from quantwise.plan.constants import ByteInterval
 from quantwise.plan.kv_cache import CacheShape, held_bytes
 
 
@@ -42,7 +42,7 @@ def transformers_compute(
     *,
     attention: Literal["sdpa", "eager"] = "sdpa",
     bytes_of_number: int = 2,
-) -> Interval:
+) -> ByteInterval:
     """Bytes while a prompt of ``context`` tokens is computed for ``concurrency`` texts at once.
 
     Live at the peak of a layer are four to nine hidden states and three to six feed-forward states. ``eager``
@@ -59,4 +59,4 @@ def transformers_compute(
         scores = concurrency * heads * context * context
         low, high = max(low, 8 * scores), high + 13 * scores
     logits = 4 * concurrency * decoder.vocab
-    return Interval(low + logits, high + 3 * logits, "measured peaks of transformers 5.23 on a CPU, ten settings")
+    return ByteInterval(low + logits, high + 3 * logits, "measured peaks of transformers 5.23 on a CPU, ten settings")

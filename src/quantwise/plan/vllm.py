@@ -13,7 +13,7 @@ from typing import Literal
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder
-from quantwise.plan.constants import VLLM_0_32, Interval, VllmVersion
+from quantwise.plan.constants import VLLM_0_32, ByteInterval, VllmVersion
 
 # Bytes of a number, and of a scale beside each token and head.
 VLLM_CACHES = {
@@ -160,23 +160,23 @@ def _blocks(context: int, window: int | None, flight: int, block: int, *, chunke
     return math.ceil(min(window - 1 + flight, context) / block) + 1
 
 
-def vllm_profile(decoder: Decoder, settings: VllmSettings, version: VllmVersion = VLLM_0_32) -> Interval:
+def vllm_profile(decoder: Decoder, settings: VllmSettings, version: VllmVersion = VLLM_0_32) -> ByteInterval:
     """Bytes that its profile run finds beside the weights: activations, logits of all sequences, libraries."""
     tokens = settings.batched_tokens or version.batched_tokens
     logits = 4 * decoder.vocab * (settings.sequences or version.sequences)
     low, high = (int(share * tokens * decoder.hidden) for share in version.activation)
     outside = version.outside if settings.parallel == 1 else version.outside_parallel
-    return Interval(low + outside.low, max(high, 2 * logits) + outside.high, f"{version.source}; {outside.source}")
+    return ByteInterval(low + outside.low, max(high, 2 * logits) + outside.high, f"{version.source}; {outside.source}")
 
 
 def vllm_available(
     decoder: Decoder, weights: int, device: int, settings: VllmSettings, version: VllmVersion = VLLM_0_32
-) -> Interval:
+) -> ByteInterval:
     """Bytes left for the cache on each of ``parallel`` GPUs of ``device`` bytes, with ``weights`` bytes in all."""
     share = settings.utilization or version.utilization
     profile = vllm_profile(decoder, settings, version)
     room = int(device * share) - weights // settings.parallel
-    return Interval(
+    return ByteInterval(
         max(0, room - profile.high - version.context.high),
         max(0, room - profile.low - version.context.low),
         profile.source,
