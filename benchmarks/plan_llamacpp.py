@@ -28,6 +28,7 @@ from quantwise.plan.llamacpp.compute import llamacpp_compute
 from quantwise.plan.llamacpp.file import file_bytes, mapped_bytes, repacked_bytes, tensors_of_mix
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings as S
+from quantwise.plan.llamacpp.tally import tally
 from quantwise.testing.blank_gguf import BlankModel as M
 from quantwise.testing.blank_gguf import write_blank
 
@@ -154,7 +155,8 @@ def older_row(model: M, settings: S, folder: Path) -> Row:
 def resident_row(model: M, settings: S, folder: Path) -> Row:
     """The process after prompts that fill one slot."""
     seen, _ = start(model, settings, folder, prompt=settings.context - 2)
-    memory = llamacpp_memory(model.decoder(), tensors_of_mix(model.decoder(), model.mix), settings, merges=1)
+    file = tally(model.decoder(), tensors_of_mix(model.decoder(), model.mix), XLLAMACPP_2026_10)
+    memory = llamacpp_memory(model.decoder(), file, settings, merges=1)
     low, high = memory.on("cpu")
     return Row(label(model, settings), "resident", ((low + high) / 2 / MIB,), (seen.resident / MIB,))
 

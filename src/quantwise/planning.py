@@ -1,6 +1,7 @@
 """The story of a plan: names become models and a site, and the planner answers; or trains, or weighs a family.
 
-Nothing here loads torch, and of a hub only headers are asked for.
+Nothing here loads torch, and of a hub only headers are asked for. What only some plans need is imported where they do,
+because a plan is to answer at once.
 """
 
 from __future__ import annotations
@@ -8,24 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantwise.core.errors import InputError
 from quantwise.models import reference
 from quantwise.plan.answer import answer, family
 from quantwise.plan.deployment import RUNTIMES, RuntimeName, own_constants
 from quantwise.plan.fit import size
-from quantwise.plan.frontier import frontier
-from quantwise.plan.machine_rates import read_rates
-from quantwise.plan.measure_machine import keep_rates, measure_machine, rates_path
+from quantwise.plan.machine_rates import rates_path, read_rates
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, find_model
 from quantwise.plan.refit import refit, save_refit
-from quantwise.plan.training_answer import training_answer
-from quantwise.plan.training_job import TrainingJob
 from quantwise.plan.wanted import Wanted
 from quantwise.scenarios.reader import read_scenario, read_site
 from quantwise.scenarios.site import Site
+
+if TYPE_CHECKING:
+    from quantwise.plan.training_job import TrainingJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ def plan(request: PlanRequest) -> dict[str, Any]:
     if request.trace is not None and len(request.models) > 1:
         raise InputError("a trace is served by one model; name one")
     if len(request.models) > 1:
+        from quantwise.plan.frontier import frontier
+
         return frontier([find_model(name) for name in request.models], wanted, own_constants())
     name = request.models[0] if request.models else ""
     return _with_failure(answer(model_of(request), wanted, own_constants(), smaller=family(name)), wanted.site)
@@ -70,6 +72,8 @@ def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
         raise InputError("a trace is of requests, not of training; leave --trace or --train away")
     if request.tensor_parallel * request.pipeline_parallel > 1:
         raise InputError("training is planned for one device; leave --tensor-parallel and --pipeline-parallel away")
+    from quantwise.plan.training_answer import training_answer
+
     name = request.models[0] if request.models else ""
     wanted = wanted_of(request)
     return _with_failure(training_answer(model_of(request).decoder, job, wanted, family(name)), wanted.site)
@@ -79,7 +83,6 @@ def _with_failure(record: dict[str, Any], site: Site) -> dict[str, Any]:
     """The record, and as ``failure`` what a plan that does not fit would end in."""
     if record["fits"] != "no":
         return record | {"failure": None}
-    # The table of failures is read only where it is needed: a plan is to answer at once.
     from quantwise.advise.plan_failure import plan_failure
 
     return record | {"failure": plan_failure(record, site)}
@@ -92,6 +95,8 @@ def model_of(request: PlanRequest) -> Model:
 
 def measure(tell: Callable[[str], None]) -> None:
     """Measure this machine, and keep that for every later plan. ``tell`` hears where, and what is missing."""
+    from quantwise.plan.measure_machine import keep_rates, measure_machine
+
     path = rates_path()
     keep_rates(measure_machine(tell=tell), path)
     tell(f"this machine was measured; kept in {path}")

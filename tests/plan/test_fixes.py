@@ -30,8 +30,11 @@ def need(case: ServedCase) -> Need | None:
     parameters, layers, cached, width, vocab = MODELS[case.model]
     if case.cache == "q4_0" and case.model == "0.6b":
         return None  # Stands for heads that do not split into blocks.
-    weights = parameters * SCHEMES[case.scheme] / 8
-    cache = layers * cached * CACHES[case.cache] * case.context * case.concurrency
+    devices = case.tensor_parallel * case.pipeline_parallel
+    if devices > 1 and case.gpu_layers is not None:
+        return None
+    weights = parameters * SCHEMES[case.scheme] / 8 / devices
+    cache = layers * cached * CACHES[case.cache] * case.context * case.concurrency / devices
     compute = 4 * case.ubatch * (vocab + 8 * width)
     limit = case.memory_bytes if case.memory_bytes is not None else SITES[case.site]
     share = 1.0 if case.gpu_layers is None else min(1.0, case.gpu_layers / layers)
@@ -56,7 +59,8 @@ def scenario(chance: random.Random) -> tuple[ServedCase, list[Change]]:
         # Users know of some choices only, or of none.
         kept[name] = [key for key in of if chance.random() < 0.8]
     layers = chance.choice([0, MODELS[case.model][1]])
-    return case, usual_changes(case, **kept, layers=layers)  # type: ignore[arg-type]
+    devices = chance.choice([0, 0, 4, 8])
+    return case, usual_changes(case, **kept, layers=layers, devices=devices)  # type: ignore[arg-type]
 
 
 def obvious(
@@ -91,6 +95,11 @@ def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
             after = need(fix.case)
             assert after == Need(fix.total_bytes, fix.limit_bytes)
             assert after.fits(MARGINAL), f"{number}: {fix} does not fit"
+            # No layer more than must goes to the CPU.
+            for change in fix.changes:
+                if change.below is not None and isinstance(change.value, int) and change.value + 1 < change.below:
+                    more = need(replace(fix.case, gpu_layers=change.value + 1))
+                    assert more is None or not more.fits(MARGINAL), f"{number}: {fix}"
             assert fix.saves_bytes == before.total_bytes - after.total_bytes
         ranks = [CLASSES.index(fix.kind) for fix in found]
         assert ranks == sorted(ranks)
@@ -129,7 +138,7 @@ def test_a_laptop_that_is_a_little_too_small() -> None:
 def test_two_settings_where_one_is_not_enough() -> None:
     case = replace(CASE, memory_bytes=int(6.7 * GIB))
     assert [str(fix) for fix in fixes(case, usual(case), need)][:3] == [
-        "kv q8_0 and layers on the GPU 27: saves 2.5 GiB, then 5.3 GiB of 6.7 GiB",
+        "kv q8_0 and layers on the GPU 31: saves 1.9 GiB, then 5.9 GiB of 6.7 GiB",
         "ubatch 256 and layers on the GPU 27: saves 1.9 GiB, then 5.9 GiB of 6.7 GiB",
         "kv q8_0 and scheme q2_k: saves 2.7 GiB, then 5.1 GiB of 6.7 GiB",
     ]
@@ -180,7 +189,7 @@ def test_need_is_asked_once_for_each_case() -> None:
         (replace(CASE, concurrency=6), "concurrency", [3, 1]),
         (CASE, "concurrency", []),
         (CASE, "ubatch", [256, 128]),
-        (CASE, "gpu_layers", [27, 18, 9, 0]),
+        (CASE, "gpu_layers", [27, 18, 9, 1, 0]),
         (replace(CASE, gpu_layers=4), "gpu_layers", [3, 2, 1, 0]),
         (CASE, "scheme", ["q2_k"]),
         (CASE, "model", ["4b", "0.6b"]),

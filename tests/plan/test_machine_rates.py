@@ -21,10 +21,11 @@ from quantwise.plan.machine_rates import (
     found_in_cache,
     prompt_time,
     rates_of,
+    rates_path,
     read_by_type,
     read_rates,
 )
-from quantwise.plan.measure_machine import cores, keep_rates, measure_machine, rates_path
+from quantwise.plan.measure_machine import cores, keep_rates, measure_machine
 from quantwise.plan.probe import matrix, memory, undisturbed
 from quantwise.plan.speed import load_of, speed
 

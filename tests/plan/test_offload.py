@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from quantwise.core.errors import InputError
+from quantwise.plan.constants import XLLAMACPP_2026_10
 from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.file import tensors_of_mix
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.llamacpp.tally import FileTally, tally
 from quantwise.plan.offload import LayerSplit, fewest_experts_on_cpu, largest_gpu_layers, split_layers, unified_bytes
 from quantwise.testing.blank_gguf import BlankModel
 
@@ -21,7 +23,11 @@ SETTINGS = LlamacppSettings(4096, 2)
 
 def planned(model: BlankModel, layers: int, experts_on_cpu: int = 0) -> LayerSplit:
     settings = replace(SETTINGS, gpu_layers=layers, experts_on_cpu=experts_on_cpu)
-    return split_layers(model.decoder(), tensors_of_mix(model.decoder(), model.mix), settings)
+    return split_layers(model.decoder(), tally_of(model), settings)
+
+
+def tally_of(model: BlankModel) -> FileTally:
+    return tally(model.decoder(), tensors_of_mix(model.decoder(), model.mix), XLLAMACPP_2026_10)
 
 
 def weights(found: LayerSplit, device: str) -> int:
@@ -32,7 +38,7 @@ def test_without_layers_on_the_gpu_nothing_is_there_or_crosses() -> None:
     found = planned(MODEL, 0)
     assert found.memory.on("gpu") == (0, 0)
     assert found.crossing == found.prompt_crossing == found.read_gpu == 0
-    alone = llamacpp_memory(MODEL.decoder(), tensors_of_mix(MODEL.decoder(), MODEL.mix), SETTINGS)
+    alone = llamacpp_memory(MODEL.decoder(), tally_of(MODEL), SETTINGS)
     assert found.memory.on("cpu")[0] == pytest.approx(alone.on("cpu")[0], rel=1e-6)
 
 
@@ -71,24 +77,24 @@ def test_experts_that_stay_behind() -> None:
 
 @pytest.mark.parametrize("model", [MODEL, TIED, MOE])
 def test_the_largest_that_fits(model: BlankModel) -> None:
-    tensors = tensors_of_mix(model.decoder(), model.mix)
+    file = tally_of(model)
     for gpu in (GIB // 2, 600 << 20, 650 << 20, 700 << 20, GIB, 4 * GIB):
-        layers = largest_gpu_layers(model.decoder(), tensors, SETTINGS, gpu)
+        layers = largest_gpu_layers(model.decoder(), file, SETTINGS, gpu)
         if layers:
             assert planned(model, layers).memory.on("gpu")[1] <= gpu
         if layers < 7:
             assert planned(model, layers + 1).memory.on("gpu")[1] > gpu
-    assert largest_gpu_layers(model.decoder(), tensors, SETTINGS, 4 * GIB) == 7
-    assert largest_gpu_layers(model.decoder(), tensors, SETTINGS, 1 << 20) == 0
+    assert largest_gpu_layers(model.decoder(), file, SETTINGS, 4 * GIB) == 7
+    assert largest_gpu_layers(model.decoder(), file, SETTINGS, 1 << 20) == 0
 
 
 def test_the_fewest_experts_that_must_stay() -> None:
-    tensors = tensors_of_mix(MOE.decoder(), MOE.mix)
+    file = tally_of(MOE)
     need = [planned(MOE, 7, kept).memory.on("gpu")[1] for kept in range(7)]
     assert sorted(need, reverse=True) == need
     for kept in range(7):
-        assert fewest_experts_on_cpu(MOE.decoder(), tensors, SETTINGS, need[kept]) == kept
-    assert fewest_experts_on_cpu(MOE.decoder(), tensors, SETTINGS, need[6] - 1) is None
+        assert fewest_experts_on_cpu(MOE.decoder(), file, SETTINGS, need[kept]) == kept
+    assert fewest_experts_on_cpu(MOE.decoder(), file, SETTINGS, need[6] - 1) is None
 
 
 def test_unified_memory() -> None:

@@ -8,7 +8,7 @@ from decoders import DEEPSEEK_LITE, GEMMA_2_27B, GEMMA_3_12B, LLAMA_8B, decoder,
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Layer
-from quantwise.plan.constants import GIB, VLLM_0_19, VLLM_0_32_CPU
+from quantwise.plan.constants import GIB, VLLM_0_19, VLLM_0_32, VLLM_0_32_CPU, VllmVersion
 from quantwise.plan.vllm import VllmSettings, vllm_available, vllm_pages, vllm_profile
 
 FULL = Attention(4, 2, 64, 64)
@@ -130,3 +130,32 @@ def test_what_is_refused() -> None:
     with pytest.raises(InputError, match=r"whole numbers of at least 1"):
         VllmSettings(0)
     assert uniform(1, 1, 1, 64)
+
+
+@pytest.mark.parametrize(
+    ("version", "memory", "device", "sizes"),
+    [
+        # EngineArgs.get_batch_defaults of vllm/engine/arg_utils.py, for the server.
+        (VLLM_0_32, 24 * GIB, "rtx-4090", (2048, 256)),
+        (VLLM_0_32, 79 * GIB, "A100-80GB", (2048, 256)),
+        (VLLM_0_32, 79 * GIB, "h100", (8192, 1024)),
+        (VLLM_0_32, 192 * GIB, "mi300x", (16384, 1024)),
+        (VLLM_0_19, 192 * GIB, "mi300x", (8192, 1024)),
+        (VLLM_0_32, None, "h100", (2048, 256)),
+        (VLLM_0_32_CPU, 200 * GIB, "x86", (2048, 128)),
+    ],
+)
+def test_batches_of_a_device(version: VllmVersion, memory: int | None, device: str, sizes: tuple[int, int]) -> None:
+    found = version.on(memory, device)
+    assert (found.batched_tokens, found.sequences) == sizes
+    assert found.on(memory, device) == found
+
+
+def test_smaller_batches_take_less() -> None:
+    small, large = VLLM_0_32.on(24 * GIB, "rtx-4090"), VLLM_0_32.on(79 * GIB, "h100")
+    hidden, settings = 4096, VllmSettings(8192)
+    assert vllm_profile(LLAMA_8B, settings, small).low - small.outside.low == 24 * 2048 * hidden
+    assert vllm_profile(LLAMA_8B, settings, large).low - large.outside.low == 24 * 8192 * hidden
+    # A window keeps what is computed beside it.
+    slid = VllmSettings(32768)
+    assert vllm_pages(GEMMA_3_12B, slid, small).by_request < vllm_pages(GEMMA_3_12B, slid, large).by_request

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from quantwise.cli.main import main
 from quantwise.core.errors import InputError
 from quantwise.plan.constants import VLLM_0_32
+from quantwise.plan.fixes import CLASSES
 from quantwise.planning import PlanRequest, plan
 
 
@@ -105,3 +108,29 @@ def test_a_family_is_weighed_over_several_devices() -> None:
     assert longest["llama-3.1-70b"]
     with pytest.raises(InputError, match=r"llama-3\.1-8b: 32 heads do not split over 3 devices"):
         plan(PlanRequest(models=names, tensor_parallel=3, **asked))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("runtime", ["llamacpp", "vllm"])
+def test_more_of_the_same_gpus_are_proposed(runtime: str) -> None:
+    asked = PlanRequest(("llama-3.1-70b",), site="a100-80gb", runtime=runtime, schemes=("16bit",), context=4096)
+    found = plan(asked)
+    assert found["fits"] == "no"
+    kinds = [fix["kind"] for fix in found["fixes"]]
+    # A second card is dearer than a smaller model, another site dearer still.
+    assert kinds == sorted(kinds, key=CLASSES.index)
+    assert {"model", "devices", "site"} <= set(kinds)
+    more = found["fixes"][kinds.index("devices")]
+    assert "pipeline_parallel" in {change["knob"] for change in more["changes"]}
+    after = plan(replace(asked, **{change["knob"]: change["value"] for change in more["changes"]}))
+    assert (after["fits"], after["total_bytes"]) == ("yes", more["total_bytes"])
+
+
+def test_more_devices_come_first_where_nothing_smaller_helps() -> None:
+    found = plan(PlanRequest(("deepseek-v3",), site="h200", runtime="vllm", schemes=("fp8",)))
+    assert [(c["knob"], c["value"]) for c in found["fixes"][0]["changes"]] == [("tensor_parallel", 8)]
+
+
+def test_no_more_devices_than_the_site_has(tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text('name = "two"\nkind = "gpu"\nmemory_bytes = 85899345920\ndevices = 2\n')
+    found = plan(PlanRequest(("deepseek-v3",), site=str(tmp_path / "two.toml"), runtime="vllm", schemes=("fp8",)))
+    assert {fix["kind"] for fix in found["fixes"]} == {"site"}

@@ -41,7 +41,7 @@ def _case(record: Mapping[str, Any], site: Site) -> Case:
     return Case(
         weights=record["weights_bytes"],
         cache=record["kv_cache_bytes"],
-        rest=record["compute_bytes"][1] + record["overhead_bytes"],
+        rest=None if record["compute_bytes"] is None else record["compute_bytes"][1] + record["overhead_bytes"],
         limit=record["limit_bytes"],
         context=record["context"],
         concurrency=record["requests_at_a_time"],

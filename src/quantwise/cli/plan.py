@@ -99,8 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         record = planning.plan(request)
     if arguments.json:
-        json.dump(record, sys.stdout, indent=1)
-        print()
+        print(json.dumps(record, indent=1))
     else:
         from quantwise.report.plan_screen import print_plan
 

@@ -12,7 +12,8 @@ from quantwise.models.family import Family
 from quantwise.models.fields import MOST_TENSORS, Fields
 from quantwise.models.layer_kinds import Kind, all_full, listed_kinds
 from quantwise.models.layer_sizes import llama_sizes
-from quantwise.models.tensor_lines import Shapes, write_out
+from quantwise.models.tensor_lines import write_out
+from quantwise.models.tensor_table import Alike, TensorTable
 
 # A state has no end; llama.cpp's converter writes this length for models that name none.
 _ENDLESS = 1 << 20
@@ -48,7 +49,7 @@ def decoder_of(config: Mapping[str, Any], name: str, where: str = "config.json")
         context=fields.size("max_position_embeddings", _ENDLESS),
         tied=tied,
         layers=tuple(layers),
-        tensors=whole | tensors,
+        tensors=TensorTable((*whole, *tensors)),
         stored={},
     )
 
@@ -119,11 +120,14 @@ def rope_factor_count(config: Mapping[str, Any], decoder: Decoder) -> int:
     return attention.key_dim // 2 if rope.get("rope_type", rope.get("type")) == "llama3" else listed
 
 
-def _layers(family: Family, fields: Fields, sizes: Mapping[str, int], kinds: list[Kind]) -> tuple[list[Layer], Shapes]:
+def _layers(
+    family: Family, fields: Fields, sizes: Mapping[str, int], kinds: list[Kind]
+) -> tuple[list[Layer], list[Alike]]:
     if len(kinds) * (len(family.experts) * sizes["e"] + 64) > MOST_TENSORS:
         raise InputError(f"{fields.where}: {len(kinds)} layers of {sizes['e']} experts are beyond any model")
     window = fields.optional(family.window)
-    layers, tensors = [], Shapes()
+    layers: list[Layer] = []
+    tensors: list[Alike] = []
     for number, kind in enumerate(kinds):
         sparse = family.sparse is not None and family.sparse(fields, number)
         if sparse and sizes["e"] == 0 and "?e" not in " ".join(family.experts):
@@ -135,7 +139,7 @@ def _layers(family: Family, fields: Fields, sizes: Mapping[str, int], kinds: lis
             *(family.experts if sparse else family.dense),
         )
         own = {**sizes, **family.adjust(fields, number, kind)} if family.adjust else sizes
-        tensors |= write_out(lines, own, fields, f"{family.blocks}.{number}.")
+        tensors += write_out(lines, own, fields, f"{family.blocks}.{number}.")
         layers.append(_layer(kind, own, window, sparse=sparse))
     return layers, tensors
 

@@ -3,7 +3,7 @@
     self_attn.q_proj   q,h   +attention_bias     a weight of (q, h), and a bias where the config says attention_bias
     mlp.fc1            f,h   +                   with a bias always
     self_attn.sinks!   heads                     no module but a bare parameter
-    mlp.experts.*.up   m,h                       once for each expert
+    mlp.experts.*.up   m,h                       once for each expert (behind ``experts``)
     self_attn.q_norm   d     ?qk_layernorm       only where the config says qk_layernorm
 
 Symbols are sizes of the model; a number stands for itself, and ``2*f`` for a product. A switch may be a size too: it is
@@ -16,27 +16,27 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from quantwise.models.fields import Fields
+from quantwise.models.tensor_table import Alike
 
-Shapes = dict[str, tuple[int, ...]]
 
-
-def write_out(lines: Iterable[str], sizes: Mapping[str, int], fields: Fields, before: str = "") -> Shapes:
-    """Shapes by name, each name behind ``before``. Raises InputError where a switch of the config is none."""
-    found: Shapes = {}
+def write_out(lines: Iterable[str], sizes: Mapping[str, int], fields: Fields, before: str = "") -> Iterator[Alike]:
+    """Names and shapes, each name behind ``before``. Raises InputError where a switch of the config is none."""
     for line in lines:
         path, dimensions, *switches = line.split()
         if not all(_on(switch[1:], sizes, fields) for switch in switches if switch[0] == "?"):
             continue
         shape = tuple(_product(dimension, sizes) for dimension in dimensions.split(","))
         biased = any(switch == "+" or _on(switch[1:], sizes, fields) for switch in switches if switch[0] == "+")
-        for module in _numbered(before + path, sizes):
-            if module.endswith("!"):
-                found[module[:-1]] = shape
-                continue
-            found[f"{module}.weight"] = shape
-            if biased:
-                found[f"{module}.bias"] = shape[:1]
-    return found
+        count = sizes["e"] if "*" in path else 1
+        if count < 1:
+            continue
+        module = before + path.replace("*", "0")
+        if module.endswith("!"):
+            yield Alike(module[:-1], shape, count)
+            continue
+        yield Alike(f"{module}.weight", shape, count)
+        if biased:
+            yield Alike(f"{module}.bias", shape[:1], count)
 
 
 def _on(switch: str, sizes: Mapping[str, int], fields: Fields) -> bool:
@@ -45,11 +45,3 @@ def _on(switch: str, sizes: Mapping[str, int], fields: Fields) -> bool:
 
 def _product(text: str, sizes: Mapping[str, int]) -> int:
     return math.prod(int(part) if part.isdigit() else sizes[part] for part in text.split("*"))
-
-
-def _numbered(path: str, sizes: Mapping[str, int]) -> Iterator[str]:
-    if "*" not in path:
-        yield path
-        return
-    for number in range(sizes["e"]):
-        yield path.replace("*", str(number))

@@ -12,7 +12,7 @@ from typing import Any
 from quantwise.core.errors import InputError
 from quantwise.models.presets import PRESETS
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
-from quantwise.plan.deployment_memory import most_on_gpu, needed_bytes
+from quantwise.plan.deployment_memory import most_on_gpu, needed_bytes, unknown_compute
 from quantwise.plan.deployment_plan import Plan, plan_deployment
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.fixes import Fix, Need, ServedCase, fixes, usual_changes
@@ -22,6 +22,9 @@ from quantwise.plan.plan_record import plan_record
 from quantwise.plan.wanted import SCHEMES, Wanted
 from quantwise.plan.what_if import CACHES, what_if
 from quantwise.scenarios.sites import sites
+
+# Of one kind of GPU, in one machine.
+_MOST_DEVICES = 8
 
 
 def answer(
@@ -62,7 +65,7 @@ def answer(
         "context": wanted.context,
         "requests_at_a_time": wanted.concurrency,
         **rows[position],
-        "what_if": _what_if(chosen.asked),
+        "what_if": _what_if(chosen.asked, constants),
         "layouts": None if wanted.trace is None else layouts(chosen, wanted.trace, constants),
         "candidates": rows,
         "refused": refused,
@@ -112,6 +115,8 @@ def _fixes(
         concurrency=asked.concurrency,
         ubatch=asked.ubatch,
         gpu_layers=asked.gpu_layers,
+        tensor_parallel=asked.tensor_parallel,
+        pipeline_parallel=asked.pipeline_parallel,
         site=asked.site.name,
         memory_bytes=asked.limit_bytes,
     )
@@ -126,9 +131,17 @@ def _fixes(
         models=names[1] if thorough else (),
         sites=[site.name for site in sorted(larger, key=lambda s: s.limit_bytes or 0)][: None if thorough else 0],
         layers=len(model.decoder.layers) if asked.on_gpu and asked.runtime == "llamacpp" and asked.devices == 1 else 0,
+        devices=_most_devices(asked) if thorough else 0,
     )
     need = _need(model, asked, limit, constants)
     return [_fix_record(fix) for fix in fixes(case, changes, need, MARGINAL, each=1)]
+
+
+def _most_devices(asked: Deployment) -> int:
+    """How many of the site's GPUs may be proposed; 0 where there are none, or a host has a part of the model."""
+    if asked.site.kind != "gpu" or asked.is_partial or asked.on_host:
+        return 0
+    return asked.site.devices if asked.site.devices > 1 else _MOST_DEVICES
 
 
 def _need(model: Model, asked: Deployment, limit: int, constants: Constants) -> Callable[[ServedCase], Need | None]:
@@ -142,23 +155,30 @@ def _need(model: Model, asked: Deployment, limit: int, constants: Constants) -> 
         if case.model not in known:
             known[case.model] = find_model(case.model)
         other = known[case.model]
-        turned = replace(
-            asked,
-            model=other,
-            site=site,
-            scheme=case.scheme,
-            cache=case.cache,
-            context=case.context,
-            concurrency=case.concurrency,
-            ubatch=case.ubatch,
-            gpu_layers=case.gpu_layers,
-            limit_bytes=has,
-        )
+        try:
+            turned = replace(
+                asked,
+                model=other,
+                site=site,
+                scheme=case.scheme,
+                cache=case.cache,
+                context=case.context,
+                concurrency=case.concurrency,
+                ubatch=case.ubatch,
+                gpu_layers=case.gpu_layers,
+                tensor_parallel=case.tensor_parallel,
+                pipeline_parallel=case.pipeline_parallel,
+                limit_bytes=has,
+            )
+        except InputError:
+            return None
         if turned.on_host and not asked.on_host:
             # Off the GPU its memory is no limit; the host's is, where one is known.
             if asked.host is None or asked.host.limit_bytes is None:
                 return None
             has = asked.host.limit_bytes
+        if unknown_compute(turned):
+            return None
         try:
             return Need(needed_bytes(turned, constants)[1], has)
         except InputError:
@@ -181,16 +201,16 @@ def _fix_record(fix: Fix[ServedCase]) -> dict[str, Any]:
 def _most(plan: Plan, constants: Constants) -> dict[str, Any] | None:
     """How much of a model that does not fit whole may be on the GPU; None where it fits, or that was settled."""
     asked = plan.asked
-    settled = asked.is_partial or asked.devices > 1
+    settled = asked.is_partial or asked.devices > 1 or plan.compute is None
     if plan.fits in ("yes", "unknown") or settled or not asked.on_gpu or asked.runtime != "llamacpp":
         return None
     found = most_on_gpu(asked, constants)
     return {"gpu_layers": found.gpu_layers, "of": found.of, "experts_on_cpu": found.experts_on_cpu}
 
 
-def _what_if(asked: Deployment) -> list[dict[str, Any]]:
+def _what_if(asked: Deployment, constants: Constants) -> list[dict[str, Any]]:
     try:
-        found = what_if(asked.runtime, asked.computed, asked.demand)
+        found = what_if(asked.runtime, asked.computed, asked.demand, constants.vllm_on(asked))
     except InputError:
         return []
     return [{"change": one.change, "kv_cache_bytes": one.bytes, "times": round(one.times, 4)} for one in found]

@@ -74,6 +74,27 @@ LLAMACPP_BUILDS = (XLLAMACPP_2026_10, SUMMER_2026)
 
 
 @dataclass(frozen=True, slots=True)
+class BatchSizes:
+    """What a vLLM server takes by default on a device of ``least_memory`` bytes whose name has no ``but`` in it:
+    ``tokens`` computed at once (max_num_batched_tokens), of ``sequences`` (max_num_seqs).
+    """
+
+    least_memory: int
+    tokens: int
+    sequences: int
+    but: str | None = None
+
+    def are_for(self, memory: int, device: str) -> bool:
+        """Whether a device takes these."""
+        return memory >= self.least_memory and (self.but is None or self.but not in device.casefold())
+
+
+# EngineArgs.get_batch_defaults of vllm/engine/arg_utils.py, for the server; larger batches slow an A100 down
+# (https://github.com/vllm-project/vllm/pull/17885).
+_BATCHES = (BatchSizes(70 * GIB, 8192, 1024, but="a100"), BatchSizes(0, 2048, 256))
+
+
+@dataclass(frozen=True, slots=True)
 class VllmVersion:
     """One generation of vLLM. ``utilization`` of the device is taken; ``block`` tokens share a page of cache.
 
@@ -83,7 +104,8 @@ class VllmVersion:
 
     How pages are cut: kinds of layers whose numbers differ by less than ``near`` times are padded to equal groups;
     ``pads``: so is a page that does not divide the largest. ``batches`` may be computed at once, whose tokens a window
-    keeps. ``tokens_by``: the log's tokens are those of a group's blocks, or those of all requests of full context.
+    keeps. ``by_device``: the batches of a server by the device's memory, largest first; the others are an H100's.
+    ``tokens_by``: the log's tokens are those of a group's blocks, or those of all requests of full context.
     ``first``: the release from which on it is taken for a user's own.
     """
 
@@ -102,6 +124,15 @@ class VllmVersion:
     batches: int = 1
     tokens_by: Literal["groups", "requests"] = "groups"
     first: tuple[int, int] = (0, 0)
+    by_device: tuple[BatchSizes, ...] = _BATCHES
+
+    def on(self, memory: int | None, device: str) -> VllmVersion:
+        """With the batches of a device of so much memory; of an unknown one, those of the smallest, as vLLM does."""
+        sizes = next((sizes for sizes in self.by_device if sizes.are_for(memory or 0, device)), None)
+        if sizes is None:
+            return self
+        told = f"{self.source}; {sizes.tokens:,} tokens of {sizes.sequences:,} requests at once, engine/arg_utils.py"
+        return replace(self, batched_tokens=sizes.tokens, sequences=sizes.sequences, source=told, by_device=())
 
 
 VLLM_0_19 = VllmVersion(
@@ -128,6 +159,7 @@ VLLM_0_32 = replace(
     pads=True,
     batches=2,
     tokens_by="requests",
+    by_device=(BatchSizes(160 * GIB, 16384, 1024), *_BATCHES),
     # Read in 0.19 and 0.32 alone; what lies between is taken for the later.
     first=(0, 20),
 )
@@ -138,6 +170,7 @@ VLLM_0_32_CPU = replace(
     block=128,
     batched_tokens=2048,
     sequences=128,
+    by_device=(),
     batches=1,
     context=ByteInterval(0, 0, "a processor has no context"),
     outside=ByteInterval(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from quantwise.models.decoder import Decoder
+from quantwise.models.tensor_table import TensorTable
 from quantwise.plan.gguf_names import GgufTable
 from quantwise.plan.weight_scheme import WeightScheme, parse_weight_scheme
 from quantwise.plan.weight_table import in_gguf, known_layout, weight_table
@@ -64,16 +65,15 @@ def decoder_weights(
     wanted = parse_weight_scheme(scheme) if isinstance(scheme, str) else scheme
     table = weight_table(decoder, wanted, rope_factors=rope_factors, names=names)
     in_file = in_gguf(wanted)
-    parameters = sum(math.prod(shape) for shape in decoder.tensors.values())
+    tensors = TensorTable.of(decoder.tensors)
+    parameters = tensors.numbers
     embedding = next((t for t in table if t.name.endswith(_EMBEDDINGS)), None)
     in_ggml = in_file or any(tensor.name.startswith("blk.") for tensor in table)
     second = embedding.bytes if embedding is not None and decoder.tied and in_ggml else 0
     return Weights(
         scheme=wanted.name,
         parameters=parameters,
-        active_parameters=_active(
-            decoder, [(name, shape, math.prod(shape)) for name, shape in decoder.tensors.items()]
-        ),
+        active_parameters=_active(decoder, [(row.name, row.shape, row.numbers) for row in tensors.rows]),
         raw=None if wanted.kind == "as stored" else raw_bytes(parameters, wanted.bits),
         effective=sum(tensor.bytes for tensor in table),
         unquantized=sum(tensor.bytes for tensor in table if tensor.type in _UNQUANTIZED),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder
-from quantwise.plan.constants import VLLM_0_32, XLLAMACPP_2026_10, LlamacppBuild, VllmVersion
+from quantwise.plan.constants import VLLM_0_32, VLLM_0_32_CPU, XLLAMACPP_2026_10, LlamacppBuild, VllmVersion
 from quantwise.plan.machine_rates import MachineRates
 from quantwise.plan.model import Model
 from quantwise.plan.refit import llamacpp_build, load_refits, vllm_version
@@ -138,6 +138,11 @@ class Constants:
 
     llamacpp: LlamacppBuild = XLLAMACPP_2026_10
     vllm: VllmVersion = VLLM_0_32
+
+    def vllm_on(self, asked: Deployment) -> VllmVersion:
+        """The vLLM that a deployment would run in: with the batches of its device, or the build for processors."""
+        site = asked.site
+        return self.vllm.on(site.limit_bytes, site.name) if asked.on_gpu else VLLM_0_32_CPU
 
 
 CONSTANTS = Constants()

@@ -11,10 +11,10 @@ from quantwise.plan.fit import MARGINAL
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, split_layers
+from quantwise.plan.parallel import DeviceSplit
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.stages import Stages, folder_stages, llamacpp_stages
 from quantwise.plan.terms import Memory, Term
-from quantwise.plan.weight_table import weight_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ def held(asked: Deployment, weights: Weights, constants: Constants = CONSTANTS) 
     if asked.runtime == "llamacpp":
         return _llamacpp(asked, constants)
     if asked.devices > 1:
-        devices = asked.tensor_parallel, asked.pipeline_parallel
-        stages = folder_stages(asked.runtime, asked.decoder, by_tensor(asked), asked.demand, devices, constants.vllm)
+        stages = folder_stages(asked.runtime, asked.decoder, _split(asked), asked.demand, constants.vllm_on(asked))
         return Held(stages.fullest.terms, stages=stages)
     amount, device = loaded_bytes(asked, weights), asked.device
     if asked.runtime == "transformers":
         return Held(transformers_memory(asked.decoder, amount, asked.demand, device=device).terms)
-    return Held(vllm_memory(asked.decoder, amount, asked.demand, version=constants.vllm, device=device).terms)
+    version = constants.vllm_on(asked)
+    return Held(vllm_memory(asked.decoder, amount, asked.demand, version=version, device=device).terms)
 
 
 def loaded_bytes(asked: Deployment, weights: Weights) -> int:
@@ -63,18 +63,29 @@ def loaded_bytes(asked: Deployment, weights: Weights) -> int:
 
 
 def by_tensor(asked: Deployment) -> Mapping[str, int]:
-    """Bytes of each tensor in memory, where nothing is copied."""
+    """Bytes of each tensor in memory, where nothing is copied; of all experts by the first one's name."""
     if asked.runtime == "transformers":
         return asked.model.loaded(asked.scheme, asked.device)
-    if asked.runtime == "llamacpp":
-        return {tensor.name: tensor.bytes for tensor in asked.model.tensors(asked.scheme)}
-    return {tensor.name: tensor.bytes for tensor in weight_table(asked.decoder, asked.scheme)}
+    return asked.model.stored(asked.scheme, in_gguf=asked.runtime == "llamacpp")
+
+
+def _split(asked: Deployment) -> DeviceSplit:
+    devices = asked.tensor_parallel, asked.pipeline_parallel
+    loaded = asked.device if asked.runtime == "transformers" else None
+    return asked.model.split(asked.scheme, devices, in_gguf=asked.runtime == "llamacpp", loaded=loaded)
 
 
 def needed_bytes(asked: Deployment, constants: Constants = CONSTANTS) -> tuple[int, int]:
     """The total of a whole plan alone, (low, high), which is sooner told."""
     here = binding(asked, held(asked, weights_of(asked), constants).terms)
     return sum(term.low for term in here), sum(term.high for term in here)
+
+
+def unknown_compute(asked: Deployment) -> str | None:
+    """Why nobody can say how large the buffers are that a runtime computes in; None where the terms do."""
+    if asked.runtime != "llamacpp" or not any(layer.state for layer in asked.decoder.layers):
+        return None
+    return "llama.cpp's compute buffer is not known for models with recurrent layers, so neither is the total"
 
 
 def binding(asked: Deployment, terms: Sequence[Term]) -> list[Term]:
@@ -129,12 +140,16 @@ class MostOnGpu:
 def most_on_gpu(asked: Deployment, constants: Constants = CONSTANTS) -> MostOnGpu:
     """For llama.cpp, within nine tenths of the limit."""
     settings, build = llamacpp_settings(asked), constants.llamacpp
-    own, tensors, compute = asked.model.in_gguf, asked.model.tensors(asked.scheme), asked.model.compute(settings, build)
+    own, compute, file = (
+        asked.model.in_gguf,
+        asked.model.compute(settings, build),
+        asked.model.tally(asked.scheme, build),
+    )
     room = int(MARGINAL * (asked.limit or 0))
-    layers = largest_gpu_layers(own, tensors, settings, room, build, compute=compute)
+    layers = largest_gpu_layers(own, file, settings, room, build, compute=compute)
     experts = None
     if any(layer.experts for layer in own.layers):
-        experts = fewest_experts_on_cpu(own, tensors, settings, room, build, compute=compute)
+        experts = fewest_experts_on_cpu(own, file, settings, room, build, compute=compute)
     return MostOnGpu(layers, len(own.layers) + 1, experts)
 
 
@@ -154,12 +169,15 @@ def llamacpp_settings(asked: Deployment) -> LlamacppSettings:
 
 def _llamacpp(asked: Deployment, constants: Constants) -> Held:
     settings, build = llamacpp_settings(asked), constants.llamacpp
-    tensors, compute = asked.model.tensors(asked.scheme), asked.model.compute(settings, build)
-    own = asked.model.in_gguf
+    own, compute, file = (
+        asked.model.in_gguf,
+        asked.model.compute(settings, build),
+        asked.model.tally(asked.scheme, build),
+    )
     if settings.gpu_layers == 0:
-        return Held(llamacpp_memory(own, tensors, settings, build, compute=compute).terms)
+        return Held(llamacpp_memory(own, file, settings, build, compute=compute).terms)
     if asked.devices > 1:
-        stages = llamacpp_stages(own, tensors, settings, build, compute, asked.devices)
+        stages = llamacpp_stages(own, file, _split(asked), settings, build, compute)
         return Held(stages.fullest.terms, stages=stages)
-    found = split_layers(own, tensors, settings, build, compute=compute)
+    found = split_layers(own, file, settings, build, compute=compute)
     return Held(found.memory.terms, found.crossing)

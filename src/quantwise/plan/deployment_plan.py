@@ -15,7 +15,7 @@ from quantwise.plan.capacity import Capacity, Layout, promise, theoretical_reque
 from quantwise.plan.constants import VLLM_0_32
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
-from quantwise.plan.deployment_memory import Held, bound_memory, held, host_share, weights_of
+from quantwise.plan.deployment_memory import Held, bound_memory, held, host_share, unknown_compute, weights_of
 from quantwise.plan.deployment_speed import deployment_speed
 from quantwise.plan.fit import MARGINAL, size
 from quantwise.plan.speed import Speed
@@ -40,7 +40,7 @@ class Plan:
     bound: Device
     weights_bytes: int
     cache_bytes: int
-    compute: tuple[int, int]
+    compute: tuple[int, int] | None
     overhead: tuple[int, int]
     limit_bytes: int | None
     capacity: Capacity | None
@@ -49,9 +49,11 @@ class Plan:
     notes: tuple[str, ...]
 
     @property
-    def total(self) -> tuple[int, int]:
-        """Bytes on the device that binds, (low, high)."""
+    def total(self) -> tuple[int, int | None]:
+        """Bytes on the device that binds, (low, high); high is None where what it computes in is unknown."""
         fixed = self.weights_bytes + self.cache_bytes
+        if self.compute is None:
+            return fixed + self.overhead[0], None
         return fixed + self.compute[0] + self.overhead[0], fixed + self.compute[1] + self.overhead[1]
 
     @property
@@ -62,6 +64,8 @@ class Plan:
         low, high = self.total
         if low > self.limit_bytes:
             return "no"
+        if high is None:
+            return "unknown"
         return "yes" if high <= MARGINAL * self.limit_bytes else "marginal"
 
 
@@ -74,7 +78,7 @@ def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capa
     weights = weights_of(asked)
     found_held = held(asked, weights, constants)
     bound = bound_memory(asked, found_held.terms)
-    found_speed, speed_source = deployment_speed(asked, weights, found_held)
+    found_speed, speed_source = deployment_speed(asked, weights, found_held, constants)
     found = Plan(
         asked=asked,
         weights=weights,
@@ -82,7 +86,7 @@ def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capa
         bound=asked.device,
         weights_bytes=bound.weights,
         cache_bytes=bound.cache,
-        compute=bound.compute,
+        compute=None if unknown_compute(asked) else bound.compute,
         overhead=bound.overhead,
         limit_bytes=asked.limit,
         capacity=None,
@@ -97,14 +101,14 @@ def request_bytes(found: Plan, constants: Constants = CONSTANTS) -> int:
     """What one request of full context keeps in the memory that binds."""
     asked = found.asked
     if asked.devices == 1 and not asked.is_partial:
-        return cache_of(asked.runtime, asked.computed, replace(asked.demand, concurrency=1))
+        return cache_of(asked.runtime, asked.computed, replace(asked.demand, concurrency=1), constants.vllm_on(asked))
     one = replace(asked, concurrency=1)
     return bound_memory(one, held(one, found.weights, constants).terms).cache
 
 
 def cache_room(found: Plan) -> int | None:
-    """Bytes that weights and scratch leave for caches; None where the limit is unknown."""
-    if found.limit_bytes is None:
+    """Bytes that weights and scratch leave for caches; None where they or the limit are unknown."""
+    if found.limit_bytes is None or found.compute is None:
         return None
     limit = found.limit_bytes
     if found.asked.runtime == "vllm":
@@ -124,7 +128,8 @@ def _capacity(found: Plan, constants: Constants) -> Capacity | None:
 
 
 def _notes(asked: Deployment, weights: Weights, found: Held) -> tuple[str, ...]:
-    notes = []
+    why = unknown_compute(asked)
+    notes = [] if why is None else [why]
     if not weights.exact:
         notes.append("weights are a sum over tensors whose names were not held against a written file")
     if asked.context > asked.decoder.context:

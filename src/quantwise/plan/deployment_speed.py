@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from quantwise.core.scheme import Scheme, parse_scheme
 from quantwise.plan.decoder_weights import Weights
-from quantwise.plan.deployment import Deployment
+from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
 from quantwise.plan.deployment_memory import Held, by_tensor, loaded_bytes
 from quantwise.plan.machine_rates import decode_time, read_by_type
 from quantwise.plan.offload_speed import away_part, offload_speed
@@ -20,11 +20,13 @@ PROMPT = 512
 _ROOFLINE = "roofline, not measured"
 
 
-def deployment_speed(asked: Deployment, weights: Weights, held: Held) -> tuple[Speed, str]:
+def deployment_speed(
+    asked: Deployment, weights: Weights, held: Held, constants: Constants = CONSTANTS
+) -> tuple[Speed, str]:
     """By the roofline; of one request in llama.cpp on this machine by its kernels, where they were measured."""
     if asked.on_host and asked.host is not None:
-        return deployment_speed(replace(asked, site=asked.host, gpu_layers=None, host=None), weights, held)
-    load = _load(asked, weights)
+        return deployment_speed(replace(asked, site=asked.host, gpu_layers=None, host=None), weights, held, constants)
+    load = _load(asked, weights, constants)
     if held.stages is not None:
         own = replace(load, decoder=asked.computed)
         found = parallel_speed(asked.site, own, by_tensor(asked), held.stages.split, asked.concurrency)
@@ -60,12 +62,13 @@ def _offloaded(asked: Deployment, load: Load, prompt: int) -> tuple[Speed, str]:
     return found, f"rooflines of {asked.site.name} and {host.name}, not measured together"
 
 
-def _load(asked: Deployment, weights: Weights) -> Load:
+def _load(asked: Deployment, weights: Weights, constants: Constants) -> Load:
     """The load of a request whose context is half full."""
     decoder, scheme = asked.decoder, _scheme(asked.scheme)
     multiplied = multiplied_in(scheme, asked.runtime, asked.site) if scheme else "bf16"
     numbers = max(1, cache_numbers(decoder, asked.context))
-    each = cache_of(asked.runtime, asked.computed, replace(asked.demand, concurrency=1)) / numbers
+    one = replace(asked.demand, concurrency=1)
+    each = cache_of(asked.runtime, asked.computed, one, constants.vllm_on(asked)) / numbers
     work = asked.model.work
     return Load(decoder, work, scaled(work, loaded_bytes(asked, weights)), multiplied, max(1, asked.context // 2), each)
 

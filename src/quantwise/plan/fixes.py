@@ -1,4 +1,5 @@
-"""The cheapest changes that make a plan fit: a setting before a smaller scheme, a smaller model, another site.
+"""The cheapest changes that make a plan fit: a setting before a smaller scheme, a smaller model, more devices, another
+site.
 
 A pure search. The caller says what a case needs (``need``: any sum of terms against any limit) and what may be changed;
 single changes and pairs are tried, the cheapest first, and only what fits is told. Classes of cost never mix: however
@@ -10,6 +11,7 @@ last resort is memory enough for what the case needs.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -17,10 +19,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 from quantwise.plan.fit import MARGINAL, size
 
-CostClass = Literal["setting", "scheme", "model", "site"]
-CLASSES: tuple[CostClass, ...] = ("setting", "scheme", "model", "site")
+CostClass = Literal["setting", "scheme", "model", "devices", "site"]
+CLASSES: tuple[CostClass, ...] = ("setting", "scheme", "model", "devices", "site")
 # Where a term moves with the limit (half of memory for a runtime, say) one raise is not enough.
 _RAISES = 16
+_LEAST_CONTEXT = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,8 @@ C = TypeVar("C", bound=Planned)
 @dataclass(frozen=True, slots=True)
 class ServedCase(Planned):
     """A model that is served. ``context`` is tokens a request, ``concurrency`` requests at a time, ``ubatch`` tokens
-    computed at once, ``gpu_layers`` how many layers the accelerator holds (None: all, or there is none).
+    computed at once, ``gpu_layers`` how many layers the accelerator holds (None: all, or there is none), over how many
+    of which layers and runs of layers are split in parallel.
     """
 
     model: str
@@ -47,6 +51,8 @@ class ServedCase(Planned):
     concurrency: int
     ubatch: int
     gpu_layers: int | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,8 @@ class Need:
 @dataclass(frozen=True, slots=True)
 class Change:
     """One knob (a field) of a case, turned to ``value``. ``cost`` orders changes of one class; ``loses`` says what that
-    costs the user.
+    costs the user. Where ``below`` is given, whole numbers up to that one, exclusive, cost the same: of these the
+    largest that fits is taken.
     """
 
     knob: str
@@ -72,6 +79,7 @@ class Change:
     kind: CostClass
     cost: int
     loses: str
+    below: int | None = None
 
     def applied(self, case: C) -> C:
         """The case with this knob turned. A new site has its own memory."""
@@ -129,17 +137,46 @@ def fixes(
                 break
             if any(_covers(fix, combination) for fix in (*found, *of_kind)):
                 continue
-            changed = case
-            for change in combination:
-                changed = change.applied(changed)
+            if not _fits(known(_applied(case, combination)), share):
+                continue
+            combination = _furthest(combination, lambda tried: _fits(known(_applied(case, tried)), share))
+            changed = _applied(case, combination)
             after = known(changed)
-            if after is not None and after.fits(share):
+            if after is not None:
                 saved = before.total_bytes - after.total_bytes
                 of_kind.append(Fix(combination, kind, changed, saved, after.total_bytes, after.limit_bytes))
         found += of_kind
     if not any(fix.kind == "site" for fix in found):
         found += _memory_enough(case, before, known, share)
     return found
+
+
+def _applied(case: C, combination: Sequence[Change]) -> C:
+    for change in combination:
+        case = change.applied(case)
+    return case
+
+
+def _fits(need: Need | None, share: float) -> bool:
+    return need is not None and need.fits(share)
+
+
+def _furthest(combination: tuple[Change, ...], fits: Callable[[tuple[Change, ...]], bool]) -> tuple[Change, ...]:
+    """A combination that fits, with every number at the largest of its cost that still does."""
+    for at, change in enumerate(combination):
+        if change.below is not None and isinstance(change.value, int):
+            before, behind = combination[:at], combination[at + 1 :]
+            largest = _largest(change, lambda tried, b=before, e=behind: fits((*b, tried, *e)))  # type: ignore[misc]
+            combination = (*before, largest, *behind)
+    return combination
+
+
+def _largest(change: Change, fits: Callable[[Change], bool]) -> Change:
+    """The change with the largest value ``below`` that fits, by halving: what is less takes less."""
+    assert isinstance(change.value, int)
+    above = range(change.value + 1, change.below or 0)
+    more = bisect_right(above, False, key=lambda value: not fits(replace(change, value=value)))
+    return replace(change, value=change.value + more)
 
 
 def usual_changes(
@@ -150,15 +187,16 @@ def usual_changes(
     models: Sequence[str] = (),
     sites: Sequence[str] = (),
     layers: int = 0,
-    least_context: int = 2048,
+    devices: int = 0,
 ) -> list[Change]:
     """What may usually be changed. ``caches``, ``schemes`` and ``models`` go from larger to smaller, ``sites`` from
     cheap to dear; of the first three those after the case's own are taken, of sites all others. ``layers`` above 0 lets
-    that many move to the CPU, by quarters. Contexts go down to a quarter and not below ``least_context``; requests at a
-    time to one.
+    that many move to the CPU, and no more than must; ``devices`` lets that many of the site's work together. Contexts
+    go down to a quarter and not below 2048 tokens; requests at a time to one.
 
     Costs count how much is lost: an 8-bit cache 1, fewer bits 4 and more; half the requests 2; half the context 3;
-    a quarter of the layers on the CPU 3, because each token waits for them; half the ubatch 1 (slower prompts).
+    up to a quarter of the layers on the CPU 3, because each token waits for them; half the ubatch 1 (slower prompts);
+    twice the devices 8, stages of them 9.
     """
     told = [
         Change("cache", name, "setting", 1 if _eight_bit(name) else 3 + i, "answers may differ: measure the task")
@@ -168,16 +206,38 @@ def usual_changes(
     told += [Change("ubatch", n, "setting", i, "prompts are read more slowly") for i, n in enumerate(ubatches, 1)]
     requests = [case.concurrency >> i for i in range(1, case.concurrency.bit_length())]
     told += [Change("concurrency", n, "setting", 2 * i, "others wait longer") for i, n in enumerate(requests, 1)]
-    contexts = [case.context >> i for i in (1, 2) if case.context >> i >= least_context]
+    contexts = [case.context >> i for i in (1, 2) if case.context >> i >= _LEAST_CONTEXT]
     told += [Change("context", n, "setting", 3 * i, "longer texts are cut off") for i, n in enumerate(contexts, 1)]
-    held = layers if case.gpu_layers is None else min(case.gpu_layers, layers)
-    steps = sorted({held * left // 4 for left in range(4)} - {held}, reverse=True)
-    told += [Change("gpu_layers", n, "setting", 3 * i, "the rest runs on the CPU") for i, n in enumerate(steps, 1)]
+    told += _fewer_layers(case, layers) if layers else []
     for kind, names, own in (("scheme", schemes, case.scheme), ("model", models, case.model)):
         loses = "quality is unknown until measured"
         told += [_named(kind, name, i, loses) for i, name in enumerate(_after(names, own), 1)]
+    told += _more_devices(case, devices)
     other = [name for name in sites if name != case.site]
     return told + [_named("site", name, i, "another machine") for i, name in enumerate(other, 1)]
+
+
+def _fewer_layers(case: ServedCase, layers: int) -> list[Change]:
+    """Down by quarters, the last one but for one layer, and to none. The output counts as one layer more."""
+    held = layers + 1 if case.gpu_layers is None else min(case.gpu_layers, layers + 1)
+    steps = sorted({min(held, layers) * left // 4 for left in range(4)} | {1}, reverse=True)
+    steps = [step for step in steps if step < held]
+    tops = [held, *steps]
+    return [
+        Change("gpu_layers", step, "setting", 3 * i, "the rest runs on the CPU", below=top)
+        for i, (step, top) in enumerate(zip(steps, tops, strict=False), 1)
+    ]
+
+
+def _more_devices(case: ServedCase, most: int) -> list[Change]:
+    """Twice as many, and so on: each with a share of every layer, or else of the layers."""
+    own = case.tensor_parallel * case.pipeline_parallel
+    knobs = (("tensor_parallel", case.tensor_parallel), ("pipeline_parallel", case.pipeline_parallel))
+    return [
+        Change(knob, now << i, "devices", 8 * i + stages, f"{(own << i) - own} more of these GPUs")
+        for stages, (knob, now) in enumerate(knobs)
+        for i in range(1, (most // own).bit_length())
+    ]
 
 
 def _named(kind: str, name: str, cost: int, loses: str) -> Change:
@@ -239,7 +299,13 @@ def _memory_enough(case: C, before: Need, need: Callable[[C], Need | None], shar
 def _words(change: Change) -> str:
     if change.knob == "memory_bytes":
         return f"a machine with {size(int(change.value))} free"
-    names = {"cache": "kv", "concurrency": "requests at a time", "gpu_layers": "layers on the GPU"}
+    names = {
+        "cache": "kv",
+        "concurrency": "requests at a time",
+        "gpu_layers": "layers on the GPU",
+        "tensor_parallel": "GPUs that share every layer:",
+        "pipeline_parallel": "GPUs with a run of layers each:",
+    }
     if isinstance(change.value, bool):
         return change.knob if change.value else f"no {change.knob}"
     return f"{names.get(change.knob, change.knob)} {change.value}"

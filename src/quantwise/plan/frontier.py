@@ -11,7 +11,7 @@ from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.plan.deployment import Constants, Deployment
-from quantwise.plan.deployment_memory import needed_bytes
+from quantwise.plan.deployment_memory import needed_bytes, unknown_compute
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.model import Model
 from quantwise.plan.wanted import SCHEMES, Wanted
@@ -59,6 +59,8 @@ def frontier(models: Sequence[Model], wanted: Wanted, constants: Constants) -> d
 
 def _row(model: Model, scheme: str, cache: str, wanted: Wanted, limit: int, constants: Constants) -> dict[str, Any]:
     asked = replace(wanted.deployment(model, scheme), cache=cache, context=_CONTEXTS[0], limit_bytes=limit)
+    if why := unknown_compute(asked):
+        raise InputError(why)
     own = model.decoder.context
     contexts = [context for context in _CONTEXTS if context < own] + [own]
     least = needed_bytes(replace(asked, context=contexts[0]), constants)[1]

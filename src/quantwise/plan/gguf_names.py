@@ -15,6 +15,7 @@ from quantwise.core.errors import InputError
 from quantwise.formats.gguf.architectures import USUAL, architecture_of_class
 from quantwise.formats.gguf.layout import targets
 from quantwise.models.decoder import Attention, Decoder
+from quantwise.models.tensor_table import Alike, TensorTable, first_expert
 
 _BLOCK = re.compile(r"model\.layers\.(\d+)\.(.+)")
 # Within a block: what stays one tensor under another name.
@@ -92,16 +93,15 @@ def _one_expert(tensors: Shapes) -> tuple[dict[str, tuple[int, ...]], dict[str, 
     """
     kept: dict[str, tuple[int, ...]] = {}
     counts: dict[str, int] = {}
-    for name, shape in tensors.items():
-        before, found, rest = name.partition(".experts.")
-        number, dot, after = rest.partition(".")
-        if not found or not dot or not number.isdecimal():
-            kept[name] = shape
+    for row in TensorTable.of(tensors).rows:
+        first = first_expert(row.name)
+        if first is None:
+            kept[row.name] = row.shape
             continue
-        first = f"{before}.experts.0.{after}"
-        kept.setdefault(first, shape)
-        counts[first] = counts.get(first, 0) + 1
-        if kept[first] != shape:
+        kept.setdefault(first, row.shape)
+        counts[first] = counts.get(first, 0) + row.count
+        if kept[first] != row.shape:
+            before = row.name.partition(".experts.")[0]
             raise InputError(f"the experts of {before} are not of one shape; download the missing shards")
     if len(set(counts.values())) > 1:
         raise InputError("some experts are missing; download the missing shards")
@@ -110,23 +110,28 @@ def _one_expert(tensors: Shapes) -> tuple[dict[str, tuple[int, ...]], dict[str, 
 
 def language_part(decoder: Decoder) -> Decoder:
     """The decoder without a vision or audio part beside it, under the names of a model that never had one."""
-    inner = {}
-    for name, shape in decoder.tensors.items():
-        prefix = next((prefix for prefix in _TEXT_PREFIXES if name.startswith(prefix)), None)
+    inner = []
+    for row in TensorTable.of(decoder.tensors).rows:
+        prefix = next((prefix for prefix in _TEXT_PREFIXES if row.name.startswith(prefix)), None)
         if prefix is not None:
-            plain = name.removeprefix(prefix)
-            inner[f"model.{plain}" if prefix.startswith("model.") else plain] = shape
+            plain = row.name.removeprefix(prefix)
+            inner.append(Alike(f"model.{plain}" if prefix.startswith("model.") else plain, row.shape, row.count))
     if inner and "lm_head.weight" in decoder.tensors:
-        inner["lm_head.weight"] = decoder.tensors["lm_head.weight"]
-    architecture = _TEXT_OF.get(decoder.architecture, decoder.architecture)
-    return replace(decoder, architecture=architecture, tensors=inner or decoder.tensors, stored={})
+        inner.append(Alike("lm_head.weight", decoder.tensors["lm_head.weight"]))
+    tensors = TensorTable(inner) if inner else decoder.tensors
+    return replace(decoder, architecture=language_class(decoder), tensors=tensors, stored={})
+
+
+def language_class(decoder: Decoder) -> str:
+    """The class in Transformers of the language model in a decoder."""
+    return _TEXT_OF.get(decoder.architecture, decoder.architecture)
 
 
 def as_llamacpp_attends(decoder: Decoder) -> Decoder:
     """The decoder with the windows that llama.cpp's graph has, which looks at everything in some models that were
     trained with a window (Mistral 7B v0.1, Phi 3, StarCoder 2).
     """
-    known = architecture_of_class(language_part(decoder).architecture)
+    known = architecture_of_class(language_class(decoder))
     slides = known.sliding if known is not None else decoder.architecture in _SLIDING
     if slides or "token_embd.weight" in decoder.tensors:
         return decoder

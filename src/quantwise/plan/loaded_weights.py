@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantwise.models.decoder import Decoder
+from quantwise.models.tensor_table import TensorTable
 from quantwise.plan.layer_bytes import held_layer_bytes, stored_layer_bytes
 from quantwise.plan.stored_tensors import WITH_KERNELS, Bytes
 from quantwise.plan.terms import Device
@@ -20,5 +21,7 @@ def loaded_tensors(decoder: Decoder, scheme: str, device: Device) -> Bytes:
         return {tensor.name: tensor.bytes for tensor in weight_table(decoder, wanted)}
     own = wanted.recipe.scheme
     as_stored = device == "gpu" and own.format in WITH_KERNELS
-    table = folder_table(decoder.tensors, own, stored_layer_bytes if as_stored else held_layer_bytes)
+    table = folder_table(
+        TensorTable.of(decoder.tensors).rows, own, stored_layer_bytes if as_stored else held_layer_bytes
+    )
     return {tensor.name: tensor.bytes for tensor in table}

@@ -14,6 +14,7 @@ Decoding a token takes, one after another (ggml computes node by node),
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -111,6 +112,12 @@ def rates_of(record: Mapping[str, Any]) -> MachineRates:
         return MachineRates(**parts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"no measurement of a machine ({error}); measure again with --measure-machine") from error
+
+
+def rates_path() -> Path:
+    """Where a measurement is kept: ``quantwise/machine.json`` in the user's cache folder (XDG_CACHE_HOME)."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "quantwise" / "machine.json"
 
 
 def read_rates(path: Path) -> MachineRates | None:

@@ -62,12 +62,6 @@ def cores() -> int:
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 
 
-def rates_path() -> Path:
-    """Where a measurement is kept: ``quantwise/machine.json`` in the user's cache folder (XDG_CACHE_HOME)."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "quantwise" / "machine.json"
-
-
 def keep_rates(rates: MachineRates, path: Path) -> None:
     """Write a measurement. Raises EnvironmentFailure where that cannot be done."""
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
-
 _ROOT = Path("/")
 # The kernel writes an absent version-1 limit as a number near 2^63.
 _NO_LIMIT = 1 << 60
@@ -16,6 +14,9 @@ def available_bytes(root: Path = _ROOT) -> int:
 
     Page cache that the kernel can drop does not count as used. ``root`` is where /proc and /sys lie.
     """
+    # Loading it takes longer than a plan of a named site.
+    import psutil
+
     return max(0, min(int(psutil.virtual_memory().available), *_left_in_groups(root)))
 
 

@@ -9,15 +9,18 @@ from functools import cached_property
 from quantwise.core.errors import InputError
 from quantwise.formats.gguf.header import GgufHeader, read_gguf_header
 from quantwise.models.decoder import Decoder
+from quantwise.models.tensor_table import TensorTable
 from quantwise.plan.constants import LlamacppBuild
 from quantwise.plan.decoder_weights import Weights, decoder_weights
 from quantwise.plan.gguf_names import GgufTable, gguf_table
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
 from quantwise.plan.llamacpp.file import FileTensor
-from quantwise.plan.llamacpp.model import as_llamacpp
+from quantwise.plan.llamacpp.model import Blocks, as_llamacpp
 from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.llamacpp.tally import FileTally, tally
 from quantwise.plan.loaded_weights import loaded_tensors
 from quantwise.plan.model_source import decoder_of_headers, read_source
+from quantwise.plan.parallel import DeviceSplit, split_devices
 from quantwise.plan.stored_tensors import Bytes
 from quantwise.plan.terms import Device
 from quantwise.plan.weight_scheme import parse_weight_scheme
@@ -39,12 +42,16 @@ class Model:
         rope_factors: int = 0,
         loaded: Mapping[Device, Bytes | None] | None = None,
     ) -> None:
-        self.decoder, self.file, self._rope_factors = decoder, tuple(file), rope_factors
+        self.decoder = replace(decoder, tensors=TensorTable.of(decoder.tensors))
+        self.file, self._rope_factors = tuple(file), rope_factors
         self._loaded_as_stored = loaded or {}
         self._loaded: dict[tuple[str, Device], Bytes] = {}
         self._weights: dict[tuple[str, bool], Weights] = {}
         self._tensors: dict[str, Sequence[FileTensor]] = {}
-        self._compute: dict[tuple[LlamacppSettings, LlamacppBuild], LlamacppCompute] = {}
+        self._stored: dict[tuple[str, bool], Mapping[str, int]] = {}
+        self._splits: dict[tuple[str, tuple[int, int], bool, Device | None], DeviceSplit] = {}
+        self._tallies: dict[tuple[str, LlamacppBuild], FileTally] = {}
+        self._compute: dict[tuple[LlamacppSettings, LlamacppBuild, bool], LlamacppCompute] = {}
 
     @property
     def is_file(self) -> bool:
@@ -64,6 +71,10 @@ class Model:
     def in_gguf(self) -> Decoder:
         """The decoder as llama.cpp computes it."""
         return as_llamacpp(self.decoder)
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self.in_gguf)
 
     def weights(self, scheme: str, *, in_gguf: bool) -> Weights:
         """Its weights in a scheme. Raises InputError as ``decoder_weights`` does, and where llama.cpp runs no such."""
@@ -104,11 +115,41 @@ class Model:
             self._loaded[key] = found or loaded_tensors(self.decoder, scheme, device)
         return self._loaded[key]
 
+    def stored(self, scheme: str, *, in_gguf: bool) -> Mapping[str, int]:
+        """The bytes of each tensor in a GGUF file or a folder of a scheme; of all experts by the first one's name."""
+        key = scheme, in_gguf
+        if key not in self._stored:
+            table = self.tensors(scheme) if in_gguf else weight_table(self.decoder, scheme)
+            self._stored[key] = {tensor.name: tensor.bytes for tensor in table}
+        return self._stored[key]
+
+    def split(
+        self, scheme: str, devices: tuple[int, int], *, in_gguf: bool, loaded: Device | None = None
+    ) -> DeviceSplit:
+        """Over (tensor, pipeline) parallel devices, as stored or as Transformers has it ``loaded`` there.
+
+        Raises InputError where heads or layers do not split so.
+        """
+        key = scheme, devices, in_gguf, loaded
+        if key not in self._splits:
+            decoder = self.in_gguf if in_gguf else self.decoder
+            held = self.stored(scheme, in_gguf=in_gguf) if loaded is None else self.loaded(scheme, loaded)
+            self._splits[key] = split_devices(decoder, held, *devices)
+        return self._splits[key]
+
+    def tally(self, scheme: str, build: LlamacppBuild) -> FileTally:
+        """The sums of ``tensors`` by layer."""
+        key = scheme, build
+        if key not in self._tallies:
+            self._tallies[key] = tally(self.in_gguf, self.tensors(scheme), build)
+        return self._tallies[key]
+
     def compute(self, settings: LlamacppSettings, build: LlamacppBuild) -> LlamacppCompute:
-        """llama.cpp's buffers, which do not depend on where layers lie."""
-        key = replace(settings, gpu_layers=0, experts_on_cpu=0), build
+        """llama.cpp's buffers, which do not depend on how many layers lie where."""
+        gpu = settings.gpu_layers > 0
+        key = replace(settings, gpu_layers=0, experts_on_cpu=0), build, gpu
         if key not in self._compute:
-            self._compute[key] = llamacpp_compute(self.in_gguf, key[0], build)
+            self._compute[key] = llamacpp_compute(self.in_gguf, key[0], build, blocks=self._blocks, gpu=gpu)
         return self._compute[key]
 
     def _in_gguf(self, scheme: str) -> str | None:

@@ -6,7 +6,6 @@ Only headers are read; of a hub id by range requests.
 from __future__ import annotations
 
 import json
-import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from quantwise.models.families import FAMILIES
 from quantwise.models.from_config import decoder_by_usual_keys, decoder_of, language_model, rope_factor_count
 from quantwise.models.from_gguf import GgufFacts, gguf_decoder
 from quantwise.models.presets import PRESETS, preset_decoder
+from quantwise.models.tensor_table import TensorTable
 from quantwise.plan.stored_tensors import Bytes, logical_tensors
 from quantwise.plan.terms import Device
 
@@ -158,7 +158,7 @@ def _parts(path: Path) -> list[Path]:
 
 def _check_count(folder: Path, found: Mapping[str, tuple[int, ...]], due: Mapping[str, tuple[int, ...]]) -> None:
     """Extra tensors (a copy of a tied matrix, a vision part) are no fault; missing ones are."""
-    have, need = (sum(math.prod(shape) for shape in table.values()) for table in (found, due))
+    have, need = (TensorTable.of(table).numbers for table in (found, due))
     if have < need:
         raise InputError(
             f"{folder} holds {have:,} weights, its config.json describes {need:,}; download the missing shards"

@@ -7,23 +7,19 @@ layers on the processor. Buffers of GPUs could not be compared with logs here.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import APPLE_SHARES, XLLAMACPP_2026_10, LlamacppBuild
-from quantwise.plan.llamacpp.cache import layer_cache
+from quantwise.plan.llamacpp.cache import layer_caches
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
-from quantwise.plan.llamacpp.file import FileTensor, repacked_bytes, tied_bytes
 from quantwise.plan.llamacpp.memory import compute_terms, process_term
 from quantwise.plan.llamacpp.model import as_llamacpp
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-from quantwise.plan.terms import Device, Memory, Term
-
-_LAYER = re.compile(r"blk\.(\d+)\.")
+from quantwise.plan.llamacpp.tally import Amounts, FileTally
+from quantwise.plan.terms import Device, Memory, Term, exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ class LayerSplit:
 
 def split_layers(
     decoder: Decoder,
-    tensors: Sequence[FileTensor],
+    file: FileTally,
     settings: LlamacppSettings,
     build: LlamacppBuild = XLLAMACPP_2026_10,
     *,
@@ -58,19 +54,16 @@ def split_layers(
     """
     decoder = as_llamacpp(decoder)
     compute = compute or llamacpp_compute(decoder, settings, build)
-    places = [(tensor, device_of(tensor, decoder, settings)) for tensor in tensors]
-    here: dict[Device, list[FileTensor]] = {"cpu": [], "gpu": []}
-    for tensor, device in places:
-        here[device].append(tensor)
+    cpu, gpu = _amounts(file, decoder, settings)
     output_on_gpu = settings.gpu_layers > 0
-    copied = tied_bytes(tensors) if output_on_gpu else 0
+    copied = file.tied if output_on_gpu else 0
     caches: dict[Device, int] = {"cpu": 0, "gpu": 0}
-    for layer in range(len(decoder.layers)):
-        caches[_layer_device(layer, decoder, settings)] += sum(layer_cache(decoder, settings, layer))
-    weights = {device: sum(tensor.bytes for tensor in those) for device, those in here.items()}
-    repacked = repacked_bytes(here["cpu"], build) if not output_on_gpu else _repacked(here["cpu"], build)
+    for layer, kept in enumerate(layer_caches(decoder, settings)):
+        caches[_layer_device(layer, decoder, settings)] += sum(kept)
+    # Where all stays with the processor, a tied output matrix may be copied too.
+    repacked = cpu.repacked if output_on_gpu else file.repacked
     terms = [
-        Term("weights", "cpu", weights["cpu"], weights["cpu"], "the tensors that stay there, mapped"),
+        Term("weights", "cpu", cpu.bytes, cpu.bytes, "the tensors that stay there, mapped"),
         Term("repacked", "cpu", repacked, repacked, "ggml/src/ggml-cpu/repack.cpp, AVX2"),
         Term("cache", "cpu", caches["cpu"], caches["cpu"], "its layers' share"),
         *compute_terms(compute, "gpu" if output_on_gpu else "cpu"),
@@ -78,9 +71,7 @@ def split_layers(
     ]
     if output_on_gpu:
         terms += [
-            Term(
-                "weights", "gpu", weights["gpu"] + copied, weights["gpu"] + copied, "its tensors, a tied output copied"
-            ),
+            exactly("weights", "gpu", gpu.bytes + copied, "its tensors, a tied output copied"),
             Term("cache", "gpu", caches["gpu"], caches["gpu"], "its layers' share"),
             Term("context", "gpu", build.device.low, build.device.high, build.device.source),
         ]
@@ -89,15 +80,16 @@ def split_layers(
         experts_on_cpu=settings.experts_on_cpu,
         memory=Memory(tuple(terms)),
         crossing=_crossing(decoder, settings, 1),
-        prompt_crossing=_crossing(decoder, settings, settings.reserved_tokens) + _copied_for_prompts(here, settings),
-        read_cpu=sum(_read(tensor, decoder) for tensor in here["cpu"]) + (0 if output_on_gpu else tied_bytes(tensors)),
-        read_gpu=sum(_read(tensor, decoder) for tensor in here["gpu"]) + copied,
+        prompt_crossing=_crossing(decoder, settings, settings.reserved_tokens)
+        + _copied_for_prompts(file, cpu, settings),
+        read_cpu=cpu.read + (0 if output_on_gpu else file.tied),
+        read_gpu=gpu.read + copied,
     )
 
 
 def largest_gpu_layers(
     decoder: Decoder,
-    tensors: Sequence[FileTensor],
+    file: FileTally,
     settings: LlamacppSettings,
     gpu_bytes: int,
     build: LlamacppBuild = XLLAMACPP_2026_10,
@@ -110,7 +102,7 @@ def largest_gpu_layers(
 
     def needed(layers: int) -> int:
         wanted = replace(settings, gpu_layers=layers)
-        return split_layers(decoder, tensors, wanted, build, compute=compute).memory.on("gpu")[1]
+        return split_layers(decoder, file, wanted, build, compute=compute).memory.on("gpu")[1]
 
     # Every further layer takes more.
     return bisect_right(range(1, len(decoder.layers) + 2), gpu_bytes, key=needed)
@@ -118,7 +110,7 @@ def largest_gpu_layers(
 
 def fewest_experts_on_cpu(
     decoder: Decoder,
-    tensors: Sequence[FileTensor],
+    file: FileTally,
     settings: LlamacppSettings,
     gpu_bytes: int,
     build: LlamacppBuild = XLLAMACPP_2026_10,
@@ -132,7 +124,7 @@ def fewest_experts_on_cpu(
 
     def spared(kept: int) -> int:
         wanted = replace(settings, gpu_layers=count + 1, experts_on_cpu=kept)
-        return -split_layers(decoder, tensors, wanted, build, compute=compute).memory.on("gpu")[1]
+        return -split_layers(decoder, file, wanted, build, compute=compute).memory.on("gpu")[1]
 
     # Every further layer's experts leave room.
     kept = bisect_left(range(count + 1), -gpu_bytes, key=spared)
@@ -147,25 +139,21 @@ def unified_bytes(memory: int) -> tuple[int, str]:
     return int(memory * found.share), found.source
 
 
-def device_of(tensor: FileTensor, decoder: Decoder, settings: LlamacppSettings) -> Device:
-    """Where a tensor lies."""
-    found = _LAYER.match(tensor.name)
-    if found is None:
-        # Rows of the embedding are looked up by the processor; everything behind the layers follows the output.
-        return "gpu" if settings.gpu_layers > 0 and not tensor.name.startswith("token_embd") else "cpu"
-    layer = int(found[1])
-    if "_exps." in tensor.name and layer < settings.experts_on_cpu:
-        return "cpu"
-    return _layer_device(layer, decoder, settings)
+def _amounts(file: FileTally, decoder: Decoder, settings: LlamacppSettings) -> tuple[Amounts, Amounts]:
+    """What the processor has of a file, and the GPU."""
+    found: dict[Device, Amounts] = {"cpu": file.embedding, "gpu": Amounts()}
+    # Rows of the embedding are looked up by the processor; everything behind the layers follows the output.
+    found["gpu" if settings.gpu_layers > 0 else "cpu"] += file.outside
+    for layer, own in file.layers.items():
+        found[_layer_device(layer, decoder, settings)] += own
+    for layer, own in file.experts.items():
+        kept = layer < settings.experts_on_cpu
+        found["cpu" if kept else _layer_device(layer, decoder, settings)] += own
+    return found["cpu"], found["gpu"]
 
 
 def _layer_device(layer: int, decoder: Decoder, settings: LlamacppSettings) -> Device:
     return "gpu" if layer >= len(decoder.layers) + 1 - settings.gpu_layers else "cpu"
-
-
-def _repacked(tensors: Sequence[FileTensor], build: LlamacppBuild) -> int:
-    """As ``repacked_bytes`` where the output matrix is elsewhere."""
-    return repacked_bytes([tensor for tensor in tensors if not tensor.name.startswith("token_embd")], build)
 
 
 def _crossing(decoder: Decoder, settings: LlamacppSettings, tokens: int) -> int:
@@ -180,19 +168,8 @@ def _crossing(decoder: Decoder, settings: LlamacppSettings, tokens: int) -> int:
     return state * (1 + 2 * apart) + 4 * decoder.vocab
 
 
-def _copied_for_prompts(here: dict[Device, list[FileTensor]], settings: LlamacppSettings) -> int:
+def _copied_for_prompts(file: FileTally, cpu: Amounts, settings: LlamacppSettings) -> int:
     """Matrices of the processor that llama.cpp copies to the GPU for a batch of 32 tokens or more."""
     if settings.gpu_layers == 0 or settings.reserved_tokens < 32:
         return 0
-    return sum(t.bytes for t in here["cpu"] if len(t.shape) > 1 and not t.name.startswith("token_embd"))
-
-
-def _read(tensor: FileTensor, decoder: Decoder) -> int:
-    """Bytes read for one token: a row of the embedding, the experts that are used, all of anything else."""
-    if tensor.name.startswith("token_embd"):
-        return tensor.bytes // max(decoder.vocab, 1)
-    found = _LAYER.match(tensor.name)
-    if found is None or "_exps." not in tensor.name:
-        return tensor.bytes
-    layer = decoder.layers[int(found[1])]
-    return tensor.bytes * layer.experts_used // max(layer.experts, 1)
+    return cpu.matrices - file.embedding.matrices

@@ -22,7 +22,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "weights_active_bytes": plan.weights.active,
         "bits_per_weight": plan.weights.bits_per_weight,
         "kv_cache_bytes": plan.cache_bytes,
-        "compute_bytes": list(plan.compute),
+        "compute_bytes": None if plan.compute is None else list(plan.compute),
         "overhead_bytes": plan.overhead[1],
         "total_bytes": plan.total[1],
         "total_bytes_at_least": plan.total[0],
@@ -43,7 +43,9 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "devices": _devices(plan),
         "host": _host(plan),
         "terms": [
-            {"name": t.name, "device": t.device, "bytes": [t.low, t.high], "source": t.source} for t in plan.held.terms
+            {"name": t.name, "device": t.device, "bytes": [t.low, t.high], "source": t.source}
+            for t in plan.held.terms
+            if plan.compute is not None or t.name != "compute"
         ],
         "notes": [*plan.notes, *speed.notes],
     }

@@ -12,13 +12,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import LLAMACPP_BUILDS, VLLM_VERSIONS, ByteInterval, LlamacppBuild, VllmVersion
 from quantwise.plan.llamacpp.compute import llamacpp_compute
-from quantwise.plan.start_up_log import LlamacppLog, VllmLog, read_llamacpp_log, read_vllm_log
+
+if TYPE_CHECKING:
+    from quantwise.plan.start_up_log import LlamacppLog, VllmLog
 
 # Another start of the same server may differ by this share.
 _SPREAD = 0.1
@@ -49,6 +51,9 @@ def refit(text: str, decoder: Decoder, source: str = "a start-up log") -> Refit:
 
     Raises InputError where the text is no start-up log of llama.cpp or vLLM, or is of another model.
     """
+    # Every plan reads what was refitted; the readers of logs are needed only here.
+    from quantwise.plan.start_up_log import read_llamacpp_log, read_vllm_log
+
     if "buffer size" in text and "n_ctx" in text:
         return _of_llamacpp(read_llamacpp_log(text), decoder, source)
     return _of_vllm(read_vllm_log(text), decoder, source)

@@ -8,23 +8,20 @@ could be held against its buffers here.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import LlamacppBuild, VllmVersion
-from quantwise.plan.llamacpp.cache import layer_cache
+from quantwise.plan.llamacpp.cache import layer_caches
 from quantwise.plan.llamacpp.compute import LlamacppCompute
-from quantwise.plan.llamacpp.file import FileTensor, tied_bytes
 from quantwise.plan.llamacpp.memory import compute_terms, process_term
 from quantwise.plan.llamacpp.settings import LlamacppSettings
-from quantwise.plan.parallel import DeviceSplit, device_decoder, layer_runs, split_devices
+from quantwise.plan.llamacpp.tally import FileTally
+from quantwise.plan.parallel import DeviceSplit, device_decoder, layer_runs
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.terms import Memory, Term, exactly
 from quantwise.plan.what_if import Demand
 
-_LAYER = re.compile(r"blk\.(\d+)\.")
 # GGML_SCHED_MAX_COPIES: where stages work at the same time, what is handed on is kept this often.
 _COPIES = 4
 
@@ -42,18 +39,11 @@ class Stages:
         return max(self.memory, key=lambda stage: stage.on("gpu")[1])
 
 
-def folder_stages(
-    runtime: str, decoder: Decoder, stored: Mapping[str, int], demand: Demand, devices: tuple[int, int],
-    version: VllmVersion,
-) -> Stages:  # fmt: skip
-    """Of vLLM or Transformers; ``stored`` is the bytes of each tensor, ``devices`` (tensor, pipeline) parallel.
-
-    Raises InputError where heads or layers do not split so, and as the runtimes' caches do.
-    """
-    tensor, pipeline = devices
-    found = split_devices(decoder, stored, tensor, pipeline)
+def folder_stages(runtime: str, decoder: Decoder, found: DeviceSplit, demand: Demand, version: VllmVersion) -> Stages:
+    """Of vLLM or Transformers, split as was ``found``. Raises InputError as the runtimes' caches do."""
+    tensor = found.tensor
     stages = []
-    for run, weights in zip(layer_runs(len(decoder.layers), pipeline), found.weights_bytes, strict=True):
+    for run, weights in zip(layer_runs(len(decoder.layers), found.pipeline), found.weights_bytes, strict=True):
         layers = decoder.layers[run]
         if runtime == "vllm":
             memory = vllm_memory(replace(decoder, layers=layers), 0, demand, parallel=tensor, version=version)
@@ -67,25 +57,23 @@ def folder_stages(
 
 
 def llamacpp_stages(
-    decoder: Decoder, tensors: Sequence[FileTensor], settings: LlamacppSettings, build: LlamacppBuild,
-    compute: LlamacppCompute, devices: int,
+    decoder: Decoder, file: FileTally, found: DeviceSplit, settings: LlamacppSettings, build: LlamacppBuild,
+    compute: LlamacppCompute,
 ) -> Stages:  # fmt: skip
-    """Of llama.cpp with all layers on ``devices`` GPUs; ``decoder`` as llama.cpp computes it."""
-    count = len(decoder.layers)
-    found = split_devices(decoder, {tensor.name: tensor.bytes for tensor in tensors}, 1, devices)
+    """Of llama.cpp with all layers on GPUs, split as was ``found`` but for what its own rule says of layers;
+    ``decoder`` as llama.cpp computes it.
+    """
+    count, devices = len(decoder.layers), found.pipeline
     places = [layer * devices // (count + 1) for layer in range(count + 1)]
     weights, caches = [0] * devices, [0] * devices
-    for tensor in tensors:
-        if not tensor.name.startswith("token_embd"):
-            at = _LAYER.match(tensor.name)
-            weights[places[int(at[1]) if at else count]] += tensor.bytes
-    weights[-1] += tied_bytes(tensors)
-    for layer in range(count):
-        caches[places[layer]] += sum(layer_cache(decoder, settings, layer))
-    looked_up = sum(tensor.bytes for tensor in tensors if tensor.name.startswith("token_embd"))
+    for layer, own in (*file.layers.items(), *file.experts.items()):
+        weights[places[min(layer, count)]] += own.bytes
+    weights[-1] += file.outside.bytes + file.tied
+    for layer, kept in enumerate(layer_caches(decoder, settings)):
+        caches[places[layer]] += sum(kept)
     handed = 4 * settings.ubatch * (decoder.hidden + settings.cells)
     shared = (
-        exactly("weights", "cpu", looked_up, "rows of the embedding, mapped"),
+        exactly("weights", "cpu", file.embedding.bytes, "rows of the embedding, mapped"),
         *compute_terms(compute, "gpu"),
         Term("copies", "gpu", 0, _COPIES * handed, "ggml/src/ggml-backend.cpp: hidden states and masks, four times"),
         process_term(decoder, build),

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder, Layer
+from quantwise.models.tensor_table import TensorTable
 
 Method = Literal["full", "lora", "qlora", "dora", "ia3", "prefix", "prompt", "adapter"]
 Precision = Literal["fp32", "mixed", "bf16"]
@@ -164,15 +165,15 @@ def parts_of(decoder: Decoder) -> Parts:
     modules: list[dict[str, tuple[int, ...]]] = [{} for _ in decoder.layers]
     tensors: Counter[int] = Counter()
     matrices: Counter[int] = Counter()
-    for name, shape in decoder.tensors.items():
-        numbers = math.prod(shape)
-        tensors[numbers] += 1
+    for row in TensorTable.of(decoder.tensors).rows:
+        name, shape, numbers = row.name, row.shape, math.prod(row.shape)
+        tensors[numbers] += row.count
         match = _BLOCK.search(name)
         if match is None or int(match[1]) >= len(modules):
             continue
         path = match[2].removesuffix(".weight")
         leaf = path.rsplit(".", 1)[-1]
-        matrices[numbers] += len(shape) > 1 and leaf not in ROUTERS
+        matrices[numbers] += row.count * (len(shape) > 1 and leaf not in ROUTERS)
         if ".experts." not in path and not path.startswith("experts.") and not leaf.endswith("_exps"):
             modules[int(match[1])][path if leaf == "bias" else _ALIASES.get(leaf, leaf)] = shape
     alike: dict[tuple[Layer, tuple[tuple[str, tuple[int, ...]], ...]], int] = {}

@@ -15,7 +15,8 @@ from quantwise.formats.gguf.architectures import architecture_of_class
 from quantwise.formats.gguf.mixes import GGML_BLOCKS, MixedModel, fitting, ggml_types, tensor_bytes
 from quantwise.formats.gguf.small_mixes import small_mix_types
 from quantwise.models.decoder import Decoder
-from quantwise.plan.gguf_names import GgufTable, gguf_table, language_part
+from quantwise.models.tensor_table import Alike, TensorTable
+from quantwise.plan.gguf_names import GgufTable, gguf_table, language_class
 from quantwise.plan.layer_bytes import LayerBytes, stored_layer_bytes
 from quantwise.plan.weight_scheme import WeightScheme, parse_weight_scheme
 
@@ -35,12 +36,16 @@ _LADDER = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0")
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """``type`` is what its numbers are in: ``f32``, ``16bit``, the name of a scheme, or a ggml type."""
+    """``type`` is what its numbers are in: ``f32``, ``16bit``, the name of a scheme, or a ggml type.
+
+    In a folder it stands for ``count`` experts' tensors, as in ``models.tensor_table``, with the ``bytes`` of all.
+    """
 
     name: str
     shape: tuple[int, ...]
     type: str
     bytes: int
+    count: int = 1
 
 
 def weight_table(
@@ -57,13 +62,14 @@ def weight_table(
         return _as_stored(decoder)
     if "token_embd.weight" in decoder.tensors and not in_gguf(wanted):
         raise InputError(f"of the GGUF file {decoder.name} no {wanted.name} folder is made; plan from its own folder")
+    rows = TensorTable.of(decoder.tensors).rows
     if wanted.kind == "float32":
-        return tuple(StoredTensor(n, s, "f32", 4 * math.prod(s)) for n, s in decoder.tensors.items())
+        return tuple(StoredTensor(row.name, row.shape, "f32", 4 * row.numbers, row.count) for row in rows)
     if wanted.kind == "mxfp4-experts":
-        return tuple(_mxfp4(name, shape) for name, shape in decoder.tensors.items())
+        return tuple(_mxfp4(row) for row in rows)
     if not in_gguf(wanted):
         assert wanted.recipe is not None
-        return folder_table(decoder.tensors, wanted.recipe.scheme)
+        return folder_table(rows, wanted.recipe.scheme)
     table = names or gguf_table(decoder)
     rope = (StoredTensor("rope_freqs.weight", (rope_factors,), "f32", 4 * rope_factors),) if rope_factors else ()
     return (*rope, *_in_file(table, wanted, mixed_model(decoder, table)))
@@ -88,20 +94,21 @@ def _as_stored(decoder: Decoder) -> tuple[StoredTensor, ...]:
 
 
 def folder_table(
-    tensors: Mapping[str, tuple[int, ...]], scheme: Scheme, layer: LayerBytes = stored_layer_bytes
+    rows: Sequence[Alike], scheme: Scheme, layer: LayerBytes = stored_layer_bytes
 ) -> tuple[StoredTensor, ...]:
     """The tensors of a folder of ``scheme``, where a quantized matrix takes what ``layer`` says."""
-    assigned = None if scheme.higher is None else Assignment.of(tensors)
+    assigned = None if scheme.higher is None else Assignment.of(row.name for row in rows)
     found: list[StoredTensor] = []
     known: dict[tuple[str, tuple[int, ...], str], tuple[str, int]] = {}
-    for name, shape in tensors.items():
+    for row in rows:
+        name, shape = row.name, row.shape
         own = scheme if assigned is None else assigned.scheme_of(name, scheme)
-        # Layers and experts differ in their numbers only.
+        # Layers differ in their numbers only.
         alike = (_NUMBER.sub(".0.", name), shape, own.name)
         if alike not in known:
             known[alike] = _one_in_folder(name, shape, own, layer)
         kind, held = known[alike]
-        found.append(StoredTensor(name, shape, kind, held))
+        found.append(StoredTensor(name, shape, kind, row.count * held, row.count))
     return tuple(found)
 
 
@@ -127,12 +134,13 @@ def quantized_matrices(name: str, shape: tuple[int, ...]) -> tuple[int, int, int
     return (1, shape[0], shape[1]) if len(shape) == 2 else None
 
 
-def _mxfp4(name: str, shape: tuple[int, ...]) -> StoredTensor:
+def _mxfp4(row: Alike) -> StoredTensor:
     """OCP microscaling: 32 codes of 4 bit share an 8-bit exponent; everything but the experts stays in 16 bit."""
-    weights = math.prod(shape)
-    if ".experts." in name and len(shape) > 1 and "bias" not in name and weights % _MXFP4_BLOCK == 0:
-        return StoredTensor(name, shape, "mxfp4", weights // _MXFP4_BLOCK * _MXFP4_BYTES)
-    return StoredTensor(name, shape, "16bit", 2 * weights)
+    name, shape = row.name, row.shape
+    blocks, rest = divmod(math.prod(shape), _MXFP4_BLOCK)
+    if ".experts." in name and len(shape) > 1 and "bias" not in name and rest == 0:
+        return StoredTensor(name, shape, "mxfp4", row.count * blocks * _MXFP4_BYTES, row.count)
+    return StoredTensor(name, shape, "16bit", 2 * row.numbers, row.count)
 
 
 def _in_file(table: GgufTable, wanted: WeightScheme, model: MixedModel) -> Sequence[StoredTensor]:
@@ -197,8 +205,5 @@ def _uniform(ggml: str, columns: int) -> str:
 
 def known_layout(decoder: Decoder) -> bool:
     """Whether what is quantized of this decoder, and its names in GGUF, were held against files that exist."""
-    built = (
-        architecture_of_class(language_part(decoder).architecture) is not None
-        or decoder.architecture == "OPTForCausalLM"
-    )
+    built = architecture_of_class(language_class(decoder)) is not None or decoder.architecture == "OPTForCausalLM"
     return "token_embd.weight" in decoder.tensors or built

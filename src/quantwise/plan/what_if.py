@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder, Layer
+from quantwise.plan.constants import VLLM_0_32, VllmVersion
 from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.transformers_memory import transformers_cache
@@ -37,15 +38,18 @@ class WhatIf:
     times: float
 
 
-def cache_of(runtime: str, decoder: Decoder, demand: Demand) -> int:
-    """Bytes of the cache in a runtime at full context. Raises InputError for a runtime that is not planned here."""
+def cache_of(runtime: str, decoder: Decoder, demand: Demand, version: VllmVersion = VLLM_0_32) -> int:
+    """Bytes of the cache in a runtime at full context, in vLLM of this version.
+
+    Raises InputError for a runtime that is not planned here.
+    """
     formulas: dict[str, Callable[[], int]] = {
         "llamacpp": lambda: (
             llamacpp_cache(decoder, LlamacppSettings(demand.context, demand.concurrency, cache=demand.cache)).total
         ),
         "transformers": lambda: transformers_cache(decoder, demand.context, demand.concurrency, demand.cache),
         "vllm": lambda: (
-            demand.concurrency * vllm_pages(decoder, VllmSettings(demand.context, demand.cache)).request_bytes
+            demand.concurrency * vllm_pages(decoder, VllmSettings(demand.context, demand.cache), version).request_bytes
         ),
     }
     if runtime not in formulas:
@@ -53,13 +57,13 @@ def cache_of(runtime: str, decoder: Decoder, demand: Demand) -> int:
     return formulas[runtime]()
 
 
-def what_if(runtime: str, decoder: Decoder, demand: Demand) -> tuple[WhatIf, ...]:
+def what_if(runtime: str, decoder: Decoder, demand: Demand, version: VllmVersion = VLLM_0_32) -> tuple[WhatIf, ...]:
     """The usual changes, one at a time. A cache type that does not suit the model is left out."""
-    now = cache_of(runtime, decoder, demand)
+    now = cache_of(runtime, decoder, demand, version)
     found: list[WhatIf] = []
 
     def add(change: str, model: Decoder, then: Demand) -> None:
-        taken = cache_of(runtime, model, then)
+        taken = cache_of(runtime, model, then, version)
         found.append(WhatIf(change, taken, taken / now if now else 1.0))
 
     add("the context doubles", decoder, replace(demand, context=2 * demand.context))

@@ -7,12 +7,12 @@ that it sees. The embedding is looked up, not multiplied, except where it is the
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quantwise.models.decoder import Attention, Decoder
+from quantwise.models.tensor_table import TensorTable
 
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|token_embd)\.weight$")
 _POSITIONS = re.compile(r"(^|\.)(embed_positions|wpe)\.weight$|^position_embd\.weight$")
@@ -51,11 +51,13 @@ class Work:
 
 def work_of(decoder: Decoder) -> Work:
     """The weights of a decoder, from its tensor table."""
-    return _sorted(decoder, {name: math.prod(shape) for name, shape in decoder.tensors.items()})
+    return _sorted(decoder, {row.name: row.numbers for row in TensorTable.of(decoder.tensors).rows})
 
 
 def bytes_of(decoder: Decoder, stored: Mapping[str, int]) -> Work:
-    """The same in bytes; ``stored`` gives the bytes of each tensor, by the decoder's names."""
+    """The same in bytes; ``stored`` gives the bytes of each tensor, by the decoder's names, or of all experts by the
+    first one's.
+    """
     return _sorted(decoder, stored)
 
 

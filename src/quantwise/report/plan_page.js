@@ -82,8 +82,8 @@ function line(row, answer) {
     element("td", size(row.total_bytes), "number"),
   );
   const cell = element("td"), bar = element("div", undefined, "bar");
-  const limit = row.limit_bytes || row.total_bytes;
-  const parts = { weights: row.weights_bytes, cache: row.kv_cache_bytes, compute: row.compute_bytes[1], overhead: row.overhead_bytes };
+  const limit = row.limit_bytes || row.total_bytes || row.total_bytes_at_least;
+  const parts = { weights: row.weights_bytes, cache: row.kv_cache_bytes, compute: row.compute_bytes ? row.compute_bytes[1] : 0, overhead: row.overhead_bytes };
   for (const [name, bytes] of Object.entries(parts)) {
     const part = element("span", undefined, name);
     part.style.width = `${Math.min(100, (100 * bytes) / limit)}%`;

@@ -78,12 +78,16 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _headline(record: Mapping[str, Any]) -> Text:
     fits, total, limit = record["fits"], notation.size(record["total_bytes"]), notation.size(record["limit_bytes"])
     candidate = notation.plain(record["candidate"])
+    if fits == "unknown" and record["limit_bytes"] is not None:
+        least = notation.size(record["total_bytes_at_least"])
+        return Text(f"{candidate} takes more than {least} of {limit}; how much more is unknown", style=_FITS[fits])
     if fits == "unknown":
         return Text(f"{candidate} takes {total}; the site's memory is unknown", style=_FITS[fits])
+    least = total if record["total_bytes"] is not None else notation.size(record["total_bytes_at_least"])
     words = {
         "yes": f"{candidate} fits: {total} of {limit}",
         "marginal": f"{candidate} may fit: {notation.size(record['total_bytes_at_least'])} to {total} of {limit}",
-        "no": f"nothing here fits: {candidate}, the smallest, takes {total} of {limit}",
+        "no": f"nothing here fits: {candidate}, the smallest, takes {least} of {limit}",
     }
     return Text(words[fits], style=_FITS[fits])
 
@@ -100,7 +104,7 @@ def _candidates(record: Mapping[str, Any]) -> Table:
             notation.decimal(row["bits_per_weight"]),
             notation.size(row["weights_bytes"]),
             notation.size(row["kv_cache_bytes"]),
-            notation.size(compute[1]),
+            notation.size(None if compute is None else compute[1]),
             notation.size(row["overhead_bytes"]),
             notation.size(row["total_bytes"]),
             _bar(row),
@@ -112,13 +116,15 @@ def _candidates(record: Mapping[str, Any]) -> Table:
 
 def _bar(row: Mapping[str, Any]) -> Text:
     """Cells in proportion to the limit; what is above it is cut, and marked."""
-    limit = row["limit_bytes"] or row["total_bytes"] or 1
-    parts = (row["weights_bytes"], row["kv_cache_bytes"], row["compute_bytes"][1], row["overhead_bytes"])
+    least = row["total_bytes"] or row["total_bytes_at_least"]
+    limit = row["limit_bytes"] or least or 1
+    compute = (row["compute_bytes"] or (0, 0))[1]
+    parts = (row["weights_bytes"], row["kv_cache_bytes"], compute, row["overhead_bytes"])
     drawn, reached = "", 0.0
     for (_, mark, _plain), amount in zip(_PARTS, parts, strict=True):
         reached += _WIDTH * amount / limit
         drawn += mark * max(0, min(_WIDTH, round(reached)) - len(drawn))
-    over = row["total_bytes"] > limit
+    over = least > limit
     return Text(drawn.ljust(_WIDTH, "·") + (">" if over else "|"), no_wrap=True)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantwise.core.errors import InputError
-from quantwise.models.decoder import Attention, Decoder
+from quantwise.models.decoder import Attention, Decoder, Layer
 from quantwise.plan.kv_cache import row_bytes
 from quantwise.plan.llamacpp.model import as_llamacpp
 from quantwise.plan.llamacpp.settings import LlamacppSettings
@@ -42,7 +42,7 @@ class LlamacppCache:
 def llamacpp_cache(decoder: Decoder, settings: LlamacppSettings) -> LlamacppCache:
     """The cache of a server. Raises InputError where a head does not split into the blocks of the cache type."""
     decoder = as_llamacpp(decoder)
-    each = [layer_cache(decoder, settings, layer) for layer in range(len(decoder.layers))]
+    each = layer_caches(decoder, settings)
     slides = [layer.attention is not None and layer.attention.window is not None for layer in decoder.layers]
     window = next((w for w in _windows(decoder)), None)
     return LlamacppCache(
@@ -65,6 +65,15 @@ def layer_cache(decoder: Decoder, settings: LlamacppSettings, layer: int) -> tup
     cells = settings.cells if attention.window is None else settings.window_cells(attention.window)
     keys, values = cell_bytes(decoder, attention, settings)
     return keys * cells * settings.streams, values * cells * settings.streams, state
+
+
+def layer_caches(decoder: Decoder, settings: LlamacppSettings) -> list[tuple[int, int, int]]:
+    """``layer_cache`` of every layer; those that are alike are counted once."""
+    known: dict[Layer, tuple[int, int, int]] = {}
+    for number, layer in enumerate(decoder.layers):
+        if layer not in known:
+            known[layer] = layer_cache(decoder, settings, number)
+    return [known[layer] for layer in decoder.layers]
 
 
 def cell_bytes(decoder: Decoder, attention: Attention, settings: LlamacppSettings) -> tuple[int, int]:

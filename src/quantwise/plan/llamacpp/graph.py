@@ -11,7 +11,6 @@ from quantwise.models.decoder import Attention, Decoder, Layer
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
 from quantwise.plan.llamacpp.experts import experts
 from quantwise.plan.llamacpp.latent import latent_attention
-from quantwise.plan.llamacpp.layers import enough_layers
 from quantwise.plan.llamacpp.model import Block, Blocks, as_llamacpp
 from quantwise.plan.llamacpp.nodes import Sketch
 from quantwise.plan.llamacpp.replay import Graph, Node
@@ -25,10 +24,19 @@ _OUTPUTS_LAST = frozenset({"gpt-oss"})
 
 
 def graph_of(
-    decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild = XLLAMACPP_2026_10, *, device: Device = "cpu"
+    decoder: Decoder,
+    settings: LlamacppSettings,
+    build: LlamacppBuild = XLLAMACPP_2026_10,
+    *,
+    device: Device = "cpu",
+    blocks: Blocks | None = None,
 ) -> Graph:
-    """The graph of the longest prompt that is computed at once; a GPU is given the embedding's rows."""
-    return _Walk(decoder, settings, build, device).graph
+    """The graph of the longest prompt that is computed at once; a GPU is given the embedding's rows.
+
+    ``blocks`` are the decoder's, where they are known.
+    """
+    decoder = as_llamacpp(decoder)
+    return _Walk(decoder, blocks or Blocks(decoder), Sketch(decoder, settings, build), device).graph
 
 
 def host_graph(decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild = XLLAMACPP_2026_10) -> Graph:
@@ -43,15 +51,13 @@ def host_graph(decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuil
 
 
 class _Walk:
-    def __init__(self, decoder: Decoder, settings: LlamacppSettings, build: LlamacppBuild, device: Device) -> None:
-        self.decoder = decoder = as_llamacpp(decoder)
-        self.shapes, self.name, self.blocks = decoder.tensors, decoder.architecture, Blocks(decoder.tensors)
-        self.sketch = Sketch(decoder, settings, build)
-        self.graph = self.sketch.graph
+    def __init__(self, decoder: Decoder, blocks: Blocks, sketch: Sketch, device: Device) -> None:
+        self.decoder, self.blocks, self.sketch = decoder, blocks, sketch
+        self.shapes, self.name = decoder.tensors, decoder.architecture
+        self.graph = sketch.graph
         hidden = self.sketch.embedding() if device == "cpu" else self.sketch.copied_embedding()
-        layers = enough_layers([(shape, self.blocks[n].kinds()) for n, shape in enumerate(decoder.layers)])
-        for layer in layers:
-            hidden = self._layer(hidden, layer, last=layer == layers[-1])
+        for layer in blocks.replayed:
+            hidden = self._layer(hidden, layer, last=layer == blocks.replayed[-1])
         if self.name in _OUTPUTS_LAST:
             hidden = self.sketch.rows(hidden)
         hidden = self._norm(hidden, "output_norm.weight" in self.shapes, "output_norm.bias" in self.shapes)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
 from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
-from quantwise.plan.llamacpp.file import FileTensor, mapped_bytes, repacked_bytes
 from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.llamacpp.tally import FileTally
 from quantwise.plan.terms import Device, Memory, Term, exactly
 
 # Merges of a tokenizer for each of its tokens, at most: 280,147 for 128,256 in Llama 3; SentencePiece has none.
@@ -18,7 +16,7 @@ _MERGES = 2.2
 
 def llamacpp_memory(
     decoder: Decoder,
-    tensors: Sequence[FileTensor],
+    file: FileTally,
     settings: LlamacppSettings,
     build: LlamacppBuild = XLLAMACPP_2026_10,
     *,
@@ -27,17 +25,16 @@ def llamacpp_memory(
 ) -> Memory:
     """Memory of a server on the processor alone (``plan.offload`` splits it), at full context in every slot.
 
-    ``tensors`` in the order of the file. What the log calls CPU_Mapped and CPU_REPACK are ``weights`` and
-    ``repacked``; the sum of all terms is the process's resident set. ``merges``: those of the tokenizer, if counted.
+    What the log calls CPU_Mapped and CPU_REPACK are ``weights`` and ``repacked``; the sum of all terms is the
+    process's resident set. ``merges``: those of the tokenizer, if counted.
     ``compute`` spares the replay of the graph where it is known.
     """
     compute = compute or llamacpp_compute(decoder, settings, build)
     cache = llamacpp_cache(decoder, settings)
-    mapped, copies = mapped_bytes(tensors, build), repacked_bytes(tensors, build)
     return Memory(
         (
-            Term("weights", "cpu", mapped, mapped, "the file's tensors, mapped"),
-            Term("repacked", "cpu", copies, copies, "ggml/src/ggml-cpu/repack.cpp, AVX2"),
+            exactly("weights", "cpu", file.mapped, "the file's tensors, mapped"),
+            exactly("repacked", "cpu", file.repacked, "ggml/src/ggml-cpu/repack.cpp, AVX2"),
             Term("cache", "cpu", cache.total, cache.total, cache.source),
             *compute_terms(compute, "cpu"),
             process_term(decoder, build, merges),
@@ -57,6 +54,8 @@ def compute_terms(compute: LlamacppCompute, device: Device) -> tuple[Term, ...]:
             outputs,
             exactly("work", "cpu", compute.work, "ggml_graph_plan (ggml/src/ggml-cpu/ggml-cpu.c)"),
         )
+    assert compute.gpu is not None, "the buffers of a GPU were not asked for"
+    assert compute.host is not None, "nor those beside it"
     below, above = (0.95, 1.1) if compute.known else (compute.low / compute.graph, compute.high / compute.graph)
     return (
         Term("compute", "gpu", int(compute.gpu * below), int(compute.gpu * above), compute.source),

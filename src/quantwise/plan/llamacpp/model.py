@@ -9,6 +9,7 @@ from dataclasses import replace
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder
 from quantwise.plan.gguf_names import as_llamacpp_attends, gguf_table
+from quantwise.plan.llamacpp.layers import enough_layers
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -35,13 +36,17 @@ def as_llamacpp(decoder: Decoder) -> Decoder:
 
 
 class Blocks:
-    """The tensors of every layer by their part, such as ``attn_q.weight``."""
+    """The tensors of every layer of a decoder ``as_llamacpp`` by their part, such as ``attn_q.weight``.
 
-    def __init__(self, shapes: Shapes) -> None:
+    ``replayed`` are the layers that its graph needs to have (``layers.enough_layers``).
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
         self._parts: dict[int, dict[str, tuple[int, ...]]] = {}
-        for name, shape in shapes.items():
+        for name, shape in decoder.tensors.items():
             if found := _PART.fullmatch(name):
                 self._parts.setdefault(int(found[1]), {})[found[2]] = shape
+        self.replayed = enough_layers([(shape, self[n].kinds()) for n, shape in enumerate(decoder.layers)])
 
     def __getitem__(self, layer: int) -> Block:
         return Block(layer, self._parts.get(layer, {}))

@@ -55,7 +55,9 @@ class Node:
 
 def contiguous(shape: Shape, width: int) -> tuple[int, ...]:
     """Strides in bytes of a tensor without gaps."""
-    return tuple(width * math.prod(shape[:i]) for i in range(4))
+    first, second, third, _ = shape
+    row = width * first
+    return width, row, row * second, row * second * third
 
 
 class Graph:

@@ -1,0 +1,91 @@
+"""What a GGUF file's tensors sum to by the place that they can lie in: a layer, its experts, before and behind them.
+
+A thousand ways to split a model between devices are then sums over its layers, not over its tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from quantwise.models.decoder import Decoder
+from quantwise.plan.constants import LlamacppBuild
+from quantwise.plan.llamacpp.file import FileTensor, is_repacked, mapped_bytes, repacked_bytes, tied_bytes
+
+_LAYER = re.compile(r"blk\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Of some tensors: ``bytes``, those of second copies that the processor makes (``repacked``), those that one token
+    reads (``read``: of an embedding a row, of experts those used), and those of ``matrices``.
+    """
+
+    bytes: int = 0
+    repacked: int = 0
+    read: int = 0
+    matrices: int = 0
+
+    def __add__(self, other: Amounts) -> Amounts:
+        return Amounts(
+            self.bytes + other.bytes,
+            self.repacked + other.repacked,
+            self.read + other.read,
+            self.matrices + other.matrices,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileTally:
+    """``layers`` without their experts, and ``experts``, by the layer's number. ``embedding`` is what the processor
+    looks rows up in, ``outside`` all else: the output and its norm.
+
+    ``tied`` is the embedding where it is the output matrix too, else 0. ``mapped`` and ``repacked`` are those of a
+    processor that has the whole file, as ``file.mapped_bytes`` and ``file.repacked_bytes``.
+    """
+
+    layers: Mapping[int, Amounts]
+    experts: Mapping[int, Amounts]
+    embedding: Amounts
+    outside: Amounts
+    tied: int
+    mapped: int
+    repacked: int
+
+
+def tally(decoder: Decoder, tensors: Sequence[FileTensor], build: LlamacppBuild) -> FileTally:
+    """Of the tensors in the order of the file; ``decoder`` as llama.cpp computes it."""
+    layers: dict[int, Amounts] = {}
+    experts: dict[int, Amounts] = {}
+    embedding = outside = Amounts()
+    for tensor in tensors:
+        found = _LAYER.match(tensor.name)
+        if found is not None:
+            to, number = experts if "_exps." in tensor.name else layers, int(found[1])
+            to[number] = to.get(number, Amounts()) + _amounts(tensor, _read(tensor, decoder, number), build)
+        elif tensor.name.startswith("token_embd"):
+            embedding += _amounts(tensor, tensor.bytes // max(decoder.vocab, 1), build)
+        else:
+            outside += _amounts(tensor, tensor.bytes, build)
+    return FileTally(
+        layers=layers,
+        experts=experts,
+        embedding=embedding,
+        outside=outside,
+        tied=tied_bytes(tensors),
+        mapped=mapped_bytes(tensors, build),
+        repacked=repacked_bytes(tensors, build),
+    )
+
+
+def _amounts(tensor: FileTensor, read: int, build: LlamacppBuild) -> Amounts:
+    size = tensor.bytes
+    return Amounts(size, size if is_repacked(tensor, build) else 0, read, size if len(tensor.shape) > 1 else 0)
+
+
+def _read(tensor: FileTensor, decoder: Decoder, number: int) -> int:
+    if "_exps." not in tensor.name or number >= len(decoder.layers):
+        return tensor.bytes
+    layer = decoder.layers[number]
+    return tensor.bytes * layer.experts_used // max(layer.experts, 1)

@@ -1,0 +1,43 @@
+"""What llama.cpp computes recurrent layers in is not known here, and then no figure is told that rests on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from quantwise.cli.main import main
+from quantwise.core.errors import InputError
+from quantwise.planning import PlanRequest, plan
+
+
+@pytest.mark.parametrize("model", ["mamba-2.8b", "jamba-v0.1", "lfm2-1.2b", "qwen3-next-80b-a3b"])
+@pytest.mark.parametrize("site", ["laptop", "rtx-4090", "h200", "m4-max"])
+def test_no_total_without_the_buffer(model: str, site: str) -> None:
+    found = plan(PlanRequest((model,), site=site))
+    for row in found["candidates"]:
+        least = row["total_bytes_at_least"]
+        assert row["compute_bytes"] is row["total_bytes"] is row["concurrency"] is None
+        assert row["fits"] == ("no" if least > row["limit_bytes"] else "unknown")
+        assert row["weights_bytes"] + row["kv_cache_bytes"] <= least
+        assert (row["fixes"], row["most_on_gpu"]) == ([], None)
+        assert not any(term["name"] == "compute" for term in row["terms"])
+        assert any("recurrent layers" in note for note in row["notes"])
+
+
+@pytest.mark.parametrize("site", ["laptop", "h200"])
+def test_the_screen_says_so(site: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "jamba-v0.1", "--site", site]) == 0
+    out = capsys.readouterr().out
+    assert "how much more is unknown" in out or "nothing here fits" in out
+    assert "recurrent layers" in out
+
+
+def test_a_family_of_them_is_not_weighed() -> None:
+    with pytest.raises(InputError, match="recurrent layers"):
+        plan(PlanRequest(("lfm2-350m", "lfm2-700m"), memory_bytes=8 << 30))
+
+
+def test_other_runtimes_are_planned() -> None:
+    found = plan(PlanRequest(("mamba-130m",), site="rtx-4090", runtime="transformers"))
+    assert found["total_bytes"] > found["weights_bytes"] > 0
+    with pytest.raises(InputError, match="recurrent"):
+        plan(PlanRequest(("mamba-130m",), site="rtx-4090", runtime="vllm"))
