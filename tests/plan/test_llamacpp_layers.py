@@ -4,7 +4,7 @@ import pytest
 
 from quantwise.models.presets import preset_decoder
 from quantwise.plan.constants import LLAMACPP_BUILDS
-from quantwise.plan.llamacpp import graph
+from quantwise.plan.llamacpp import graph, model
 from quantwise.plan.llamacpp.layers import enough_layers
 from quantwise.plan.llamacpp.replay import buffer_bytes
 from quantwise.plan.llamacpp.settings import LlamacppSettings
@@ -36,5 +36,5 @@ def test_what_stands_apart_is_kept() -> None:
 def test_it_is_what_all_layers_take(preset: str, settings: LlamacppSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = preset_decoder(preset)
     few = [buffer_bytes(graph.graph_of(decoder, settings, build)) for build in LLAMACPP_BUILDS]
-    monkeypatch.setattr(graph, "enough_layers", lambda kinds: list(range(len(kinds))))
+    monkeypatch.setattr(model, "enough_layers", lambda kinds: list(range(len(kinds))))
     assert few == [buffer_bytes(graph.graph_of(decoder, settings, build)) for build in LLAMACPP_BUILDS]

@@ -69,7 +69,8 @@ def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
         assert [CLASSES.index(fix.kind) for fix in found] == sorted(CLASSES.index(fix.kind) for fix in found)
         kinds.add(first.kind)
     assert refused > 90
-    assert kinds == set(CLASSES)
+    # Training is planned for one device.
+    assert kinds == set(CLASSES) - {"devices"}
 
 
 def test_seven_billion_on_a_card_of_24_gib() -> None:
