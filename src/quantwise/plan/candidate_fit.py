@@ -19,7 +19,7 @@ from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.config import quantization_settings, read_config
 from quantwise.plan.deployment import RUNTIMES, Constants, Deployment, own_constants
-from quantwise.plan.deployment_memory import bound_memory, held, loaded_bytes, weights_of
+from quantwise.plan.deployment_memory import bound_memory, held, loaded_bytes, unknown_compute, weights_of
 from quantwise.plan.fit import fit
 from quantwise.plan.layer_bytes import held_folder_bytes
 from quantwise.plan.memory import available_bytes
@@ -99,7 +99,8 @@ class Fits:
             with contextlib.suppress(InputError):
                 weights = loaded_bytes(asked, weights_of(asked))
             return fit(name, weights, None, None, limit)
-        return fit(name, found.weights, found.cache, found.compute[1] + found.overhead[1], limit)
+        overhead = None if unknown_compute(asked) else found.compute[1] + found.overhead[1]
+        return fit(name, found.weights, found.cache, overhead, limit)
 
     def _read(self, place: Path, *, is_file: bool) -> Model | None:
         """The model there; None where its layers are not known. Raises InputError where files are missing."""
