@@ -22,7 +22,7 @@ from quantwise.core.cache_scheme import TRANSFORMERS_CACHES
 from quantwise.core.runtime import Ask, Distributions, Runtime, RuntimeOptions
 from quantwise.models.config import read_config
 from quantwise.models.reference import path
-from quantwise.plan.kv_cache import cache_shape, token_bytes
+from quantwise.plan.kv_cache import CacheShape, token_bytes
 from quantwise.runtimes.llamacpp import LlamaCpp
 from quantwise.runtimes.transformers import Transformers
 from quantwise.stats.divergence import divergence
@@ -53,7 +53,8 @@ def measured(runtime: Runtime, artifact: Artifact, cache: str, texts: Sequence[s
 
 def table(runtime: Runtime, artifact: Artifact, caches: Sequence[str], texts: Sequence[str], asked: int) -> None:
     """One line for each cache scheme, ``f16`` first."""
-    shape = cache_shape(read_config(path()))
+    model = read_config(path())
+    shape = CacheShape(model.layers, model.kv_heads, model.head_dim, model.head_dim)
     whole, base = sum(token_bytes(shape)), None
     for cache in caches:
         told, recall = measured(runtime, artifact, cache, texts, asked)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import psutil
+
+from quantwise.scenarios.cpu_name import cpu_name
 
 PACKAGES = ("quantwise", "torch", "transformers", "tokenizers", "compressed-tensors", "gguf", "xllamacpp", "numpy")
 
@@ -17,22 +18,13 @@ def facts() -> dict[str, Any]:
     """``machine`` (cpu, cores, memory in bytes, os) and ``versions`` of what is installed."""
     return {
         "machine": {
-            "cpu": _cpu(),
+            "cpu": cpu_name(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
             "os": f"{platform.system()} {platform.machine()}",
         },
         "versions": {"python": platform.python_version()} | {p: v for p in PACKAGES if (v := _version(p))},
     }
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from quantwise.core.errors import InputError
 from quantwise.models import reference
 from quantwise.plan.answer import answer, family
-from quantwise.plan.deployment import RUNTIMES, Constants, RuntimeName
+from quantwise.plan.deployment import RUNTIMES, RuntimeName, own_constants
 from quantwise.plan.fit import size
 from quantwise.plan.machine_rates import rates_path, read_rates
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, find_model
-from quantwise.plan.refit import llamacpp_build, load_refits, refit, save_refit, vllm_version
+from quantwise.plan.refit import refit, save_refit
 from quantwise.plan.text_file import read_text_file
 from quantwise.plan.wanted import Wanted
 from quantwise.scenarios.reader import read_scenario, read_site
@@ -78,9 +78,9 @@ def plan(request: PlanRequest, models: Sequence[Model] | None = None) -> dict[st
     if len(models) > 1:
         from quantwise.plan.frontier import frontier
 
-        return frontier(models, wanted, constants())
+        return frontier(models, wanted, own_constants())
     name = request.models[0] if request.models else ""
-    return _with_failure(answer(models[0], wanted, constants(), smaller=family(name)), wanted.site)
+    return _with_failure(answer(models[0], wanted, own_constants(), smaller=family(name)), wanted.site)
 
 
 def _check_experts(models: Sequence[Model], request: PlanRequest) -> None:
@@ -182,12 +182,6 @@ def _host_of(request: PlanRequest, site: Site) -> Site | None:
         return None
     rates = read_rates(rates_path())
     return None if rates is None else rates.site(available_bytes())
-
-
-def constants() -> Constants:
-    """The runtimes' figures, as refitted from this user's own logs where they are."""
-    found = load_refits()
-    return Constants(llamacpp_build(found), vllm_version(found))
 
 
 def refit_from(path: Path, request: PlanRequest) -> dict[str, Any]:

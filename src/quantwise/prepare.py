@@ -12,9 +12,10 @@ from quantwise.core.progress import Progress
 from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.core.runtime import Runtime, RuntimeOptions
 from quantwise.measure import Arm
-from quantwise.plan.candidate_fit import Workload, plan_candidate
+from quantwise.plan.candidate_fit import Fits, Workload
 from quantwise.plan.preflight import needs, no_room
 from quantwise.pose import Posed
+from quantwise.scenarios.reader import read_scenario
 from quantwise.store import Store
 
 
@@ -24,12 +25,11 @@ def plan(store: Store, posed: Posed) -> None:
     Raises EnvironmentFailure where a baseline does not fit: then nothing can be compared here.
     """
     question = posed.question
-    site = question.scenario["site"]
-    workload = Workload(question.context, question.scenario["concurrency"], site["memory_bytes"])
+    scenario, planner = read_scenario(question.scenario), Fits(posed.model)
+    workload = Workload(question.context, scenario.concurrency, scenario.site)
     for candidate in question.candidates:
-        store.put("fit", candidate.name, asdict(plan_candidate(candidate, posed.model, workload)))
-        here = Workload(question.context, question.requests(candidate.runtime))
-        able = plan_candidate(candidate, posed.model, here)
+        store.put("fit", candidate.name, asdict(planner.of(candidate, workload)))
+        able = planner.of(candidate, Workload(question.context, question.requests(candidate.runtime)))
         if able.fits == "no":
             if candidate.baseline:
                 raise no_room(candidate, able)

@@ -24,7 +24,7 @@ from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.grids import ggml_library
-from quantwise.plan.candidate_fit import artifact_bytes
+from quantwise.plan.weights import artifact_bytes
 
 pytestmark = pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
 RECIPE = "rtn+auto:4.5bpw"

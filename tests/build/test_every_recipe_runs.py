@@ -18,7 +18,8 @@ from quantwise.core.runtime import RuntimeOptions
 from quantwise.core.scheme import FIXED_SCHEMES
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
-from quantwise.plan.candidate_fit import Workload, artifact_bytes, plan_candidate
+from quantwise.plan.candidate_fit import Workload, plan_candidate
+from quantwise.plan.weights import artifact_bytes
 from quantwise.propose import parse
 from quantwise.runtimes import runtime_named
 

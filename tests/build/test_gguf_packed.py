@@ -15,8 +15,7 @@ from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.grids import ggml_library
 from quantwise.grids.ggml_blocks import GgmlBlocks
 from quantwise.grids.ggml_grid import GgmlGrid
-from quantwise.plan.candidate_fit import artifact_bytes
-from quantwise.plan.weights import gguf_data_bytes
+from quantwise.plan.weights import artifact_bytes, gguf_data_bytes
 
 pytestmark = pytest.mark.skipif(ggml_library.library() is None, reason="needs ggml's library (xllamacpp)")
 

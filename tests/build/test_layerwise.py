@@ -25,7 +25,8 @@ from quantwise.core.scheme import parse_scheme
 from quantwise.formats.compressed_tensors import quantization_config
 from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.formats.safetensors_header import read_folder
-from quantwise.plan.candidate_fit import Workload, artifact_bytes, plan_candidate
+from quantwise.plan.candidate_fit import Workload, plan_candidate
+from quantwise.plan.weights import artifact_bytes
 from quantwise.propose import parse
 from quantwise.runtimes import runtime_named
 

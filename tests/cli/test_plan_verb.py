@@ -24,7 +24,7 @@ def test_the_screen_answers_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("llama-3.1-8b")
-    assert lines[1] == "q4_k_m@llamacpp fits: 20.9 GiB of 24.0 GiB"
+    assert lines[1] == "q4_k_m@llamacpp fits: 20.9 GiB of 23.6 GiB"
     assert max(map(len, lines)) <= 110
     assert "…" not in out  # nothing is cut
 

@@ -1,5 +1,7 @@
 """GPTQ against the obvious version: one column at a time, the inverse of what remains of the Hessian taken anew."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from quantwise.core.scheme import parse_scheme
 from quantwise.grids import ggml_library
 from quantwise.grids.ggml_grid import GgmlGrid
 from quantwise.grids.integer import IntegerGrid, integer_grid
-from quantwise.quantize.gptq import Gptq
+from quantwise.quantize.gptq import Factor, Gptq, factorize, share_factors
 from quantwise.quantize.imatrix import ImportanceWeighted
 from quantwise.quantize.rtn import RoundToNearest
 
@@ -141,3 +143,26 @@ def test_inputs_that_are_not_finite_are_refused() -> None:
     hessian = torch.full((8, 8), torch.nan, dtype=torch.float64)
     with pytest.raises(QuantwiseError, match="not finite"):
         Gptq()(torch.randn(2, 8), integer_grid(parse_scheme("int4-channel")), {"hessian": hessian})
+
+
+def test_shared_factors_give_the_same_codes_and_leave_with_their_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
+    hessian, weight = inputs(64, 500, 3), torch.randn(12, 64, generator=torch.Generator().manual_seed(5))
+    grids = [integer_grid(parse_scheme(name)) for name in ("int4-g32", "int3-channel")]
+    alone = [Gptq()(weight, grid, {"hessian": hessian}) for grid in grids]
+    found: list[weakref.ref[torch.Tensor]] = []
+
+    def counted(*given: object) -> Factor:
+        factor = factorize(*given)  # type: ignore[arg-type]
+        found.append(weakref.ref(factor.upper))
+        return factor
+
+    monkeypatch.setattr("quantwise.quantize.gptq.factorize", counted)
+    quantizers = [Gptq(), Gptq(), Gptq(damping=0.1), RoundToNearest()]
+    share_factors(quantizers)
+    together = [
+        quantizer(weight, grid, {"hessian": hessian}) for quantizer, grid in zip(quantizers[:2], grids, strict=True)
+    ]
+    assert len(found) == 1
+    assert all(torch.equal(a.codes, b.codes) for a, b in zip(alone, together, strict=True))
+    del hessian
+    assert found[0]() is None

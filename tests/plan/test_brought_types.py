@@ -16,6 +16,11 @@ from quantwise.propose import parse
 
 TYPES = [kind for kind in gguf.GGMLQuantizationType if kind.name not in ("I8", "I16", "I32", "I64")]
 
+ROWS = {
+    "token_embd": 32, "output": 32, "blk.0.attn_q": 256, "blk.0.attn_k": 128, "blk.0.attn_v": 128,
+    "blk.0.attn_output": 256, "blk.0.ffn_gate": 256, "blk.0.ffn_up": 256, "blk.0.ffn_down": 256,
+}  # fmt: skip
+
 
 def write(path: Path, kind: gguf.GGMLQuantizationType) -> int:
     """A Llama of one block whose matrices are of one type, filled with zeros; returns the bytes of its data."""
@@ -25,7 +30,7 @@ def write(path: Path, kind: gguf.GGMLQuantizationType) -> int:
         writer.add_uint32(f"llama.{key}", value)
     block, size = gguf.GGML_QUANT_SIZES[kind]
     stored = 0
-    for name, rows in {"token_embd": 32, "blk.0.attn_q": 256, "blk.0.ffn_up": 256}.items():
+    for name, rows in ROWS.items():
         raw = np.zeros((rows, 256 // block * size), np.uint8)
         writer.add_tensor(f"{name}.weight", raw, raw_dtype=kind)
         stored += raw.nbytes

@@ -14,7 +14,6 @@ from quantwise.core.scheme import FIXED_SCHEMES, parse_scheme
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.presets import preset_decoder
-from quantwise.plan.candidate_fit import artifact_bytes
 from quantwise.plan.decoder_weights import decoder_weights, raw_bytes
 from quantwise.plan.gguf_file import gguf_bytes
 from quantwise.plan.gguf_names import as_llamacpp_attends
@@ -22,7 +21,7 @@ from quantwise.plan.layer_bytes import stored_layer_bytes
 from quantwise.plan.model_source import read_decoder, read_folder_decoder, read_source
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.weight_table import weight_table
-from quantwise.plan.weights import gguf_data_bytes
+from quantwise.plan.weights import artifact_bytes, gguf_data_bytes
 from tiny_families import write_tiny
 
 
@@ -203,7 +202,7 @@ def test_experts_in_one_tensor_are_quantized_one_by_one() -> None:
         ("uniform-q9", "unknown type 'q9'; allowed: fp32, iq1_s, "),
         ("gptq:nf4", "gptq cannot fill 'nf4'"),
         ("stored", "is known by its config alone"),
-        ("auto:4bpw", "chooses types by measuring"),
+        ("auto:1bpw", "auto:1bpw is too small a budget; the smallest mix of this model takes"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(text: str, message: str) -> None:
@@ -211,6 +210,14 @@ def test_what_cannot_be_planned_is_refused(text: str, message: str) -> None:
         weight_table(preset_decoder("llama-2-7b"), text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_budget_is_spent_to_the_byte() -> None:
+    decoder = preset_decoder("llama-2-7b")
+    found = decoder_weights(decoder, "auto:4.5bpw")
+    assert found.effective == int(4.5 * found.parameters / 8)
+    whole = decoder_weights(decoder, "uniform-q8_0").effective
+    assert decoder_weights(decoder, "auto:900GB").effective == whole
 
 
 def test_names_of_schemes() -> None:

@@ -13,6 +13,7 @@ from quantwise.core.errors import InputError
 from quantwise.plan.candidate_fit import Workload, plan_candidate
 from quantwise.plan.fit import fit, size
 from quantwise.report import notation
+from quantwise.scenarios.site import Site
 
 GIB = 1 << 30
 
@@ -67,7 +68,7 @@ def test_sizes() -> None:
 
 def test_recipes_folders_and_servers(shared_data: Path) -> None:
     model = shared_data / "models" / "stories260K"
-    use = Workload(context=512, concurrency=4, memory_bytes=16 * GIB)
+    use = Workload(context=512, concurrency=4, site=Site(memory_bytes=16 * GIB))
     fits = {
         c.source: plan_candidate(c, model, use)
         for c in (
@@ -82,11 +83,12 @@ def test_recipes_folders_and_servers(shared_data: Path) -> None:
     assert fits[str(model)].weights_bytes == 520064
     # Transformers computes in 16 bit, and keeps 536 scales and 6 shapes (of 7 matrices one does not split) a block.
     assert fits["rtn:int4-g64"].weights_bytes == 520064 + 5 * (536 * 2 + 6 * 16)
-    assert fits["q8_0"].weights_bytes == 329952
+    # In the file 32 bytes of every layer stand between tensors.
+    assert fits["q8_0"].weights_bytes == 329952 + 5 * 32
     assert fits["q8_0"].cache_bytes == 5 * 2 * 32 * 2 * 512 * 4
     server = plan_candidate(Candidate("http://localhost:1", "openai"), None, use)
     assert (server.fits, server.total_bytes) == ("unknown", None)
-    small = plan_candidate(Candidate("q8_0", "llamacpp"), model, Workload(512, 4, memory_bytes=1 << 20))
+    small = plan_candidate(Candidate("q8_0", "llamacpp"), model, Workload(512, 4, site=Site(memory_bytes=1 << 20)))
     assert small.fits == "no"
     assert small.fix is not None
     with pytest.raises(InputError, match=r"needs heads of a multiple of 32, this model has 8"):
@@ -108,7 +110,7 @@ def test_a_gguf_file(shared_data: Path, tmp_path: Path) -> None:
     (made,) = build(model, [parse_recipe("q8_0")], [], tmp_path)
     place = Path(made.location)
     file = place if place.is_file() else next(place.glob("*.gguf"))
-    use = Workload(512, 2, 16 * GIB)
+    use = Workload(512, 2, Site(memory_bytes=16 * GIB))
     brought = plan_candidate(Candidate(str(file), "llamacpp"), None, use)
     recipe = plan_candidate(Candidate("q8_0", "llamacpp"), model, use)
     assert (brought.weights_bytes, brought.cache_bytes, brought.overhead_bytes) == (

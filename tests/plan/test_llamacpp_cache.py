@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from decoders import DEEPSEEK_R1, LLAMA_70B, decoder, sliding, uniform
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder, Layer
-from quantwise.plan.kv_cache import CacheShape, llamacpp_cache_bytes
 from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.settings import LlamacppSettings as Settings
 
 MIB = 1 << 20
+QWEN_7B = uniform(28, 28, 4, 128)  # Qwen2.5
+# Bytes of 32 numbers.
+BLOCK = {"f32": 128, "f16": 64, "q8_0": 34, "q4_0": 18}
 
 
 def total(model: Decoder, *args: object, **kwargs: object) -> int:
@@ -27,7 +31,9 @@ def test_an_80_layer_model_at_8k_in_16_bit() -> None:
         # What llama.cpp printed of these models, in MiB.
         (uniform(48, 32, 4, 128), Settings(4096), 384.0),  # Qwen3-30B-A3B
         (uniform(56, 48, 8, 128), Settings(49152, cache="q8_0"), 5712.0),  # Mistral-Small-22B
-        (uniform(28, 28, 4, 128), Settings(8192, cache="q4_0"), 126.0),  # Qwen2.5-7B
+        (QWEN_7B, Settings(8192, cache="q8_0"), 238.0),
+        (QWEN_7B, Settings(8192, cache="q4_0"), 126.0),
+        (uniform(32, 32, 32, 80), Settings(2048), 640.0),  # Pythia-2.8B
         (DEEPSEEK_R1, Settings(32768), 2196.0),
     ],
 )
@@ -46,10 +52,11 @@ def test_layers_that_slide_apart() -> None:
 @pytest.mark.parametrize("slots", [1, 3, 8])
 @pytest.mark.parametrize("cache", ["f16", "q8_0", "q8_0/q4_0", "f32"])
 def test_of_uniform_layers_it_is_the_formula_of_one_shape(context: int, slots: int, cache: str) -> None:
-    model = uniform(5, 8, 2, 64)
-    assert total(model, context, slots, cache=cache) == llamacpp_cache_bytes(
-        CacheShape(5, 2, 64, 64), context, slots, cache
-    )
+    # Each slot has its share of all tokens, both in groups of 256.
+    cells = math.ceil(math.ceil(context * slots / 256) * 256 // slots / 256) * 256
+    keys, _, values = cache.partition("/")
+    bytes_of_cell = 5 * 2 * 64 // 32 * (BLOCK[keys] + BLOCK[values or keys])
+    assert total(uniform(5, 8, 2, 64), context, slots, cache=cache) == slots * cells * bytes_of_cell
 
 
 def test_a_window_holds_what_is_computed_beside_it() -> None:

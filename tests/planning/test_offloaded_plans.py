@@ -132,6 +132,6 @@ def test_what_is_left_behind() -> None:
 def test_the_screen_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", "llama-3.1-70b", "--site", "rtx-4090", "--scheme", "q4_k_m"]
     assert main(words) == 0
-    assert "q4_k_m 42 of 81 layers fit on the GPU" in capsys.readouterr().out
+    assert "q4_k_m 41 of 81 layers fit on the GPU" in capsys.readouterr().out
     assert main([*words, "-ngl", "42", "--host", "x86-avx512"]) == 0
     assert "39 layers with x86-avx512" in " ".join(capsys.readouterr().out.split())

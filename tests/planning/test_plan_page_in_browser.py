@@ -79,7 +79,7 @@ def test_numbers_equal_the_command(tmp_path: Path) -> None:
     dom, console = dump(tmp_path)
     assert console == []
     assert totals(dom) == expected(ASKED)
-    assert "q4_k_m@llamacpp: fits, 20.9 GiB of 24.0 GiB" in dom
+    assert "q4_k_m@llamacpp: fits, 20.9 GiB of 23.6 GiB" in dom
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import keys_and_values
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.runtime import Ask, RuntimeOptions
-from quantwise.formats.gguf.header import read_gguf_header
-from quantwise.plan.kv_cache import cache_shape_of_gguf, held_bytes, llamacpp_cache_bytes
+from quantwise.plan.llamacpp.cache import llamacpp_cache
+from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.model_source import read_gguf_decoder
 from quantwise.runtimes.llamacpp import LlamaCpp, LlamaCppSession, buffer_bytes
 from quantwise.runtimes.transformers import Transformers, TransformersSession
 from quantwise.stats.divergence import divergence
@@ -76,8 +77,6 @@ def test_memory_is_what_the_log_and_the_kernel_say(gguf_file: Artifact, options:
 def test_the_server_keeps_what_was_asked_for_and_what_was_planned(
     gguf_file: Artifact, options: RuntimeOptions, cache: str
 ) -> None:
-    shape = cache_shape_of_gguf(read_gguf_header(Path(gguf_file.location)))
-    assert shape is not None
     context = 4096  # long, because the log rounds to 0.01 MiB
     with LlamaCpp().open(gguf_file, replace(options, cache=cache, context=context)) as session:
         log = session.process.log_text()
@@ -88,10 +87,11 @@ def test_the_server_keeps_what_was_asked_for_and_what_was_planned(
     told = re.search(r"K \((\w+)\):\s*([\d.]+) MiB, V \((\w+)\):\s*([\d.]+) MiB", log)
     assert told is not None
     assert (told[1], told[3]) == keys_and_values(cache)
-    for mib, planned in zip((told[2], told[4]), held_bytes(shape, context * options.parallel, cache), strict=True):
-        assert float(mib) * 2**20 == pytest.approx(planned, abs=0.0051 * 2**20)
-    planned = llamacpp_cache_bytes(shape, context, options.parallel, cache)
-    assert footprint.cache_bytes == pytest.approx(planned, abs=0.0051 * 2**20)
+    settings = LlamacppSettings(context, options.parallel, cache=cache)
+    planned = llamacpp_cache(read_gguf_decoder(Path(gguf_file.location)), settings)
+    for mib, amount in zip((told[2], told[4]), (planned.keys, planned.values), strict=True):
+        assert float(mib) * 2**20 == pytest.approx(amount, abs=0.0051 * 2**20)
+    assert footprint.cache_bytes == pytest.approx(planned.total, abs=0.0051 * 2**20)
     if keys_and_values(cache)[1] != "f16":
         assert re.search(r"flash_attn\s*=\s*enabled", log)
 

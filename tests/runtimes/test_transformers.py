@@ -15,8 +15,8 @@ from quantwise.core.cache_scheme import TRANSFORMERS_CACHES
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.item import Message
 from quantwise.core.runtime import Ask, RuntimeOptions
-from quantwise.models.config import read_config
-from quantwise.plan.kv_cache import cache_bytes, cache_shape
+from quantwise.plan.model_source import read_folder_decoder
+from quantwise.plan.transformers_memory import transformers_cache
 from quantwise.runtimes.transformers import Transformers, TransformersSession
 from quantwise.stats.divergence import divergence
 from quantwise.testing.runtime_contract import check_session
@@ -99,13 +99,13 @@ def test_a_quantized_cache_keeps_the_contract_and_the_planned_bytes(
     cache: str, options: RuntimeOptions, prompts: list[str], tmp_path: Path, model_writer: Callable[[Path, str], None]
 ) -> None:
     model_writer(tmp_path, "bfloat16")
-    artifact, shape = Artifact(str(tmp_path), "safetensors", "", None), cache_shape(read_config(tmp_path))
+    artifact, decoder = Artifact(str(tmp_path), "safetensors", "", None), read_folder_decoder(tmp_path)
     text = " ".join(prompts)[:300]
     with Transformers().open(artifact, replace(options, cache=cache)) as session:
         assert isinstance(session, TransformersSession)
         told = session.next_token_logprobs(text, 330)
         # The opening token stands before the text, and its last token is never read.
-        assert session.footprint().cache_bytes == cache_bytes(shape, len(session.tokenize(text)), 1, cache)
+        assert session.footprint().cache_bytes == transformers_cache(decoder, len(session.tokenize(text)), 1, cache)
         check_session(session, prompts)
     with Transformers().open(artifact, options) as session:
         assert isinstance(session, TransformersSession)

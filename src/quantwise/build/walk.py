@@ -36,6 +36,7 @@ from quantwise.formats.gguf.writer import write_gguf
 from quantwise.formats.safetensors_folder import ModelFolder, copy_side_files, require_finite, write_config
 from quantwise.formats.safetensors_stream import write_model
 from quantwise.grids.ggml_blocks import GgmlBlocks
+from quantwise.quantize.gptq import share_factors
 
 if TYPE_CHECKING:
     from quantwise.build.auto import Auto
@@ -174,6 +175,7 @@ def _walk(
             batches = list(data.batches()) if data else []
             together = [job for job in jobs if "propagate" not in job.recipe.options] + (auto.jobs if auto else [])
             if together:
+                share_factors(job.quantizer for job in together)
                 _pass(skeleton, together, batches, kept, report)
             if auto and data:
                 jobs += auto.chosen(data, report)

@@ -19,7 +19,7 @@ from quantwise.core.scheme import Granularity, Scheme
 _SMALLEST_RANGE, _OF_TWO_BITS, _OF_A_MATRIX, _RANGE_STEPS = 0.6, 0.45, 0.3, 32
 
 # Weights that are searched at once.
-_CACHED = 1 << 15
+_CACHED = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class IntegerGrid:
         """
         blocks = self._blocks(weight.float())
         if importance is None:
-            return Steps(*self._params(blocks, 1.0), weight.shape[1])
+            return Steps(*self._params(self._range(blocks), 1.0), weight.shape[1])
         heard = importance > 0
         unheard = importance[heard].mean() if bool(heard.any()) else torch.ones_like(importance[0])
         weights = torch.where(heard, importance, unheard).float().expand_as(weight).contiguous()
@@ -115,12 +115,18 @@ class IntegerGrid:
             raise ValueError(f"{columns} columns do not split into groups of {size}")
         return matrix.reshape(rows, columns // size, size)
 
-    def _params(self, blocks: Tensor, keep: float) -> tuple[Tensor, Tensor | None]:
+    def _range(self, blocks: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What each group must cover: its largest magnitude, or its (lowest, highest) weight."""
         if self.symmetric:
-            return self._stored(blocks.abs().amax(-1) * keep / self.highest), None
+            return blocks.abs().amax(-1), None
         # Zero lies on the grid, so that a weight of exactly zero stays zero.
-        low = blocks.amin(-1).clamp(max=0) * keep
-        high = blocks.amax(-1).clamp(min=0) * keep
+        return blocks.amin(-1).clamp_(max=0), blocks.amax(-1).clamp_(min=0)
+
+    def _params(self, covered: tuple[Tensor, Tensor | None], keep: float) -> tuple[Tensor, Tensor | None]:
+        low, high = covered
+        if high is None:
+            return self._stored(low * keep / self.highest), None
+        low, high = low * keep, high * keep
         scale = self._stored((high - low) / (self.highest - self.lowest))
         return scale, (self.lowest - low / scale).round_().clamp_(self.lowest, self.highest)
 
@@ -137,12 +143,13 @@ class IntegerGrid:
             parts = [self._search(blocks[i : i + few], importance[i : i + few], columns) for i in starts]
             zeros = [part.zero for part in parts if part.zero is not None]
             return Steps(torch.cat([part.scale for part in parts]), torch.cat(zeros) if zeros else None, columns)
-        best_scale, best_zero = self._params(blocks, 1.0)
+        covered = self._range(blocks)
+        best_scale, best_zero = self._params(covered, 1.0)
         least = torch.full(best_scale.shape, torch.inf)
         smallest = _OF_TWO_BITS if self.bits == 2 else _SMALLEST_RANGE
         smallest = _OF_A_MATRIX if self.granularity == "tensor" else smallest
         for keep in torch.linspace(1.0, smallest, _RANGE_STEPS).tolist():
-            scale, zero = self._params(blocks, keep)
+            scale, zero = self._params(covered, keep)
             wide = scale.unsqueeze(-1), None if zero is None else zero.unsqueeze(-1)
             error = self.value(self.round(blocks, *wide), *wide).sub_(blocks).square_().mul_(importance).sum(-1)
             better = error < least

@@ -203,8 +203,9 @@ def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts, shape: Model
     quantizing = 6 * _weights(model.largest) + 4 * copies * matrix if walked else 0
     if gptq:  # Damped, ordered, flipped, factorized, inverted, each in float64.
         quantizing += 60 * widest**2
-        # Others still hold the factor and the Hessian of the block before.
-        quantizing += (8 + 4 * (len(gptq) - 1)) * widest**2 if len(gptq) > 1 else 0
+        # Several keep the factors of a block for each other; one alone keeps the last.
+        alone = len(gptq) == 1 and gptq[0].budget is None
+        quantizing += 0 if alone else 4 * sum(n * n for n in inputs)
     if awq and not gptq:  # Scaled to 1, and divided by what its channels were multiplied by, in both precisions.
         quantizing += 32 * widest**2
     if any(recipe.transforms for recipe in (*gptq, *awq)):
@@ -262,13 +263,14 @@ def _seconds(model: _Model, made: Mapping[Recipe, int], texts: Texts, pace: Buil
         weights, matrices, inputs = _weights(block), _matrices(block), _inputs(block)
         squares = sum(n * n for n in inputs)
         operations += passes * 2 * texts.tokens * (weights + 2 * texts.longest * model.hidden + squares)
+        # Cholesky and the triangular inverse, in float64 at half the rate: once for all that read the same inputs.
+        operations += _factorized(walked) * sum(8 / 3 * n**3 for n in inputs)
         for recipe in walked:
             types = _AUTO_TYPES if recipe.budget is not None else 1
             by_weight += types * weights * pace.seconds_per_weight.get(recipe.name, 0.0)
             if recipe.quantizer == "gptq":
-                # Updates of the columns to come; Cholesky and the triangular inverse, in float64 at half the rate.
+                # Updates of the columns to come.
                 operations += types * sum(rows * columns**2 for rows, columns in matrices)
-                operations += sum(8 / 3 * n**3 for n in inputs)
             if "awq" in recipe.transforms:
                 operations += sum(84 * min(rows, 512) * columns**2 for rows, columns in matrices)
     every = sum(math.prod(entry.shape) for entry in model.entries.values())
@@ -280,6 +282,13 @@ def _seconds(model: _Model, made: Mapping[Recipe, int], texts: Texts, pace: Buil
     moved = 3 * model.bytes + 2 * sum(made.values())
     moved += 4 * texts.tokens * model.hidden * len(model.blocks) * max(passes, 0)
     return operations / pace.operations + by_weight + moved / _BYTES_PER_SECOND
+
+
+def _factorized(recipes: Sequence[Recipe]) -> int:
+    """How often a block is factorized: transformed and propagated inputs are a recipe's own."""
+    gptq = [recipe for recipe in recipes if recipe.quantizer == "gptq"]
+    own = [recipe for recipe in gptq if recipe.transforms or "propagate" in recipe.options]
+    return len(own) + (len(own) < len(gptq))
 
 
 def _walked(recipe: Recipe) -> bool:

@@ -196,8 +196,11 @@ class UnifiedShare:
     source: str
 
 
-# Metal's recommendedMaxWorkingSetSize, which sysctl iogpu.wired_limit_mb changes. Untested here.
+# Metal's recommendedMaxWorkingSetSize on systems of 2025 and 2026 (sysctl iogpu.wired_limit_mb changes it); each share
+# is the least that was logged. Systems of 2023 gave two thirds up to 32 GB and three quarters of 64. Untested here.
 APPLE_SHARES = (
-    UnifiedShare(96 * GIB, 0.74, "11.84 of 16 GB (llmfit PR 754); 47 to 48 of 64 GB (llama.cpp issue 1870)"),
-    UnifiedShare(1 << 62, 0.84, "107.52 of 128 GiB on two machines (antirez/ds4 PR 893)"),
+    UnifiedShare(32 * GIB, 0.74, "11.84 of 16 GB (llmfit PR 754; llama.cpp logs 12,713 MB); 19,070 MB of 24 GB"),
+    UnifiedShare(96 * GIB, 0.75, "28,991 MB of 36 GB; 26,801 MB of 32 and 55,663 MB of 64 are more (llama.cpp logs)"),
+    UnifiedShare(128 * GIB, 0.75, "73,728 MiB of 96 GB, 2023 (llama.cpp issue 3213); no newer log was found"),
+    UnifiedShare(1 << 62, 0.84, "107.52 of 128 GiB on two Macs (antirez/ds4 PR 893); 498,216 MB of 512 GB is more"),
 )

@@ -10,6 +10,8 @@ from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import VLLM_0_32, VLLM_0_32_CPU, XLLAMACPP_2026_10, LlamacppBuild, VllmVersion
 from quantwise.plan.machine_rates import MachineRates
 from quantwise.plan.model import Model
+from quantwise.plan.refit import llamacpp_build, load_refits, vllm_version
+from quantwise.plan.terms import Device
 from quantwise.plan.what_if import Demand
 from quantwise.scenarios.site import Site
 
@@ -124,6 +126,11 @@ class Deployment:
         """Whether a GPU's memory is what binds."""
         return self.site.kind == "gpu" and self.gpu_layers != 0
 
+    @property
+    def device(self) -> Device:
+        """The one whose memory binds."""
+        return "gpu" if self.on_gpu else "cpu"
+
 
 @dataclass(frozen=True, slots=True)
 class Constants:
@@ -139,3 +146,9 @@ class Constants:
 
 
 CONSTANTS = Constants()
+
+
+def own_constants() -> Constants:
+    """The runtimes' figures, as refitted from this user's own logs. Raises InputError where their file is damaged."""
+    found = load_refits()
+    return Constants(llamacpp_build(found), vllm_version(found))

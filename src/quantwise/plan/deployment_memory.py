@@ -14,7 +14,7 @@ from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, sp
 from quantwise.plan.parallel import DeviceSplit
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.stages import Stages, folder_stages, llamacpp_stages
-from quantwise.plan.terms import Device, Memory, Term
+from quantwise.plan.terms import Memory, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +50,29 @@ def held(asked: Deployment, weights: Weights, constants: Constants = CONSTANTS) 
     if asked.devices > 1:
         stages = folder_stages(asked.runtime, asked.decoder, _split(asked), asked.demand, constants.vllm_on(asked))
         return Held(stages.fullest.terms, stages=stages)
-    device: Device = "gpu" if asked.on_gpu else "cpu"
+    amount, device = loaded_bytes(asked, weights), asked.device
     if asked.runtime == "transformers":
-        return Held(transformers_memory(asked.decoder, weights.effective, asked.demand, device=device).terms)
+        return Held(transformers_memory(asked.decoder, amount, asked.demand, device=device).terms)
     version = constants.vllm_on(asked)
-    return Held(vllm_memory(asked.decoder, weights.effective, asked.demand, version=version, device=device).terms)
+    return Held(vllm_memory(asked.decoder, amount, asked.demand, version=version, device=device).terms)
 
 
-def stored_bytes(asked: Deployment) -> Mapping[str, int]:
-    """Bytes of each tensor as the runtime's format stores it."""
+def loaded_bytes(asked: Deployment, weights: Weights) -> int:
+    """Bytes of the weights in memory, where nothing is copied: in Transformers not as they are stored."""
+    return sum(by_tensor(asked).values()) if asked.runtime == "transformers" else weights.effective
+
+
+def by_tensor(asked: Deployment) -> Mapping[str, int]:
+    """Bytes of each tensor in memory, where nothing is copied; of all experts by the first one's name."""
+    if asked.runtime == "transformers":
+        return asked.model.loaded(asked.scheme, asked.device)
     return asked.model.stored(asked.scheme, in_gguf=asked.runtime == "llamacpp")
 
 
 def _split(asked: Deployment) -> DeviceSplit:
-    in_gguf, devices = asked.runtime == "llamacpp", (asked.tensor_parallel, asked.pipeline_parallel)
-    return asked.model.split(asked.scheme, devices, in_gguf=in_gguf)
+    devices = asked.tensor_parallel, asked.pipeline_parallel
+    loaded = asked.device if asked.runtime == "transformers" else None
+    return asked.model.split(asked.scheme, devices, in_gguf=asked.runtime == "llamacpp", loaded=loaded)
 
 
 def needed_bytes(asked: Deployment, constants: Constants = CONSTANTS) -> tuple[int, int]:
@@ -82,8 +90,33 @@ def unknown_compute(asked: Deployment) -> str | None:
 
 def binding(asked: Deployment, terms: Sequence[Term]) -> list[Term]:
     """The terms of the memory that binds. A machine of one memory keeps both devices' bytes in it."""
-    bound: Device = "gpu" if asked.on_gpu else "cpu"
-    return [term for term in terms if asked.site.kind == "unified" or term.device == bound]
+    return [term for term in terms if asked.site.kind == "unified" or term.device == asked.device]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundMemory:
+    """Bytes of the memory that binds: ``weights`` with what is copied of them, intervals as (low, high)."""
+
+    weights: int
+    cache: int
+    compute: tuple[int, int]
+    overhead: tuple[int, int]
+
+
+def bound_memory(asked: Deployment, terms: Sequence[Term]) -> BoundMemory:
+    """``terms`` of all devices, of the one that binds, in four sums."""
+    here = binding(asked, terms)
+    return BoundMemory(
+        weights=_sum(here, "weights", "repacked")[1],
+        cache=_sum(here, "cache")[1],
+        compute=_sum(here, "compute", "outputs", "work", "copies"),
+        overhead=_sum(here, "process", "context"),
+    )
+
+
+def _sum(terms: Sequence[Term], *names: str) -> tuple[int, int]:
+    here = [term for term in terms if term.name in names]
+    return sum(term.low for term in here), sum(term.high for term in here)
 
 
 def host_share(asked: Deployment, found: Held) -> HostShare | None:

@@ -8,7 +8,6 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,11 +15,11 @@ from quantwise.plan.capacity import Capacity, Layout, promise, theoretical_reque
 from quantwise.plan.constants import VLLM_0_32
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
-from quantwise.plan.deployment_memory import Held, binding, held, host_share, unknown_compute, weights_of
+from quantwise.plan.deployment_memory import Held, bound_memory, held, host_share, unknown_compute, weights_of
 from quantwise.plan.deployment_speed import deployment_speed
 from quantwise.plan.fit import MARGINAL, size
 from quantwise.plan.speed import Speed
-from quantwise.plan.terms import Device, Term
+from quantwise.plan.terms import Device
 from quantwise.plan.what_if import cache_of
 
 Answer = Literal["yes", "marginal", "no", "unknown"]
@@ -78,17 +77,17 @@ def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capa
     """
     weights = weights_of(asked)
     found_held = held(asked, weights, constants)
-    here = binding(asked, found_held.terms)
+    bound = bound_memory(asked, found_held.terms)
     found_speed, speed_source = deployment_speed(asked, weights, found_held, constants)
     found = Plan(
         asked=asked,
         weights=weights,
         held=found_held,
-        bound="gpu" if asked.on_gpu else "cpu",
-        weights_bytes=_sum(here, ("weights", "repacked"))[1],
-        cache_bytes=_sum(here, ("cache",))[1],
-        compute=None if unknown_compute(asked) else _sum(here, ("compute", "outputs", "work", "copies")),
-        overhead=_sum(here, ("process", "context")),
+        bound=asked.device,
+        weights_bytes=bound.weights,
+        cache_bytes=bound.cache,
+        compute=None if unknown_compute(asked) else bound.compute,
+        overhead=bound.overhead,
         limit_bytes=asked.limit,
         capacity=None,
         speed=found_speed,
@@ -104,12 +103,7 @@ def request_bytes(found: Plan, constants: Constants = CONSTANTS) -> int:
     if asked.devices == 1 and not asked.is_partial:
         return cache_of(asked.runtime, asked.computed, replace(asked.demand, concurrency=1), constants.vllm_on(asked))
     one = replace(asked, concurrency=1)
-    return _sum(binding(one, held(one, found.weights, constants).terms), ("cache",))[1]
-
-
-def _sum(terms: Sequence[Term], names: tuple[str, ...]) -> tuple[int, int]:
-    here = [term for term in terms if term.name in names]
-    return sum(term.low for term in here), sum(term.high for term in here)
+    return bound_memory(one, held(one, found.weights, constants).terms).cache
 
 
 def cache_room(found: Plan) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from quantwise.core.scheme import Scheme, parse_scheme
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
-from quantwise.plan.deployment_memory import Held, stored_bytes
+from quantwise.plan.deployment_memory import Held, by_tensor, loaded_bytes
 from quantwise.plan.machine_rates import decode_time, read_by_type
 from quantwise.plan.offload_speed import away_part, offload_speed
 from quantwise.plan.parallel import parallel_speed
@@ -29,7 +29,7 @@ def deployment_speed(
     load = _load(asked, weights, constants)
     if held.stages is not None:
         own = replace(load, decoder=asked.computed)
-        found = parallel_speed(asked.site, own, stored_bytes(asked), held.stages.split, asked.concurrency)
+        found = parallel_speed(asked.site, own, by_tensor(asked), held.stages.split, asked.concurrency)
         return found, _ROOFLINE
     prompt = min(PROMPT, asked.context)
     if asked.is_partial or asked.on_host:
@@ -70,7 +70,7 @@ def _load(asked: Deployment, weights: Weights, constants: Constants) -> Load:
     one = replace(asked.demand, concurrency=1)
     each = cache_of(asked.runtime, asked.computed, one, constants.vllm_on(asked)) / numbers
     work = asked.model.work
-    return Load(decoder, work, scaled(work, weights.effective), multiplied, max(1, asked.context // 2), each)
+    return Load(decoder, work, scaled(work, loaded_bytes(asked, weights)), multiplied, max(1, asked.context // 2), each)
 
 
 def _scheme(name: str) -> Scheme | None:

@@ -9,8 +9,7 @@
   ``kv_heads * head_dim * (1 / 2 + 4 / 32)``, because 32 tokens share what a channel needs; but the newest 32 to 63
   tokens stay in 16 bit.
 
-llama.cpp reserves its cache at start: every slot's context padded to 256 cells (src/llama-kv-cache.cpp,
-src/llama-context.cpp). Transformers grows it with the text: exact at full context.
+How many tokens a runtime keeps is its own affair: ``llamacpp.cache``, ``transformers_memory``, ``vllm``.
 """
 
 from __future__ import annotations
@@ -20,10 +19,7 @@ from dataclasses import dataclass
 
 from quantwise.core.cache_scheme import TRANSFORMERS_CACHES, IntegerCache, keys_and_values
 from quantwise.core.errors import InputError
-from quantwise.formats.gguf.header import GgufHeader
-from quantwise.models.config import ModelShape
 
-PADDING = 256
 # Numbers and bytes of one block of each cache type (ggml/src/ggml-common.h).
 CACHE_BLOCKS: Mapping[str, tuple[int, int]] = {
     "f32": (1, 4),
@@ -46,31 +42,6 @@ class CacheShape:
     kv_heads: int
     key_dim: int
     value_dim: int
-
-
-def cache_shape(shape: ModelShape) -> CacheShape:
-    """The cache of a model whose every layer caches alike."""
-    return CacheShape(shape.layers, shape.kv_heads, shape.head_dim, shape.head_dim)
-
-
-def cache_shape_of_gguf(header: GgufHeader) -> CacheShape | None:
-    """The cache of a GGUF model; None where its header does not say, or its layers cache differently."""
-    layers, heads = gguf_number(header, "block_count"), gguf_number(header, "attention.head_count")
-    hidden, kv_heads = gguf_number(header, "embedding_length"), gguf_number(header, "attention.head_count_kv")
-    if f"{header.architecture}.attention.head_count_kv" not in header.keys:
-        kv_heads = heads
-    # Sliding windows and latent attention cache less than this formula says.
-    special = any(gguf_number(header, f"attention.{name}") for name in ("sliding_window", "kv_lora_rank"))
-    if special or not layers or not heads or not kv_heads or not hidden:
-        return None
-    key, value = (gguf_number(header, f"attention.{name}") for name in ("key_length", "value_length"))
-    return CacheShape(layers, kv_heads, key or hidden // heads, value or hidden // heads)
-
-
-def gguf_number(header: GgufHeader, name: str) -> int | None:
-    """A whole number from the header, by its name behind the architecture's; None where it is absent or a list."""
-    value = header.keys.get(f"{header.architecture}.{name}")
-    return value if isinstance(value, int) else None
 
 
 def row_bytes(cache: str, heads: int, width: int) -> int:
@@ -112,21 +83,6 @@ def token_bytes(shape: CacheShape, cache: str = "f16") -> tuple[float, float]:
     far, more = 4096, 256
     less, longer = held_bytes(shape, far, cache), held_bytes(shape, far + more, cache)
     return (longer[0] - less[0]) / more, (longer[1] - less[1]) / more
-
-
-def llamacpp_cache_bytes(shape: CacheShape, context: int, concurrency: int, cache: str = "f16") -> int:
-    """Bytes that llama.cpp reserves for ``concurrency`` slots of ``context`` tokens each."""
-    total = _padded(context * concurrency)
-    return concurrency * sum(held_bytes(shape, _padded(total // concurrency), cache))
-
-
-def cache_bytes(shape: CacheShape, context: int, concurrency: int, cache: str = "f16") -> int:
-    """Bytes of ``concurrency`` full contexts where the cache grows token by token."""
-    return concurrency * sum(held_bytes(shape, context, cache))
-
-
-def _padded(tokens: int) -> int:
-    return -(-tokens // PADDING) * PADDING
 
 
 def _code_bytes(scheme: IntegerCache, tokens: int, width: int) -> int:

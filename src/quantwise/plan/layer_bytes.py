@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from quantwise.core.scheme import SCALE_BITS, Scheme
 from quantwise.formats.safetensors_header import TensorEntry
+
+LayerBytes = Callable[[int, int, Scheme], int | None]
+"""Bytes of a (rows, columns) matrix; None where it stays in 16 bit."""
 
 _SCALE = SCALE_BITS // 8
 # An int64 pair that compressed-tensors keeps beside every packed matrix.

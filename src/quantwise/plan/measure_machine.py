@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 from quantwise.core.errors import EnvironmentFailure
 from quantwise.plan.machine_rates import AttentionKernel, Kernel, MachineRates
+from quantwise.scenarios.cpu_name import cpu_name
 
 # Shares of the time; importing torch is not counted.
 _PARTS = {"memory": 0.1, "matrix": 0.15, "kernels": 0.6, "attention": 0.15}
@@ -41,7 +41,7 @@ def measure_machine(
     heads = {name: AttentionKernel(**cost) for name, cost in found["attention"].get("attention", {}).items()}
     kernels = {name: Kernel(**rates) for name, rates in found["kernels"].get("kernels", {}).items()}
     return MachineRates(
-        cpu=_cpu(),
+        cpu=cpu_name(),
         threads=wanted,
         measured=date.today().isoformat(),
         bandwidth=found["memory"]["bandwidth"],
@@ -94,12 +94,3 @@ def _probe(part: str, seconds: float, threads: int) -> dict[str, Any]:
     except (OSError, ValueError, IndexError):
         return {"why": "the process that measures it failed"}
     return found if isinstance(found, dict) else {"why": "the process that measures it said nothing"}
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from quantwise.core.errors import InputError
-from quantwise.formats.gguf.header import read_gguf_header
+from quantwise.formats.gguf.header import GgufHeader, read_gguf_header
 from quantwise.models.decoder import Decoder
 from quantwise.models.tensor_table import TensorTable
 from quantwise.plan.constants import LlamacppBuild
@@ -18,8 +18,11 @@ from quantwise.plan.llamacpp.file import FileTensor
 from quantwise.plan.llamacpp.model import Blocks, as_llamacpp
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.llamacpp.tally import FileTally, tally
-from quantwise.plan.model_source import read_source
+from quantwise.plan.loaded_weights import loaded_tensors
+from quantwise.plan.model_source import decoder_of_headers, read_source
 from quantwise.plan.parallel import DeviceSplit, split_devices
+from quantwise.plan.stored_tensors import Bytes
+from quantwise.plan.terms import Device
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.weight_table import weight_table
 from quantwise.plan.work import Work, work_of
@@ -28,16 +31,25 @@ from quantwise.plan.work import Work, work_of
 class Model:
     """A decoder, and the tensors of its file, in the file's order, where it is a .gguf that is there.
 
-    ``rope_factors`` numbers are stored beside the weights of a GGUF file that is made of it.
+    ``rope_factors`` numbers are stored beside the weights of a GGUF file that is made of it. ``loaded`` is what
+    Transformers holds of the files as they are, by device (``plan.stored_tensors``).
     """
 
-    def __init__(self, decoder: Decoder, file: Sequence[FileTensor] = (), rope_factors: int = 0) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        file: Sequence[FileTensor] = (),
+        rope_factors: int = 0,
+        loaded: Mapping[Device, Bytes | None] | None = None,
+    ) -> None:
         self.decoder = replace(decoder, tensors=TensorTable.of(decoder.tensors))
         self.file, self._rope_factors = tuple(file), rope_factors
+        self._loaded_as_stored = loaded or {}
+        self._loaded: dict[tuple[str, Device], Bytes] = {}
         self._weights: dict[tuple[str, bool], Weights] = {}
         self._tensors: dict[str, Sequence[FileTensor]] = {}
         self._stored: dict[tuple[str, bool], Mapping[str, int]] = {}
-        self._splits: dict[tuple[str, tuple[int, int], bool], DeviceSplit] = {}
+        self._splits: dict[tuple[str, tuple[int, int], bool, Device | None], DeviceSplit] = {}
         self._tallies: dict[tuple[str, LlamacppBuild], FileTally] = {}
         self._compute: dict[tuple[LlamacppSettings, LlamacppBuild, bool], LlamacppCompute] = {}
 
@@ -88,6 +100,21 @@ class Model:
             )
         return self._tensors[scheme]
 
+    def loaded(self, scheme: str, device: Device) -> Bytes:
+        """Bytes of each tensor as Transformers holds it on a device. Raises InputError as ``weight_table`` does, and
+        where a quantized folder does not say how many bits it has.
+        """
+        key = scheme, device
+        if key not in self._loaded:
+            found = self._loaded_as_stored.get(device, {}) if scheme == "stored" else {}
+            if found is None:
+                raise InputError(
+                    f"the quantization_config of {self.decoder.name} names no number of bits, so what Transformers "
+                    "holds of it is unknown; give the folder in 16 bit"
+                )
+            self._loaded[key] = found or loaded_tensors(self.decoder, scheme, device)
+        return self._loaded[key]
+
     def stored(self, scheme: str, *, in_gguf: bool) -> Mapping[str, int]:
         """The bytes of each tensor in a GGUF file or a folder of a scheme; of all experts by the first one's name."""
         key = scheme, in_gguf
@@ -96,12 +123,18 @@ class Model:
             self._stored[key] = {tensor.name: tensor.bytes for tensor in table}
         return self._stored[key]
 
-    def split(self, scheme: str, devices: tuple[int, int], *, in_gguf: bool) -> DeviceSplit:
-        """Over (tensor, pipeline) parallel devices. Raises InputError where heads or layers do not split so."""
-        key = scheme, devices, in_gguf
+    def split(
+        self, scheme: str, devices: tuple[int, int], *, in_gguf: bool, loaded: Device | None = None
+    ) -> DeviceSplit:
+        """Over (tensor, pipeline) parallel devices, as stored or as Transformers has it ``loaded`` there.
+
+        Raises InputError where heads or layers do not split so.
+        """
+        key = scheme, devices, in_gguf, loaded
         if key not in self._splits:
             decoder = self.in_gguf if in_gguf else self.decoder
-            self._splits[key] = split_devices(decoder, self.stored(scheme, in_gguf=in_gguf), *devices)
+            held = self.stored(scheme, in_gguf=in_gguf) if loaded is None else self.loaded(scheme, loaded)
+            self._splits[key] = split_devices(decoder, held, *devices)
         return self._splits[key]
 
     def tally(self, scheme: str, build: LlamacppBuild) -> FileTally:
@@ -131,7 +164,12 @@ def find_model(text: str) -> Model:
     """Whatever a person calls a model. Raises InputError where it names none or a file is damaged."""
     found = read_source(text)
     if found.file is None:
-        return Model(found.decoder, rope_factors=found.rope_factors)
+        return Model(found.decoder, rope_factors=found.rope_factors, loaded=found.loaded)
     header = read_gguf_header(found.file, part=True)
     # Of a file in parts the tensors of the first alone would be too few.
     return Model(found.decoder, header.tensors if len(header.tensors) == len(found.decoder.tensors) else ())
+
+
+def model_of_file(header: GgufHeader) -> Model:
+    """The model in a .gguf file that is whole. Raises InputError where it is of no decoder."""
+    return Model(decoder_of_headers([header], header.path), header.tensors)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from quantwise.core.errors import InputError
-from quantwise.formats.gguf.header import read_gguf_header
+from quantwise.formats.gguf.header import GgufHeader, read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.decoder import Decoder
 from quantwise.models.families import FAMILIES
@@ -22,7 +22,8 @@ from quantwise.models.from_config import decoder_by_usual_keys, decoder_of, lang
 from quantwise.models.from_gguf import GgufFacts, gguf_decoder
 from quantwise.models.presets import PRESETS, preset_decoder
 from quantwise.models.tensor_table import TensorTable
-from quantwise.plan.stored_tensors import logical_tensors
+from quantwise.plan.stored_tensors import Bytes, logical_tensors
+from quantwise.plan.terms import Device
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _LONGEST_CONFIG = 1 << 24
@@ -32,13 +33,15 @@ _LONGEST_CONFIG = 1 << 24
 class ModelSource:
     """A decoder and where it was found: a ``folder`` (with its tokenizer, perhaps) or a ``file`` on this machine.
 
-    ``rope_factors`` numbers are stored beside the weights in a GGUF file that is made of it.
+    ``rope_factors`` numbers are stored beside the weights in a GGUF file that is made of it. ``loaded``: bytes that
+    Transformers holds of a folder's own tensors by device, as in ``stored_tensors``.
     """
 
     decoder: Decoder
     folder: Path | None = None
     file: Path | None = None
     rope_factors: int = 0
+    loaded: Mapping[Device, Bytes | None] = field(default_factory=dict)
 
 
 def read_decoder(text: str) -> Decoder:
@@ -50,9 +53,8 @@ def read_source(text: str) -> ModelSource:
     """What ``text`` names, and where it is. Raises InputError as ``read_decoder`` does."""
     path = Path(text)
     if path.is_dir():
-        return _with_factors(
-            ModelSource(read_folder_decoder(path), folder=path), read_config_file(path / "config.json")
-        )
+        config = read_config_file(path / "config.json")
+        return _with_factors(_folder_source(path, config), config)
     if path.suffix.lower() == ".gguf" and ":" not in text:
         return ModelSource(read_gguf_decoder(path), file=path)
     if path.is_file():
@@ -88,21 +90,31 @@ def read_folder_decoder(folder: Path) -> Decoder:
 
     Raises InputError where a file is missing or damaged, or holds fewer weights than config.json describes.
     """
-    config = read_config_file(folder / "config.json")
+    return _folder_source(folder, read_config_file(folder / "config.json")).decoder
+
+
+def is_known_type(config: Mapping[str, Any], where: str = "config.json") -> bool:
+    """Whether the tensors of its model type are known, and with them what its layers keep."""
+    return str(language_model(config, where).get("model_type")) in FAMILIES
+
+
+def _folder_source(folder: Path, config: Mapping[str, Any]) -> ModelSource:
     name, where = folder.resolve().name, str(folder / "config.json")
     if not any(folder.glob("*.safetensors")):
-        return decoder_of(config, name, where)
-    known = str(language_model(config, where).get("model_type")) in FAMILIES
-    decoder = (decoder_of if known else decoder_by_usual_keys)(config, name, where)
-    entries = read_folder(folder)
-    tensors, stored = logical_tensors(entries, config, decoder.tensors)
-    _check_count(folder, tensors, decoder.tensors)
-    return replace(decoder, tensors=tensors, stored=stored)
+        return ModelSource(decoder_of(config, name, where), folder)
+    decoder = (decoder_of if is_known_type(config, where) else decoder_by_usual_keys)(config, name, where)
+    found = logical_tensors(read_folder(folder), config, decoder.tensors)
+    _check_count(folder, found.shapes, decoder.tensors)
+    return ModelSource(replace(decoder, tensors=found.shapes, stored=found.stored), folder, loaded=found.loaded)
 
 
 def read_gguf_decoder(path: Path) -> Decoder:
     """The decoder in a .gguf file, or in all parts of a split one. Raises InputError as ``read_gguf_header`` does."""
-    headers = [read_gguf_header(part, part=True) for part in _parts(path)]
+    return decoder_of_headers([read_gguf_header(part, part=True) for part in _parts(path)], path)
+
+
+def decoder_of_headers(headers: Sequence[GgufHeader], path: Path) -> Decoder:
+    """The decoder in all parts of the GGUF file at ``path``. Raises InputError where they are of no decoder."""
     first = headers[0]
     shapes, stored = {}, {}
     for header in headers:

@@ -12,7 +12,7 @@ from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.loads import CPU_BUILD, homes, kernel_lacks, loading
 from quantwise.core.recipe import Recipe, parse_recipe
-from quantwise.plan.candidate_fit import Workload, plan_candidate
+from quantwise.plan.candidate_fit import Fits, Workload
 from quantwise.plan.fit import size
 
 
@@ -31,9 +31,9 @@ def preflight(
     """
     if model is not None and any(map(_reads_tokenizer, map(parse_recipe, recipes))):
         _check_tokenizer(model / "tokenizer.json")
-    fits = {}
+    fits, planner = {}, Fits(model)
     for candidate in candidates:
-        fits[candidate.name] = able = plan_candidate(candidate, model, Workload(context, requests[candidate.runtime]))
+        fits[candidate.name] = able = planner.of(candidate, Workload(context, requests[candidate.runtime]))
         if candidate.baseline and able.fits == "no":
             raise no_room(candidate, able)
     return fits

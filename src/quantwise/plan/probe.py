@@ -15,9 +15,8 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ _ROWS = _COLUMNS = 1024
 _SETS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _LARGEST = 192
 _ROUNDS = 3
+_EACH = 2  # products of one graph
 # Types of the cache, and how many MiB of it surely come from memory.
 CACHES = ("f16", "q8_0", "q4_0")
 _PAST_CACHES = 64
@@ -117,73 +117,79 @@ def _repeat(step: Callable[[], object], seconds: float) -> float:
 def kernels(seconds: float, threads: int) -> dict[str, Any]:
     """``kernels`` by ggml type, ``node_seconds`` and ``cached`` (see ``machine_rates``).
 
-    All in several rounds, of which the middle one counts for each rate: neighbours come and go within seconds, and take
-    bandwidth as well as time. The cache is as large as it was in the best one.
+    All in several rounds, of which the fastest counts for each step: on a shared machine neighbours come and go within
+    seconds, and one of two threads that is held up makes every node wait.
     """
     from quantwise.plan.ggml_products import mapped_numbers, placed
 
     slot = seconds / _ROUNDS / (len(TYPES) + 2)
-    rounds = []
+    nodes, curves, taken = [], [], []
+    streamed = 0
     with mapped_numbers(_LARGEST * _MIB) as at:
         for _ in range(_ROUNDS):
             with placed(threads, "f32", (32, 32), 200) as tiny:
-                node = undisturbed(tiny.times(tiny.graphs(200, 200), slot / 2)) / 200
-            curve = _curve(threads, node, slot, at)
-            # Three times what is found in the cache for the most part.
+                nodes.append(undisturbed(tiny.times(tiny.graphs(200, 200), slot / 2)) / 200)
+            curve = _curve(threads, slot, at)
+            curves.append(curve)
+            # Three times what is found in the cache for the most part, the same in each round.
             half = (curve[_SETS[0]] + curve[_LARGEST]) / 2
-            past = 3 * max(size for size, taken in curve.items() if taken <= half)
-            streamed = min(_LARGEST, max(64, past))
-            found = {kind: _rates(threads, kind, streamed, node, slot, at) for kind in TYPES}
-            rounds.append((node, curve, found))
+            past = 3 * max(size for size, took in curve.items() if took <= half)
+            streamed = streamed or min(_LARGEST, max(64, past))
+            taken.append({kind: _times(threads, kind, streamed, slot, at) for kind in TYPES})
+    node = min(nodes)
+    fastest = {kind: [min(tries) for tries in zip(*(each[kind] for each in taken), strict=True)] for kind in TYPES}
+    curve = {size: min(each[size] for each in curves) for size in (*_SETS, _LARGEST)}
     return {
-        "node_seconds": median(node for node, _, _ in rounds),
-        "cached": _found({size: min(curve[size] for _, curve, _ in rounds) for size in (*_SETS, _LARGEST)}),
-        "kernels": {
-            kind: {part: median(found[kind][part] for _, _, found in rounds) for part in rounds[0][2][kind]}
-            for kind in TYPES
-        },
+        "node_seconds": node,
+        "cached": _found({size: max(took - _EACH * node, 1e-9) for size, took in curve.items()}),
+        "kernels": {kind: _rates(kind, fastest[kind], node) for kind in TYPES},
     }
 
 
-def _rates(threads: int, kind: str, streamed: int, node: float, slot: float, at: int) -> dict[str, float]:
-    """Bytes of weights per second with one vector, in a small working set and one of ``streamed`` MiB; operations per
-    second with many vectors.
+def _times(threads: int, kind: str, streamed: int, slot: float, at: int) -> tuple[float, float, float, float]:
+    """Seconds of a graph of products with one vector: in a small working set, in one of ``streamed`` MiB whose pages
+    lie together, in one whose pages lie apart; and of one product with many vectors.
 
     Pages of a mapped file may lie together in memory or apart, which no program can tell beforehand and which changes
-    the rate of fast kernels by half: the large set is timed both ways, and the middle counts.
+    the rate of fast kernels by half.
     """
     from quantwise.plan.ggml_products import placed
 
-    each = 2
     size = _bytes(kind)
-    few, many = (max(each, mebibytes * _MIB // size // each * each) for mebibytes in (_SETS[0], streamed))
+    few, many = (max(_EACH, mebibytes * _MIB // size // _EACH * _EACH) for mebibytes in (_SETS[0], streamed))
     with placed(threads, kind, (_ROWS, _COLUMNS), many, 1, at) as products:
-        small = undisturbed(products.times(products.graphs(few, each), slot / 4))
-        together = undisturbed(products.times(products.graphs(many, each), slot / 4))
-        weights = each * products.bytes
+        small = undisturbed(products.times(products.graphs(few, _EACH), slot / 4))
+        together = undisturbed(products.times(products.graphs(many, _EACH), slot / 4))
     with placed(threads, kind, (_ROWS, _COLUMNS), many) as products:
-        apart = undisturbed(products.times(products.graphs(many, each), slot / 4))
+        apart = undisturbed(products.times(products.graphs(many, _EACH), slot / 4))
     with placed(threads, kind, (_ROWS, _COLUMNS), 2, _PROMPT, at) as products:
         prompt = undisturbed(products.times(products.graphs(2, 1), slot / 4))
+    return small, together, apart, prompt
+
+
+def _rates(kind: str, taken: Sequence[float], node: float) -> dict[str, float]:
+    """Bytes of weights per second with one vector, from the cache and from memory, and operations per second with many
+    vectors; the middle counts between pages together and apart.
+    """
+    small, together, apart, prompt = taken
+    weights = _EACH * _bytes(kind)
     return {
-        "cached": weights / max(small - each * node, 1e-9),
-        "streamed": weights / max((together + apart) / 2 - each * node, 1e-9),
+        "cached": weights / max(small - _EACH * node, 1e-9),
+        "streamed": weights / max((together + apart) / 2 - _EACH * node, 1e-9),
         "prompt": 2.0 * _ROWS * _COLUMNS * _PROMPT / prompt,
     }
 
 
-def _curve(threads: int, node: float, slot: float, at: int) -> dict[int, float]:
-    """Seconds a byte of f16 weights, by the MiB of the working set that they come round in."""
+def _curve(threads: int, slot: float, at: int) -> dict[int, float]:
+    """Seconds of a graph of f16 products, by the MiB of the working set that their weights come round in."""
     from quantwise.plan.ggml_products import placed
 
     size = _bytes("f16")
-    found = {}
     with placed(threads, "f16", (_ROWS, _COLUMNS), _LARGEST * _MIB // size, 1, at) as products:
-        for mebibytes in (*_SETS, _LARGEST):
-            graphs = products.graphs(mebibytes * _MIB // size, 2)
-            taken = undisturbed(products.times(graphs, slot / len(_SETS)))
-            found[mebibytes] = max(taken - 2 * node, 1e-9) / (2 * size)
-    return found
+        return {
+            mebibytes: undisturbed(products.times(products.graphs(mebibytes * _MIB // size, _EACH), slot / len(_SETS)))
+            for mebibytes in (*_SETS, _LARGEST)
+        }
 
 
 def _found(curve: dict[int, float]) -> list[list[float]]:

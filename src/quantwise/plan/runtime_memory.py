@@ -14,7 +14,7 @@ from quantwise.plan.what_if import Demand
 def transformers_memory(
     decoder: Decoder, weights: int, demand: Demand, *, device: Device = "cpu", bytes_of_number: int = 2
 ) -> Memory:
-    """A process of Transformers that holds ``weights`` bytes (``plan.weights.loaded_bytes``) on a device.
+    """A process of Transformers that holds ``weights`` bytes (``plan.loaded_weights``) on a device.
 
     Full context in every request, all computed at once. Raises InputError as its cache does.
     """

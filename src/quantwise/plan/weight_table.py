@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantwise.core.errors import InputError
 from quantwise.core.layerwise import Assignment
@@ -17,7 +17,7 @@ from quantwise.formats.gguf.small_mixes import small_mix_types
 from quantwise.models.decoder import Decoder
 from quantwise.models.tensor_table import Alike, TensorTable
 from quantwise.plan.gguf_names import GgufTable, gguf_table, language_class
-from quantwise.plan.layer_bytes import stored_layer_bytes
+from quantwise.plan.layer_bytes import LayerBytes, stored_layer_bytes
 from quantwise.plan.weight_scheme import WeightScheme, parse_weight_scheme
 
 # Linear layers of a decoder's blocks, which integer, float8 and NF4 schemes fill. Routers are small and stay in 16 bit.
@@ -30,6 +30,8 @@ _STACKED_OUT_FIRST = re.compile(r"\.block_sparse_moe\.(input|output)_linear\.wei
 _BESIDE = re.compile(r"(^|\.)(vision|visual|audio|multi_modal|embed_vision|embed_audio)")
 _NUMBER = re.compile(r"\.\d+\.")
 _MXFP4_BLOCK, _MXFP4_BYTES = 32, 17
+# Types that a budget chooses from, from fewer bits to more.
+_LADDER = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def weight_table(
         return tuple(_mxfp4(row) for row in rows)
     if not in_gguf(wanted):
         assert wanted.recipe is not None
-        return _in_folder(rows, wanted.recipe.scheme)
+        return folder_table(rows, wanted.recipe.scheme)
     table = names or gguf_table(decoder)
     rope = (StoredTensor("rope_freqs.weight", (rope_factors,), "f32", 4 * rope_factors),) if rope_factors else ()
     return (*rope, *_in_file(table, wanted, mixed_model(decoder, table)))
@@ -91,7 +93,10 @@ def _as_stored(decoder: Decoder) -> tuple[StoredTensor, ...]:
     return tuple(StoredTensor(n, decoder.tensors[n], "stored", size) for n, size in decoder.stored.items())
 
 
-def _in_folder(rows: Sequence[Alike], scheme: Scheme) -> tuple[StoredTensor, ...]:
+def folder_table(
+    rows: Sequence[Alike], scheme: Scheme, layer: LayerBytes = stored_layer_bytes
+) -> tuple[StoredTensor, ...]:
+    """The tensors of a folder of ``scheme``, where a quantized matrix takes what ``layer`` says."""
     assigned = None if scheme.higher is None else Assignment.of(row.name for row in rows)
     found: list[StoredTensor] = []
     known: dict[tuple[str, tuple[int, ...], str], tuple[str, int]] = {}
@@ -101,16 +106,16 @@ def _in_folder(rows: Sequence[Alike], scheme: Scheme) -> tuple[StoredTensor, ...
         # Layers differ in their numbers only.
         alike = (_NUMBER.sub(".0.", name), shape, own.name)
         if alike not in known:
-            known[alike] = _one_in_folder(name, shape, own)
+            known[alike] = _one_in_folder(name, shape, own, layer)
         kind, held = known[alike]
         found.append(StoredTensor(name, shape, kind, row.count * held, row.count))
     return tuple(found)
 
 
-def _one_in_folder(name: str, shape: tuple[int, ...], scheme: Scheme) -> tuple[str, int]:
+def _one_in_folder(name: str, shape: tuple[int, ...], scheme: Scheme, layer: LayerBytes) -> tuple[str, int]:
     """The type of a tensor and its bytes."""
     matrices = None if scheme.kind == "float" else quantized_matrices(name, shape)
-    one = None if matrices is None else stored_layer_bytes(matrices[1], matrices[2], scheme)
+    one = None if matrices is None else layer(matrices[1], matrices[2], scheme)
     if matrices is None or one is None:
         return "16bit", 2 * math.prod(shape)
     return scheme.name, matrices[0] * one
@@ -142,7 +147,7 @@ def _in_file(table: GgufTable, wanted: WeightScheme, model: MixedModel) -> Seque
     if wanted.recipe is not None:
         recipe = wanted.recipe
         if recipe.budget is not None:
-            raise InputError(f"{recipe.name} chooses types by measuring; plan it with a folder and its budget")
+            return _of_budget(table, recipe)
         types: Mapping[str, str] = _mix(table, recipe, model)
     elif wanted.kind == "mix":
         types = small_mix_types(table.shapes, wanted.name, model)
@@ -153,6 +158,37 @@ def _in_file(table: GgufTable, wanted: WeightScheme, model: MixedModel) -> Seque
             name: kind if kind == "f32" else _uniform(wanted.ggml, table.shapes[name][-1])
             for name, kind in floats.items()
         }
+    return [StoredTensor(n, s, types[n], tensor_bytes(s, types[n])) for n, s in table.shapes.items()]
+
+
+def _of_budget(table: GgufTable, recipe: Recipe) -> Sequence[StoredTensor]:
+    """As many bytes as the budget allows, in the type next below it: which matrix takes which is found by measuring."""
+    weights = sum(math.prod(shape) for shape in table.shapes.values())
+    by_kind = {kind: _all_of(table, kind) for kind in _LADDER}
+    totals = {kind: sum(tensor.bytes for tensor in tensors) for kind, tensors in by_kind.items()}
+    allowed = budget_bytes(recipe, weights, totals[_LADDER[0]], totals[_LADDER[-1]])
+    nearest = max((kind for kind in _LADDER if totals[kind] <= allowed), key=lambda kind: totals[kind])
+    over = allowed - totals[nearest]
+    found = [replace(t, bytes=t.bytes + over * t.bytes // totals[nearest]) for t in by_kind[nearest]]
+    rest = allowed - sum(tensor.bytes for tensor in found)
+    return [replace(found[0], bytes=found[0].bytes + rest), *found[1:]]
+
+
+def budget_bytes(recipe: Recipe, weights: int, least: int, most: int) -> int:
+    """Bytes that the budget of ``recipe`` allows ``weights`` numbers, of which the smallest mix takes ``least`` and the
+    largest ``most``. Raises InputError where it allows less.
+    """
+    assert recipe.budget is not None
+    allowed = recipe.budget.bytes or int((recipe.budget.bits_per_weight or 0.0) * weights / 8)
+    if allowed < least:
+        need = f"{least} bytes" if recipe.budget.bytes else f"{8 * least / weights:.3f} bits per weight"
+        raise InputError(f"{recipe.name} is too small a budget; the smallest mix of this model takes {need}")
+    return min(allowed, most)
+
+
+def _all_of(table: GgufTable, kind: str) -> list[StoredTensor]:
+    """Every matrix in one type, or what fits instead."""
+    types = {n: fitting(kind, shape[-1]) if len(shape) > 1 else "f32" for n, shape in table.shapes.items()}
     return [StoredTensor(n, s, types[n], tensor_bytes(s, types[n])) for n, s in table.shapes.items()]
 
 

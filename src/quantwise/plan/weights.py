@@ -1,4 +1,4 @@
-"""Bytes of weights: of a scheme before it is built, of a file that is there, and of both as Transformers holds them.
+"""Bytes of weights: of a scheme before it is built, and of a file that is there.
 
 Sums over the tensor table, never parameters times nominal bits: files are mixes, and embeddings weigh a lot in small
 models.
@@ -7,24 +7,23 @@ models.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quantwise.core.errors import InputError
 from quantwise.core.layerwise import Assignment
-from quantwise.core.recipe import Recipe
+from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.core.scheme import Scheme
 from quantwise.formats.gguf.architectures import USUAL, architecture_of_class
 from quantwise.formats.gguf.header import GgufHeader
 from quantwise.formats.gguf.layout import Target, expert_count, targets
 from quantwise.formats.gguf.mixes import MixedModel, fitting, ggml_types, tensor_bytes
-from quantwise.formats.safetensors_header import TensorEntry
-from quantwise.models.config import ModelShape
-from quantwise.plan.layer_bytes import held_layer_bytes, stored_layer_bytes
-from quantwise.plan.weight_table import quantized_matrices
+from quantwise.formats.safetensors_header import TensorEntry, read_folder
+from quantwise.models.config import ModelShape, read_config
+from quantwise.plan.layer_bytes import stored_layer_bytes
+from quantwise.plan.weight_table import budget_bytes, quantized_matrices
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-LayerBytes = Callable[[int, int, Scheme], int | None]
 
 
 def scheme_bytes(
@@ -40,14 +39,7 @@ def scheme_bytes(
         return _gguf_bytes(entries, scheme.name, shape, importance)
     if scheme.kind == "float":
         return sixteen_bit_bytes(entries)
-    return _folder_bytes(entries, scheme, stored_layer_bytes)
-
-
-def loaded_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme) -> int:
-    """Bytes that Transformers will hold of a model's tensors once ``scheme`` has filled it: most are expanded."""
-    if scheme.kind == "float":
-        return sixteen_bit_bytes(entries)
-    return _folder_bytes(entries, scheme, held_layer_bytes)
+    return _folder_bytes(entries, scheme)
 
 
 def recipe_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: ModelShape) -> int:
@@ -61,11 +53,13 @@ def recipe_bytes(entries: Mapping[str, TensorEntry], recipe: Recipe, shape: Mode
     stored, _ = _in_gguf(entries, shape)
     least, most = (_all_bytes(stored, kind) for kind in ("q2_k", "q8_0"))
     weights = sum(math.prod(target.shape) for target in stored)
-    allowed = recipe.budget.bytes or int((recipe.budget.bits_per_weight or 0.0) * weights / 8)
-    if allowed < least:
-        need = f"{least} bytes" if recipe.budget.bytes else f"{8 * least / weights:.3f} bits per weight"
-        raise InputError(f"{recipe.name} is too small a budget; the smallest mix of this model takes {need}")
-    return min(allowed, most)
+    return budget_bytes(recipe, weights, least, most)
+
+
+def artifact_bytes(recipe: str, model: Path) -> int:
+    """Bytes of tensor data that a recipe will put on disk for the folder ``model``. Raises InputError if it cannot."""
+    shape, entries = read_config(model), read_folder(model)
+    return recipe_bytes(entries, parse_recipe(recipe), shape)
 
 
 def sixteen_bit_bytes(entries: Mapping[str, TensorEntry]) -> int:
@@ -78,9 +72,9 @@ def gguf_data_bytes(header: GgufHeader) -> int:
     return sum(tensor.bytes for tensor in header.tensors)
 
 
-def check_shapes(entries: Mapping[str, TensorEntry], shape: ModelShape, folder: Path) -> None:
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], shape: ModelShape, folder: Path) -> None:
     """Raise InputError where the weights are not those that config.json describes, as far as a count can tell."""
-    expected, found = shape.parameters, sum(math.prod(e.shape) for e in entries.values())
+    expected, found = shape.parameters, sum(map(math.prod, shapes.values()))
     # Extra tensors (biases, a copy of a tied output matrix) are no fault; missing ones are.
     if expected is not None and not shape.quantized and found < expected:
         raise InputError(
@@ -92,14 +86,14 @@ def _sixteen(entry: TensorEntry) -> int:
     return 2 * math.prod(entry.shape) if entry.dtype in _FLOATS else entry.bytes
 
 
-def _folder_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme, layer: LayerBytes) -> int:
+def _folder_bytes(entries: Mapping[str, TensorEntry], scheme: Scheme) -> int:
     assigned = Assignment.of(entries)
-    return sum(_integer_bytes(entry, assigned.scheme_of(name, scheme), layer) for name, entry in entries.items())
+    return sum(_integer_bytes(entry, assigned.scheme_of(name, scheme)) for name, entry in entries.items())
 
 
-def _integer_bytes(entry: TensorEntry, scheme: Scheme, layer: LayerBytes) -> int:
+def _integer_bytes(entry: TensorEntry, scheme: Scheme) -> int:
     matrices = quantized_matrices(entry.name, entry.shape)
-    found = None if matrices is None else layer(*matrices[1:], scheme)
+    found = None if matrices is None else stored_layer_bytes(*matrices[1:], scheme)
     return _sixteen(entry) if matrices is None or found is None else matrices[0] * found
 
 

@@ -7,16 +7,17 @@ https://arxiv.org/abs/2210.17323. With activation order (columns of large mean s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from quantwise.core.artifact import Degradation
 from quantwise.core.errors import QuantwiseError
 from quantwise.grids.grid import Grid, S
-from quantwise.quantize.quantizer import Quantized
+from quantwise.quantize.quantizer import Quantized, Quantizer
 
 _DAMPING_GROWTH, _DAMPING_TRIES = 10.0, 6
 
@@ -84,8 +85,9 @@ class Gptq:
     damping: float = 0.01
     act_order: bool = True
     search: bool = True
-    # q, k and v (gate and up, and every recipe) share their input, hence its factor: the last one is kept.
+    # q, k and v (gate and up) share their input, hence its factor: the last one is kept, or all that are shared.
     _last: tuple[Tensor, Factor] | None = field(default=None, repr=False, compare=False)
+    _shared: MutableMapping[Tensor, Factor] | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, weight: Tensor, grid: Grid[S], seen: Mapping[str, Tensor]) -> Quantized[S]:
         """Quantize ``weight`` (out, in) against ``seen["hessian"]``."""
@@ -99,7 +101,16 @@ class Gptq:
         codes[:, factor.order] = ordered.to(torch.int8)
         return Quantized(codes, steps, grid.decode(codes, steps), self._retreats(factor))
 
+    def share(self, factors: MutableMapping[Tensor, Factor]) -> None:
+        """Look for factors among ``factors`` and keep new ones there."""
+        self._shared = factors
+
     def _factor(self, hessian: Tensor) -> Factor:
+        if self._shared is not None:
+            found = self._shared.get(hessian)
+            if found is None:
+                found = self._shared[hessian] = factorize(hessian, self.damping, self.act_order)
+            return found
         if self._last is None or self._last[0] is not hessian:
             self._last = hessian, factorize(hessian, self.damping, self.act_order)
         return self._last[1]
@@ -123,6 +134,22 @@ class Gptq:
                 )
             )
         return tuple(found)
+
+
+def share_factors(quantizers: Iterable[Quantizer]) -> None:
+    """Let those of ``quantizers`` that are Gptq with equal settings factorize a Hessian once for all of them.
+
+    A factor is then kept for as long as its Hessian, which for one quantizer alone would be memory for nothing.
+    """
+    alike: dict[tuple[float, bool], list[Gptq]] = {}
+    for quantizer in quantizers:
+        if isinstance(quantizer, Gptq):
+            alike.setdefault((quantizer.damping, quantizer.act_order), []).append(quantizer)
+    for several in alike.values():
+        if len(several) > 1:
+            factors: MutableMapping[Tensor, Factor] = WeakTensorKeyDictionary()
+            for quantizer in several:
+                quantizer.share(factors)
 
 
 def _compensate(weight: Tensor, grid: Grid[S], scale: Tensor, zero: Tensor | None, upper: Tensor, block: int) -> Tensor:
