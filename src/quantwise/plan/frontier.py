@@ -14,7 +14,7 @@ from quantwise.plan.deployment import Constants, Deployment
 from quantwise.plan.deployment_memory import needed_bytes, unknown_compute
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.model import Model
-from quantwise.plan.wanted import SCHEMES, Wanted
+from quantwise.plan.wanted import Wanted
 from quantwise.plan.what_if import CACHES
 
 # Contexts that are tried for each combination, up to what the model was trained for.
@@ -34,7 +34,7 @@ def frontier(models: Sequence[Model], wanted: Wanted, constants: Constants) -> d
     rows: list[dict[str, Any]] = []
     refused = ""
     for model in models:
-        for scheme in wanted.schemes or (("stored",) if model.is_file else SCHEMES[wanted.runtime]):
+        for scheme in wanted.names(model):
             for cache in CACHES[wanted.runtime]:
                 try:
                     rows.append(_row(model, scheme, cache, wanted, limit, constants))
