@@ -1,4 +1,4 @@
-"""A model is planned in the format that it was published in, where nothing is named: gpt-oss, whose experts are MXFP4."""
+"""A model is planned in the format that it was published in where nothing is named: gpt-oss, whose experts are MXFP4."""
 
 from __future__ import annotations
 

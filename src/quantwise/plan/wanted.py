@@ -43,7 +43,8 @@ class Wanted:
     """What was asked: settings as in ``Deployment``; ``schemes`` empty takes the usual ones of the runtime.
 
     ``machine`` is what was measured of this machine, where the site is that; ``host`` the one that GPUs are in.
-    ``trace`` is a file of requests, or ``drawn``.
+    ``trace`` is a file of requests, or ``drawn``. ``least_context`` is what members of a family must hold, where that
+    was asked for.
     """
 
     context: int
@@ -61,6 +62,7 @@ class Wanted:
     pipeline_parallel: int = 1
     host: Site | None = None
     trace: str | None = None
+    least_context: int | None = None
 
     def names(self, model: Model) -> tuple[str, ...]:
         """The schemes that were asked for, or the usual ones of the model."""
