@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from quantwise.cli.main import main
-from quantwise.plan.deployment import CONSTANTS
+from quantwise.plan.deployment import CONSTANTS, Deployment
 from quantwise.plan.deployment_memory import needed_bytes
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.frontier import frontier
@@ -18,6 +20,10 @@ from quantwise.scenarios.site import Site
 
 GIB = 1 << 30
 NAMES = ("qwen3-8b", "gemma-3-4b", "gpt-oss-20b", "deepseek-v2-lite")
+
+
+def _needs(asked: Deployment, context: int) -> int:
+    return needed_bytes(replace(asked, context=context), CONSTANTS)[1]
 
 
 def test_the_one_that_powers_of_two_missed() -> None:
@@ -41,10 +47,8 @@ def test_every_row_is_the_last_that_fits(runtime: str) -> None:
         for row in frontier(list(models.values()), wanted, CONSTANTS)["frontier"]:
             model = models[row["model"]]
 
-            def needs(context: int, model=model, row=row, wanted=wanted) -> int:  # type: ignore[no-untyped-def]
-                asked = Wanted(context, wanted.concurrency, site, runtime=wanted.runtime, cache=row["cache"])
-                return needed_bytes(asked.deployment(model, row["scheme"]), CONSTANTS)[1]
-
+            one = wanted.deployment(model, row["scheme"])
+            needs = partial(_needs, replace(one, cache=row["cache"]))
             longest = row["longest_context"]
             if longest is None:
                 assert needs(1024) == row["total_bytes"] > MARGINAL * limit

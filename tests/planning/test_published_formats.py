@@ -1,4 +1,4 @@
-"""A model is planned in the format that it was published in where nothing is named: gpt-oss, whose experts are MXFP4."""
+"""A model is planned in the format that it was published in where nothing is named: gpt-oss with MXFP4 experts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ GIB = 1 << 30
         ("gpt-oss-20b", "vllm", "rtx-4090", "mxfp4-experts"),
         ("gpt-oss-20b", "transformers", "rtx-4090", "mxfp4-experts"),
         ("gpt-oss-20b", "llamacpp", "rtx-4090", "mxfp4_moe"),
+        ("gpt-oss-20b", "llamacpp", "laptop", "mxfp4_moe"),
     ],
 )
 def test_its_own_format_is_taken(model: str, runtime: str, site: str, scheme: str) -> None:

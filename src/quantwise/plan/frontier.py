@@ -29,11 +29,12 @@ _LINES = 8
 def frontier(models: Sequence[Model], wanted: Wanted, constants: Constants) -> dict[str, Any]:
     """The record: a row for every model, scheme and cache type.
 
-    ``longest_context`` is the longest, in steps of 256 tokens and up to what the model was trained for, that fits within
-    nine tenths of the memory; None where not even ``wanted.least_context`` does. A row is on the frontier where no other
-    row of its model has as many bits of weights, as many bits of cache and a longer context. Where nobody knows what a
-    runtime computes a model in, its rows are unknown and ``why`` says so. ``refused`` has a reason for each model that
-    the runtime does not take at all. Raises InputError where the site's memory is unknown, or no model can be planned.
+    ``longest_context`` is the longest, in steps of 256 tokens and up to what the model was trained for, that fits
+    within nine tenths of the memory; None where not even ``wanted.least_context`` does. A row is on the frontier where
+    no other row of its model has as many bits of weights, as many bits of cache and a longer context. Where nobody
+    knows what a runtime computes a model in, its rows are unknown and ``why`` says so. ``refused`` has a reason for
+    each model that the runtime does not take at all. Raises InputError where the site's memory is unknown, or no model
+    can be planned.
     """
     limit = wanted.limit_bytes or wanted.site.limit_bytes
     if limit is None:
