@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from quantwise import planning
 from quantwise.core.errors import InputError, QuantwiseError
-from quantwise.plan.wanted import SCHEMES
+from quantwise.plan.wanted import SCHEMES, usual_schemes
 from quantwise.plan.what_if import CACHES
 from quantwise.planning import PlanRequest
 from quantwise.scenarios.sites import sites
@@ -76,7 +76,6 @@ class PlanPage:
         """The settings of the command that opened the page, and what each may be set to."""
         own, wanted, layers = self._model.decoder.context, self._wanted, len(self._model.decoder.layers) + 1
         contexts = sorted({wanted.context, own, *(256 << i for i in range(16) if 256 << i < own)})
-        names = ("stored",) if self._model.is_file else None
         return {
             "context": wanted.context,
             "contexts": contexts,
@@ -86,7 +85,7 @@ class PlanPage:
             "runtime": wanted.runtime,
             "caches": {runtime: list(caches) for runtime, caches in CACHES.items()},
             "cache": wanted.cache,
-            "schemes": {runtime: list(names or schemes) for runtime, schemes in SCHEMES.items()},
+            "schemes": {runtime: list(usual_schemes(self._model, runtime)) for runtime in SCHEMES},
             "scheme": wanted.schemes[0] if len(wanted.schemes) == 1 else "",
             "site": wanted.site.name,
             "sites": list(dict.fromkeys([wanted.site.name, *sites()])),

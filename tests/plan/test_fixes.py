@@ -161,7 +161,8 @@ def test_two_settings_where_one_is_not_enough() -> None:
     case = replace(CASE, memory_bytes=int(6.7 * GIB))
     assert [str(fix) for fix in fixes(case, usual(case), need)][:3] == [
         "kv q8_0 and layers on the GPU 31: saves 1.87 GiB, then 5.91 GiB of 6.70 GiB, 835 MiB of 13.4 GiB on the host",
-        "ubatch 256 and layers on the GPU 27: saves 1.91 GiB, then 5.87 GiB of 6.70 GiB, 1.73 GiB of 13.4 GiB on the host",
+        "ubatch 256 and layers on the GPU 27: saves 1.91 GiB, then 5.87 GiB of 6.70 GiB, "
+        "1.73 GiB of 13.4 GiB on the host",
         "kv q8_0 and scheme q2_k: saves 2.68 GiB, then 5.10 GiB of 6.70 GiB",
     ]
 
