@@ -137,7 +137,8 @@ def _check_sizes(request: PlanRequest) -> None:
     for name, most in _MOST.items():
         value = getattr(request, name)
         if value is not None and value > most:
-            raise InputError(f"{name.replace('_', '-')} must be at most {most:,}, not {value:.3g}")
+            told = f"{value:,}" if value < 10**20 else f"a number of {len(str(value))} digits"
+            raise InputError(f"{name.removesuffix('_bytes').replace('_', '-')} must be at most {most:,}, not {told}")
 
 
 def wanted_of(request: PlanRequest) -> Wanted:

@@ -93,8 +93,9 @@ class TrainingJob:
                 allowed = ", ".join(get_args(kind))
                 raise InputError(f"unknown training {name} {getattr(self, name)!r:.40}; allowed: {allowed}")
         for name in ("sequence", "batch", "rank", "virtual"):
-            if not 1 <= getattr(self, name) <= MOST_TRAINED:
-                raise InputError(f"{name} must be at least 1 and at most {MOST_TRAINED:,}, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if not 1 <= value <= MOST_TRAINED:
+                raise InputError(f"{name} must be at least 1 and at most {MOST_TRAINED:,}, not {value!s:.40}")
         if not self.targets or not all(self.targets):
             raise InputError("targets must name matrices such as q_proj,v_proj, or be all")
         if self.method == "prefix" and self.checkpointing:
