@@ -16,6 +16,7 @@ from quantwise.plan.layouts import layouts
 from quantwise.plan.model import Model
 from quantwise.plan.plan_record import plan_record
 from quantwise.plan.served_fixes import served_fixes
+from quantwise.plan.speed import fewer_bits
 from quantwise.plan.wanted import Wanted
 from quantwise.plan.what_if import what_if
 
@@ -62,6 +63,7 @@ def answer(
         "context": wanted.context,
         "requests_at_a_time": wanted.concurrency,
         **rows[position],
+        "fewer_bits": _fewer_bits(chosen, plans),
         "what_if": _what_if(chosen.asked, constants),
         "layouts": None if wanted.trace is None else layouts(chosen, wanted.trace, constants),
         "candidates": rows,
@@ -88,6 +90,15 @@ def _most(plan: Plan, constants: Constants) -> dict[str, Any] | None:
     if found.gpu_layers is None and found.experts_on_cpu is None:
         return None
     return {"gpu_layers": found.gpu_layers, "of": found.of, "experts_on_cpu": found.experts_on_cpu}
+
+
+def _fewer_bits(chosen: Plan, plans: Sequence[Plan]) -> dict[str, Any] | None:
+    """Whether the candidate of fewest bits would be faster than the chosen one; None where that is it."""
+    others = [plan for plan in plans if plan.weights.bits_per_weight < chosen.weights.bits_per_weight]
+    if not others or chosen.fits == "no":
+        return None
+    least = min(others, key=lambda plan: plan.weights.bits_per_weight)
+    return {"candidate": least.asked.name, "gains": list(fewer_bits(least.speed, chosen.speed))}
 
 
 def _what_if(asked: Deployment, constants: Constants) -> list[dict[str, Any]]:

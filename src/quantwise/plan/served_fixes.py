@@ -52,7 +52,26 @@ def served_fixes(
     known = {model.decoder.name: model}
     need, least = (_need(known, asked, plan.limit_bytes, constants, buffers=buffers) for buffers in (True, False))
     replays = asked.runtime == "llamacpp"
-    return [_fix_record(fix) for fix in fixes(case, changes, need, MARGINAL, 1, least if replays else None)]
+
+    def search(tried: ServedCase) -> list[Fix[ServedCase]]:
+        return fixes(tried, changes, need, MARGINAL, 1, least if replays else None)
+
+    found = search(case)
+    if not found and unknown_compute(asked):
+        found = _after_another_model(case, changes, search)
+    return [_fix_record(fix) for fix in found]
+
+
+def _after_another_model(
+    case: ServedCase, changes: Sequence[Change], search: Callable[[ServedCase], list[Fix[ServedCase]]]
+) -> list[Fix[ServedCase]]:
+    """Where two changes do not do: the smallest model, in a type that it can have, and what makes that fit."""
+    firsts = [change for change in changes if change.knob == "model"][-1:]
+    firsts += [change for change in changes if change.knob == "scheme" and case.scheme == "stored"][-1:]
+    other = case
+    for change in firsts:
+        other = change.applied(other)
+    return [replace(fix, changes=(*firsts, *fix.changes), saves_bytes=0) for fix in search(other)]
 
 
 def _changes(case: ServedCase, plan: Plan, schemes: Sequence[str] | None, smaller: Sequence[str]) -> list[Change]:
