@@ -14,6 +14,7 @@ from quantwise.models.presets import PRESETS
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
 from quantwise.plan.deployment_memory import most_on_gpu, needed_bytes, unknown_compute
 from quantwise.plan.deployment_plan import Plan, plan_deployment
+from quantwise.plan.device_cache import decoder_there
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.fixes import Fix, Need, ServedCase, fixes, usual_changes
 from quantwise.plan.layouts import layouts
@@ -66,7 +67,7 @@ def answer(
         "context": wanted.context,
         "requests_at_a_time": wanted.concurrency,
         **rows[position],
-        "what_if": _what_if(chosen.asked, constants),
+        "what_if": _what_if(chosen, constants),
         "layouts": None if wanted.trace is None else layouts(chosen, wanted.trace, constants),
         "candidates": rows,
         "refused": refused,
@@ -209,9 +210,11 @@ def _most(plan: Plan, constants: Constants) -> dict[str, Any] | None:
     return {"gpu_layers": found.gpu_layers, "of": found.of, "experts_on_cpu": found.experts_on_cpu}
 
 
-def _what_if(asked: Deployment, constants: Constants) -> list[dict[str, Any]]:
+def _what_if(plan: Plan, constants: Constants) -> list[dict[str, Any]]:
+    asked = plan.asked
+    there = decoder_there(asked, plan.held.stages)
     try:
-        found = what_if(asked.runtime, asked.computed, asked.demand, constants.vllm_on(asked))
+        found = what_if(asked.runtime, there, asked.demand, constants.vllm_on(asked))
     except InputError:
         return []
     return [{"change": one.change, "kv_cache_bytes": one.bytes, "times": round(one.times, 4)} for one in found]

@@ -167,7 +167,7 @@ def _speed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _what_if(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     told = [f"{one['change']}: {notation.size(one['kv_cache_bytes'])}" for one in record["what_if"]]
     if told:
-        yield _line("cache if", "; ".join(told) + (" (were it not split)" if record["devices"] else ""))
+        yield _line("cache if", "; ".join(told))
 
 
 def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
