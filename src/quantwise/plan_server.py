@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from quantwise import planning
 from quantwise.core.errors import InputError, QuantwiseError
-from quantwise.plan.wanted import SCHEMES, Wanted
+from quantwise.plan.wanted import SCHEMES, Wanted, usual_schemes
 from quantwise.plan.what_if import CACHES
 from quantwise.planning import PlanRequest
 from quantwise.scenarios.sites import sites
@@ -78,8 +78,7 @@ class PlanPage:
         model, wanted = self._models[0], self._wanted
         own, layers = model.decoder.context, len(model.decoder.layers) + 1
         contexts = sorted({wanted.context, own, *(256 << i for i in range(16) if 256 << i < own)})
-        names = ("stored",) if model.is_file else None
-        schemes = {runtime: list(names or usual) for runtime, usual in SCHEMES.items()}
+        schemes = {runtime: list(usual_schemes(model, runtime)) for runtime in SCHEMES}
         # What the command named stands among the rest, all of several as one entry.
         scheme = ",".join(wanted.schemes)
         if scheme and scheme not in schemes[wanted.runtime]:

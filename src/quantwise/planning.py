@@ -169,6 +169,7 @@ def wanted_of(request: PlanRequest) -> Wanted:
         pipeline_parallel=request.pipeline_parallel,
         host=_host_of(request, site),
         trace=request.trace,
+        least_context=request.context or (scenario.context if request.scenario else None),
     )
 
 

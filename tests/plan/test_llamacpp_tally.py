@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate
 
 import pytest
 
@@ -17,6 +18,10 @@ from quantwise.testing.blank_gguf import BlankModel
 BUILD = XLLAMACPP_2026_10
 DENSE = BlankModel(hidden=1024, layers=6, heads=16, kv_heads=4, feed_forward=3072, vocab=32768)
 MODELS = [DENSE, replace(DENSE, tied=True), replace(DENSE, architecture="qwen3moe", experts=8, experts_used=2)]
+
+
+def padded(tensor: GgufTensor) -> int:
+    return -(-tensor.bytes // 32) * 32
 
 
 def lies_on_gpu(tensor: GgufTensor, layers: int, settings: LlamacppSettings) -> bool:
@@ -57,5 +62,12 @@ def test_a_file_that_stays_with_the_processor(model: BlankModel) -> None:
     tensors = tensors_of_mix(model.decoder(), model.mix)
     found = tally(model.decoder(), tensors, BUILD)
     assert (found.mapped, found.repacked) == (mapped_bytes(tensors, BUILD), repacked_bytes(tensors, BUILD))
+    ends = list(accumulate(padded(t) for t in tensors))
+    used = [i for i, tensor in enumerate(tensors) if not is_repacked(tensor, BUILD)]
+    start, end = ends[used[0]] - padded(tensors[used[0]]), ends[used[-1]]
+    inside = [t for t, last in zip(tensors, ends, strict=True) if is_repacked(t, BUILD) and start < last < end]
+    assert found.read_once == sum(map(padded, inside))
+    assert found.mapped - found.read_once == pytest.approx(sum(tensors[i].bytes for i in used), abs=32 * len(tensors))
+    assert bool(found.read_once) == bool(found.repacked)
     parts = (*found.layers.values(), *found.experts.values(), found.embedding, found.outside)
     assert sum(part.bytes for part in parts) == sum(tensor.bytes for tensor in tensors)

@@ -31,9 +31,32 @@ def test_the_screen_says_so(site: str, capsys: pytest.CaptureFixture[str]) -> No
     assert "recurrent layers" in out
 
 
-def test_a_family_of_them_is_not_weighed() -> None:
-    with pytest.raises(InputError, match="recurrent layers"):
-        plan(PlanRequest(("lfm2-350m", "lfm2-700m"), memory_bytes=8 << 30))
+def test_in_a_family_they_are_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(PlanRequest(("lfm2-1.2b", "qwen3-0.6b"), memory_bytes=8 << 30))
+    mine = [row for row in found["frontier"] if row["model"] == "lfm2-1.2b"]
+    assert mine
+    for row in mine:
+        assert (row["fits"], row["longest_context"], row["total_bytes"]) == ("unknown", None, None)
+        assert "recurrent layers" in row["why"]
+        assert not row["on_frontier"]
+        assert row["weights_bytes"] > 0
+    assert {row["model"] for row in found["frontier"] if row["on_frontier"]} == {"qwen3-0.6b"}
+    assert main(["plan", "lfm2-1.2b", "qwen3-0.6b", "--memory", "8GiB"]) == 0
+    assert "lfm2-1.2b: unknown (llama.cpp's compute buffer" in capsys.readouterr().out
+
+
+def test_in_a_family_they_do_not_fit_where_their_weights_do_not() -> None:
+    found = plan(PlanRequest(("lfm2-350m", "jamba-v0.1"), memory_bytes=8 << 30, schemes=("q8_0",)))
+    assert {(row["model"], row["fits"]) for row in found["frontier"]} == {
+        ("lfm2-350m", "unknown"),
+        ("jamba-v0.1", "no"),
+    }
+
+
+def test_a_family_tells_of_those_that_a_runtime_does_not_take(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "mamba-130m", "qwen3-0.6b", "--memory", "8GiB", "--runtime", "vllm"]
+    assert main(words) == 0
+    assert "mamba-130m: pages of recurrent layers" in capsys.readouterr().out
 
 
 def test_other_runtimes_are_planned() -> None:

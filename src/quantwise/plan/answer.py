@@ -19,7 +19,7 @@ from quantwise.plan.fixes import Fix, Need, ServedCase, fixes, usual_changes
 from quantwise.plan.layouts import layouts
 from quantwise.plan.model import Model, find_model
 from quantwise.plan.plan_record import plan_record
-from quantwise.plan.wanted import SCHEMES, Wanted
+from quantwise.plan.wanted import Wanted
 from quantwise.plan.what_if import CACHES, what_if
 from quantwise.scenarios.sites import sites
 
@@ -32,10 +32,11 @@ def answer(
 ) -> dict[str, Any]:
     """The record of a plan: the keys of the chosen candidate, and ``candidates``, all of them.
 
-    Chosen is the one of most bits that fits, else that is marginal, else the one of fewest bits. ``smaller`` are names
-    of models, larger first, that may be proposed instead. Raises InputError where nothing that was named can be run.
+    Chosen is the one of most bits that fits, else that is marginal, else the smallest; a model's own format is asked
+    first. ``smaller`` are names of models, larger first, that may be proposed instead. Raises InputError where nothing
+    that was named can be run.
     """
-    names = wanted.schemes or (("stored",) if model.is_file else SCHEMES[wanted.runtime])
+    names = wanted.names(model)
     asked = [wanted.deployment(model, name) for name in names]
     plans, refused = [], {}
     for one in asked:
@@ -98,7 +99,7 @@ def _chosen(plans: Sequence[Plan]) -> Plan:
         for plan in plans:
             if plan.fits == answer_:
                 return plan
-    return plans[-1]
+    return min(plans, key=lambda plan: plan.total[0])
 
 
 def _fixes(

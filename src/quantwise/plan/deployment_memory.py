@@ -14,7 +14,7 @@ from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, sp
 from quantwise.plan.parallel import DeviceSplit
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
 from quantwise.plan.stages import Stages, folder_stages, llamacpp_stages
-from quantwise.plan.terms import Memory, Term
+from quantwise.plan.terms import READ_ONCE, Memory, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,11 @@ def unknown_compute(asked: Deployment) -> str | None:
 
 
 def binding(asked: Deployment, terms: Sequence[Term]) -> list[Term]:
-    """The terms of the memory that binds. A machine of one memory keeps both devices' bytes in it."""
-    return [term for term in terms if asked.site.kind == "unified" or term.device == asked.device]
+    """The terms of the memory that binds. A machine of one memory keeps both devices' bytes in it; pages that the
+    system takes back when memory is short bind nothing.
+    """
+    here = [term for term in terms if asked.site.kind == "unified" or term.device == asked.device]
+    return [term for term in here if term.name != READ_ONCE]
 
 
 @dataclass(frozen=True, slots=True)

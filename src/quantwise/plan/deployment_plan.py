@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from quantwise.plan.capacity import Capacity, Layout, promise, theoretical_requests
-from quantwise.plan.constants import VLLM_0_32
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
 from quantwise.plan.deployment_memory import Held, bound_memory, held, host_share, unknown_compute, weights_of
@@ -106,18 +105,18 @@ def request_bytes(found: Plan, constants: Constants = CONSTANTS) -> int:
     return bound_memory(one, held(one, found.weights, constants).terms).cache
 
 
-def cache_room(found: Plan) -> int | None:
+def cache_room(found: Plan, constants: Constants = CONSTANTS) -> int | None:
     """Bytes that weights and scratch leave for caches; None where they or the limit are unknown."""
     if found.limit_bytes is None or found.compute is None:
         return None
     limit = found.limit_bytes
     if found.asked.runtime == "vllm":
-        limit = int(limit * VLLM_0_32.utilization)
+        limit = int(limit * constants.vllm_on(found.asked).utilization)
     return max(0, limit - found.weights_bytes - found.compute[1] - found.overhead[1])
 
 
 def _capacity(found: Plan, constants: Constants) -> Capacity | None:
-    asked, room = found.asked, cache_room(found)
+    asked, room = found.asked, cache_room(found, constants)
     if room is None:
         return None
     request = request_bytes(found, constants)

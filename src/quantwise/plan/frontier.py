@@ -7,41 +7,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.plan.deployment import Constants, Deployment
-from quantwise.plan.deployment_memory import needed_bytes, unknown_compute
+from quantwise.plan.deployment_memory import bound_memory, held, needed_bytes, unknown_compute
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.model import Model
-from quantwise.plan.wanted import SCHEMES, Wanted
+from quantwise.plan.wanted import Wanted
 from quantwise.plan.what_if import CACHES
 
-# Contexts that are tried for each combination, up to what the model was trained for.
-_CONTEXTS = tuple(1024 << i for i in range(12))
+# Contexts are told in steps of so many tokens, in which llama.cpp counts its cells.
+_STEP = 256
+# Where nobody says how long a context must be at least.
+_LEAST = 1024
+# A line is taken this often before halves are.
+_LINES = 8
 
 
 def frontier(models: Sequence[Model], wanted: Wanted, constants: Constants) -> dict[str, Any]:
-    """The record: a row for every model, scheme and cache type whose weights and least context fit at all.
+    """The record: a row for every model, scheme and cache type.
 
-    ``longest_context`` is the longest of 1,024, 2,048, 4,096 ... (or the model's own) that fits within nine tenths of
-    the memory. A row is on the frontier where no other row of its model has as many bits of weights, as many bits of
-    cache and a longer context. Raises InputError where the site's memory is unknown, or no model can be planned.
+    ``longest_context`` is the longest, in steps of 256 tokens and up to what the model was trained for, that fits
+    within nine tenths of the memory; None where not even ``wanted.least_context`` does. A row is on the frontier where
+    no other row of its model has as many bits of weights, as many bits of cache and a longer context. Where nobody
+    knows what a runtime computes a model in, its rows are unknown and ``why`` says so. ``refused`` has a reason for
+    each model that the runtime does not take at all. Raises InputError where the site's memory is unknown, or no model
+    can be planned.
     """
     limit = wanted.limit_bytes or wanted.site.limit_bytes
     if limit is None:
         raise InputError("a frontier needs a memory budget; give --memory, such as --memory 12GB, or a --site")
     rows: list[dict[str, Any]] = []
-    refused = ""
+    refused: dict[str, str] = {}
     for model in models:
-        for scheme in wanted.schemes or (("stored",) if model.is_file else SCHEMES[wanted.runtime]):
-            for cache in CACHES[wanted.runtime]:
-                try:
-                    rows.append(_row(model, scheme, cache, wanted, limit, constants))
-                except InputError as error:
-                    refused = refused or f"{model.decoder.name}: {error}"
+        found, reason = _rows(model, wanted, limit, constants)
+        rows += found
+        if not found:
+            refused[model.decoder.name] = reason
     if not rows:
-        raise InputError(refused)
+        raise InputError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
     for row in rows:
         row["on_frontier"] = not any(_beats(other, row) for other in rows)
     rows.sort(key=lambda row: (-row["parameters"], -row["bits_per_weight"], -row["cache_bits"]))
@@ -52,21 +58,35 @@ def frontier(models: Sequence[Model], wanted: Wanted, constants: Constants) -> d
         "requests_at_a_time": wanted.concurrency,
         "devices": wanted.tensor_parallel * wanted.pipeline_parallel,
         "limit_bytes": limit,
+        "least_context": _least(wanted),
         "frontier": rows,
+        "refused": refused,
         "quality": "unknown until measured: quantwise decide",
     }
 
 
+def _least(wanted: Wanted) -> int:
+    return wanted.least_context or _LEAST
+
+
+def _rows(model: Model, wanted: Wanted, limit: int, constants: Constants) -> tuple[list[dict[str, Any]], str]:
+    """The rows of one model, and why the first of the others is none."""
+    found, refused = [], ""
+    for scheme in wanted.names(model):
+        for cache in CACHES[wanted.runtime]:
+            try:
+                found.append(_row(model, scheme, cache, wanted, limit, constants))
+            except InputError as error:
+                refused = refused or str(error)
+    return found, refused
+
+
 def _row(model: Model, scheme: str, cache: str, wanted: Wanted, limit: int, constants: Constants) -> dict[str, Any]:
-    asked = replace(wanted.deployment(model, scheme), cache=cache, context=_CONTEXTS[0], limit_bytes=limit)
-    if why := unknown_compute(asked):
-        raise InputError(why)
     own = model.decoder.context
-    contexts = [context for context in _CONTEXTS if context < own] + [own]
-    least = needed_bytes(replace(asked, context=contexts[0]), constants)[1]
+    least = min(_least(wanted), own)
+    asked = replace(wanted.deployment(model, scheme), cache=cache, context=least, limit_bytes=limit)
     weights = model.weights(scheme, in_gguf=wanted.runtime == "llamacpp")
-    longest, total = _longest(asked, contexts, MARGINAL * limit, constants)
-    return {
+    row = {
         "model": model.decoder.name,
         "parameters": weights.parameters,
         "scheme": scheme,
@@ -74,29 +94,55 @@ def _row(model: Model, scheme: str, cache: str, wanted: Wanted, limit: int, cons
         "bits_per_weight": weights.bits_per_weight,
         "cache_bits": _CACHE_BITS.get(cache, 16.0),
         "weights_bytes": weights.effective,
-        "longest_context": longest,
-        "total_bytes": total or least,
-        "fits": "yes" if longest else "no",
+        "longest_context": None,
+        "total_bytes": None,
     }
+    if why := unknown_compute(asked):
+        bound = bound_memory(asked, held(asked, weights, constants).terms)
+        least_bytes = bound.weights + bound.cache + bound.overhead[0]
+        return row | {"fits": "no" if least_bytes > limit else "unknown", "why": why}
+    if own < _least(wanted):
+        why = f"{model.decoder.name} was trained for {own} tokens"
+        return row | {"total_bytes": needed_bytes(asked, constants)[1], "fits": "no", "why": why}
+    longest, total = _longest(asked, own, MARGINAL * limit, constants)
+    return row | {"longest_context": longest, "total_bytes": total, "fits": "yes" if longest else "no", "why": None}
 
 
 _CACHE_BITS = {"q8_0": 8.5, "q5_1": 6.0, "q4_0": 4.5, "fp8": 8.0, "int8-token-head": 8.25, "int8-token": 8.25,
                "int8-channel": 8.5, "int4-token": 4.5, "int4-channel": 5.0}  # fmt: skip
 
 
-def _longest(
-    asked: Deployment, contexts: Sequence[int], budget: float, constants: Constants
-) -> tuple[int | None, int | None]:
-    """The longest context within the budget and its total; memory grows with the context, so halving finds it."""
-    low, high, total = -1, len(contexts), None
-    while high - low > 1:
-        middle = (low + high) // 2
-        needs = needed_bytes(replace(asked, context=contexts[middle]), constants)[1]
-        if needs <= budget:
-            low, total = middle, needs
+def _longest(asked: Deployment, own: int, budget: float, constants: Constants) -> tuple[int | None, int]:
+    """The longest context up to the model's ``own`` within the budget, and its total; where not even that of ``asked``
+    is, None and that one's total.
+
+    Memory grows with the context, nearly as a line: where the line between a context that fits and one that does not
+    meets the budget, the next is tried.
+    """
+
+    def needs(context: int) -> int:
+        return needed_bytes(replace(asked, context=context), constants)[1]
+
+    low, high = asked.context, own
+    held_low = needs(low)
+    if held_low > budget:
+        return None, held_low
+    held_high = needs(high)
+    if held_high <= budget:
+        return high, held_high
+    for tries in count():
+        first, last = low // _STEP + 1, (high - 1) // _STEP
+        if first > last:
+            break
+        # A line that bends is met slowly: then halves are taken.
+        share = (budget - held_low) / (held_high - held_low) if tries < _LINES else 0.5
+        context = _STEP * min(max(int(low + share * (high - low)) // _STEP, first), last)
+        held_there = needs(context)
+        if held_there <= budget:
+            low, held_low = context, held_there
         else:
-            high = middle
-    return (contexts[low], total) if low >= 0 else (None, None)
+            high, held_high = context, held_there
+    return low, held_low
 
 
 def _beats(other: dict[str, Any], row: dict[str, Any]) -> bool:

@@ -36,7 +36,7 @@ def layouts(found: Plan, trace: str, constants: Constants) -> dict[str, Any]:
     Raises InputError where the trace is bad, memory or speed are unknown, or a request has no room.
     """
     asked = found.asked
-    room, each = cache_room(found), request_bytes(found, constants)
+    room, each = cache_room(found, constants), request_bytes(found, constants)
     if room is None or each < 1:
         raise InputError("a trace needs a memory limit and a model that keeps a cache; give --site or --memory")
     pool = room * asked.context // each

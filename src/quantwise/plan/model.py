@@ -77,7 +77,14 @@ class Model:
         return Blocks(self.in_gguf)
 
     def weights(self, scheme: str, *, in_gguf: bool) -> Weights:
-        """Its weights in a scheme. Raises InputError as ``decoder_weights`` does, and where llama.cpp runs no such."""
+        """Its weights in a scheme. Raises InputError as ``decoder_weights`` does, where llama.cpp runs no such, and for
+        any but ``stored`` of a GGUF file.
+        """
+        if self.is_file and scheme != "stored":
+            raise InputError(
+                f"{self.decoder.name} is a GGUF file, planned as it is and not in {scheme}: leave --scheme away, or "
+                "plan the folder that it was made of"
+            )
         if in_gguf and self._in_gguf(scheme) is None:
             raise InputError(f"llama.cpp does not run {scheme}; take a GGUF type such as q4_k_m, or another runtime")
         key = scheme, in_gguf

@@ -8,6 +8,10 @@ from typing import Literal
 from quantwise.plan.constants import ByteInterval
 
 Device = Literal["cpu", "gpu"]
+READ_ONCE = "read once"
+"""The term of pages of a file that a process has mapped and does not read again: resident while there is room, and
+taken back by the system without loss where there is none.
+"""
 
 
 @dataclass(frozen=True, slots=True)

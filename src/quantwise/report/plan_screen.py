@@ -180,8 +180,10 @@ def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     if record["devices"] > 1:
         yield Text(f"{record['devices']} such devices; weights are of all, totals of the fullest one", style="dim")
     rows = [row for row in record["frontier"] if row["on_frontier"]]
+    for name in record["models"]:
+        if not any(row["model"] == name for row in rows):
+            yield Text(notation.plain(f"{name}: {_absence(record, name)}"), style="yellow")
     if not rows:
-        yield Text(f"nothing of these fits into {limit}", style="bold red")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("model", "scheme", ">bits", "cache", ">weights", ">longest context", ">total", ""):
@@ -201,6 +203,19 @@ def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text("Shown are the combinations of which no other of the same model has all of: as many bits of weights and "
                "of cache, and as long a context.", style="dim")  # fmt: skip
     yield _line("quality", record["quality"])
+
+
+def _absence(record: Mapping[str, Any], name: str) -> str:
+    """Why a family's table has no row of a model."""
+    if name in record["refused"]:
+        return str(record["refused"][name])
+    mine = [row for row in record["frontier"] if row["model"] == name]
+    unknown = next((row["why"] for row in mine if row["fits"] == "unknown"), None)
+    if unknown is not None:
+        return f"unknown ({unknown})"
+    told = next((f" ({row['why']})" for row in mine if row["why"]), "")
+    tokens = f"{notation.count(record['least_context'])} tokens"
+    return f"nothing fits into {notation.size(record['limit_bytes'])} with {tokens}{told}"
 
 
 def _share_bar(part: int, whole: int) -> Text:

@@ -86,6 +86,19 @@ def mapped_bytes(tensors: Sequence[FileTensor], build: LlamacppBuild) -> int:
     return last - max(first, 0)
 
 
+def read_once_bytes(tensors: Sequence[FileTensor], build: LlamacppBuild) -> int:
+    """Of ``mapped_bytes`` those of tensors that are read only once, to be repacked: nothing reads these pages again."""
+    found = since = 0
+    started = False
+    for tensor in tensors:
+        if is_repacked(tensor, build):
+            since += _padded(tensor.bytes)
+        else:
+            found += since if started else 0
+            since, started = 0, True
+    return found
+
+
 def _tied_output(tensors: Sequence[FileTensor]) -> list[FileTensor]:
     if any(tensor.name == "output.weight" for tensor in tensors):
         return []

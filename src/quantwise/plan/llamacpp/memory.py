@@ -8,7 +8,7 @@ from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.llamacpp.tally import FileTally
-from quantwise.plan.terms import Device, Memory, Term, exactly
+from quantwise.plan.terms import READ_ONCE, Device, Memory, Term, exactly
 
 # Merges of a tokenizer for each of its tokens, at most: 280,147 for 128,256 in Llama 3; SentencePiece has none.
 _MERGES = 2.2
@@ -25,15 +25,19 @@ def llamacpp_memory(
 ) -> Memory:
     """Memory of a server on the processor alone (``plan.offload`` splits it), at full context in every slot.
 
-    What the log calls CPU_Mapped and CPU_REPACK are ``weights`` and ``repacked``; the sum of all terms is the
-    process's resident set. ``merges``: those of the tokenizer, if counted.
+    What the log calls CPU_Mapped are ``weights`` and ``read once``, what it calls CPU_REPACK is ``repacked``; the sum
+    of all terms is the process's resident set, of which the system takes back ``read once`` where memory is short.
+    ``merges``: those of the tokenizer, if counted.
     ``compute`` spares the replay of the graph where it is known.
     """
     compute = compute or llamacpp_compute(decoder, settings, build)
     cache = llamacpp_cache(decoder, settings)
     return Memory(
         (
-            exactly("weights", "cpu", file.mapped, "the file's tensors, mapped"),
+            exactly("weights", "cpu", file.mapped - file.read_once, "the file's tensors, mapped"),
+            exactly(
+                READ_ONCE, "cpu", file.read_once, "mapped pages of what was repacked: page cache, not needed again"
+            ),
             exactly("repacked", "cpu", file.repacked, "ggml/src/ggml-cpu/repack.cpp, AVX2"),
             Term("cache", "cpu", cache.total, cache.total, cache.source),
             *compute_terms(compute, "cpu"),

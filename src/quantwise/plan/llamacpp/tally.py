@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import LlamacppBuild
-from quantwise.plan.llamacpp.file import FileTensor, is_repacked, mapped_bytes, repacked_bytes, tied_bytes
+from quantwise.plan.llamacpp.file import (
+    FileTensor,
+    is_repacked,
+    mapped_bytes,
+    read_once_bytes,
+    repacked_bytes,
+    tied_bytes,
+)
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
@@ -41,8 +48,8 @@ class FileTally:
     """``layers`` without their experts, and ``experts``, by the layer's number. ``embedding`` is what the processor
     looks rows up in, ``outside`` all else: the output and its norm.
 
-    ``tied`` is the embedding where it is the output matrix too, else 0. ``mapped`` and ``repacked`` are those of a
-    processor that has the whole file, as ``file.mapped_bytes`` and ``file.repacked_bytes``.
+    ``tied`` is the embedding where it is the output matrix too, else 0. ``mapped``, ``read_once`` and
+    ``repacked`` are those of a processor that has the whole file, as ``file.mapped_bytes`` and so on.
     """
 
     layers: Mapping[int, Amounts]
@@ -51,6 +58,7 @@ class FileTally:
     outside: Amounts
     tied: int
     mapped: int
+    read_once: int
     repacked: int
 
 
@@ -75,6 +83,7 @@ def tally(decoder: Decoder, tensors: Sequence[FileTensor], build: LlamacppBuild)
         outside=outside,
         tied=tied_bytes(tensors),
         mapped=mapped_bytes(tensors, build),
+        read_once=read_once_bytes(tensors, build),
         repacked=repacked_bytes(tensors, build),
     )
 
