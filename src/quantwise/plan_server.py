@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from quantwise import planning
 from quantwise.core.errors import InputError, QuantwiseError
-from quantwise.plan.wanted import SCHEMES, usual_schemes
+from quantwise.plan.wanted import SCHEMES, Wanted, usual_schemes
 from quantwise.plan.what_if import CACHES
 from quantwise.planning import PlanRequest
 from quantwise.scenarios.sites import sites
@@ -69,24 +69,31 @@ class PlanPage:
     def __init__(self, request: PlanRequest) -> None:
         # Simulating a trace takes seconds; sliders want an answer at once.
         self._request = replace(request, trace=None)
-        self._model = planning.model_of(request)
+        # Read once: of a hub id every reading asks the network.
+        self._models = planning.models_of(request)
         self._wanted = planning.wanted_of(request)
 
     def options(self) -> dict[str, Any]:
         """The settings of the command that opened the page, and what each may be set to."""
-        own, wanted, layers = self._model.decoder.context, self._wanted, len(self._model.decoder.layers) + 1
+        model, wanted = self._models[0], self._wanted
+        own, layers = model.decoder.context, len(model.decoder.layers) + 1
         contexts = sorted({wanted.context, own, *(256 << i for i in range(16) if 256 << i < own)})
+        schemes = {runtime: list(usual_schemes(model, runtime)) for runtime in SCHEMES}
+        # What the command named stands among the rest, all of several as one entry.
+        scheme = ",".join(wanted.schemes)
+        if scheme and scheme not in schemes[wanted.runtime]:
+            schemes[wanted.runtime].insert(0, scheme)
         return {
             "context": wanted.context,
             "contexts": contexts,
-            "concurrency": wanted.concurrency,
-            "gpu_layers": layers if wanted.gpu_layers is None else wanted.gpu_layers,
+            **_concurrencies(wanted),
+            "gpu_layers": layers if wanted.gpu_layers is None else min(wanted.gpu_layers, layers),
             "layers": layers,
             "runtime": wanted.runtime,
-            "caches": {runtime: list(caches) for runtime, caches in CACHES.items()},
+            "caches": _caches(wanted),
             "cache": wanted.cache,
-            "schemes": {runtime: list(usual_schemes(self._model, runtime)) for runtime in SCHEMES},
-            "scheme": wanted.schemes[0] if len(wanted.schemes) == 1 else "",
+            "schemes": schemes,
+            "scheme": scheme,
             "site": wanted.site.name,
             "sites": list(dict.fromkeys([wanted.site.name, *sites()])),
         }
@@ -94,7 +101,7 @@ class PlanPage:
     def plan(self, given: dict[str, str]) -> dict[str, Any]:
         """The record of a plan with some settings changed, or ``error``, one line."""
         try:
-            return planning.plan(self._turned(given))
+            return planning.plan(self._turned(given), self._models)
         except QuantwiseError as error:
             return {"error": str(error)}
 
@@ -102,7 +109,7 @@ class PlanPage:
         turned: dict[str, Any] = _numbers(given, ("context", "concurrency", "gpu_layers"))
         turned |= {name: given[name] for name in ("cache", "runtime") if name in given}
         if given.get("scheme"):
-            turned["schemes"] = (given["scheme"],)
+            turned["schemes"] = tuple(given["scheme"].split(","))
         elif "scheme" in given:
             turned["schemes"] = ()
         site = given.get("site")
@@ -124,6 +131,7 @@ class FrontierPage:
         if request.trace is not None:
             raise InputError("a trace is served by one model; name one")
         self._request, self._wanted = request, planning.wanted_of(request)
+        self._models = planning.models_of(request)
         limit = self._wanted.limit_bytes or self._wanted.site.limit_bytes
         if limit is None:
             raise InputError("a frontier needs a memory budget; give --memory, such as --memory 12GB, or a --site")
@@ -134,7 +142,7 @@ class FrontierPage:
         return {
             "memory": self._limit,
             "memories": sorted({self._limit, *(count * _GIB for count in _MEMORIES)}),
-            "concurrency": self._wanted.concurrency,
+            **_concurrencies(self._wanted),
             "runtime": self._wanted.runtime,
             "caches": {runtime: list(caches) for runtime, caches in CACHES.items()},
         }
@@ -148,14 +156,30 @@ class FrontierPage:
                 turned["memory_bytes"] = numbers["memory"]
             if "runtime" in given:
                 turned["runtime"] = given["runtime"]
-            return planning.plan(replace(self._request, **turned))
+            return planning.plan(replace(self._request, **turned), self._models)
         except QuantwiseError as error:
             return {"error": str(error)}
 
 
+def _concurrencies(wanted: Wanted) -> dict[str, Any]:
+    return {
+        "concurrency": wanted.concurrency,
+        "concurrencies": sorted({wanted.concurrency, *(1 << i for i in range(9))}),
+    }
+
+
+def _caches(wanted: Wanted) -> dict[str, list[str]]:
+    """The usual types of each runtime, and the one that was asked for."""
+    found = {runtime: list(caches) for runtime, caches in CACHES.items()}
+    if wanted.cache not in found[wanted.runtime]:
+        found[wanted.runtime].append(wanted.cache)
+    return found
+
+
 def _numbers(given: dict[str, str], names: Sequence[str]) -> dict[str, int]:
     for name in names:
-        if name in given and (not given[name].isdigit() or len(given[name]) > 14):
+        # isdecimal alone takes digits of all scripts, and isdigit superscripts that int does not read.
+        if name in given and not (given[name].isascii() and given[name].isdecimal() and len(given[name]) <= 14):
             raise InputError(f"{name} must be a whole number, not {given[name]!r:.40}")
     return {name: int(given[name]) for name in names if name in given}
 

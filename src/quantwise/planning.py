@@ -6,7 +6,7 @@ because a plan is to answer at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,26 @@ from quantwise.plan.machine_rates import rates_path, read_rates
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, find_model
 from quantwise.plan.refit import refit, save_refit
+from quantwise.plan.text_file import read_text_file
 from quantwise.plan.wanted import Wanted
 from quantwise.scenarios.reader import read_scenario, read_site
 from quantwise.scenarios.site import Site
 
 if TYPE_CHECKING:
     from quantwise.plan.training_job import TrainingJob
+
+# A place in a text is a signed word of 32 bits in every runtime (llama.cpp: llama_pos), a batch likewise. What is
+# beyond the others is a slip of the hand.
+_MOST = {
+    "context": (1 << 31) - 1,
+    "concurrency": 100_000,
+    "ubatch": 1 << 20,
+    "gpu_layers": 1 << 20,
+    "experts_on_cpu": 1 << 20,
+    "memory_bytes": 1 << 60,
+    "tensor_parallel": 1 << 20,
+    "pipeline_parallel": 1 << 20,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +64,29 @@ class PlanRequest:
     trace: str | None = None
 
 
-def plan(request: PlanRequest) -> dict[str, Any]:
+def plan(request: PlanRequest, models: Sequence[Model] | None = None) -> dict[str, Any]:
     """The record of a plan: of one model, or of several sizes at one memory budget (``frontier``).
 
-    Raises InputError where a name, a size or a combination is wrong.
+    ``models`` are those of the request where they were read before, for those who ask often. Raises InputError where a
+    name, a size or a combination is wrong.
     """
     wanted = wanted_of(request)
     if request.trace is not None and len(request.models) > 1:
         raise InputError("a trace is served by one model; name one")
-    if len(request.models) > 1:
+    models = models_of(request) if models is None else models
+    _check_experts(models, request)
+    if len(models) > 1:
         from quantwise.plan.frontier import frontier
 
-        return frontier([find_model(name) for name in request.models], wanted, own_constants())
+        return frontier(models, wanted, own_constants())
     name = request.models[0] if request.models else ""
-    return _with_failure(answer(model_of(request), wanted, own_constants(), smaller=family(name)), wanted.site)
+    return _with_failure(answer(models[0], wanted, own_constants(), smaller=family(name)), wanted.site)
+
+
+def _check_experts(models: Sequence[Model], request: PlanRequest) -> None:
+    if request.experts_on_cpu and not any(layer.experts for model in models for layer in model.decoder.layers):
+        names = ", ".join(model.decoder.name for model in models)
+        raise InputError(f"{names} has no experts to keep in main memory; leave --experts-on-cpu away")
 
 
 def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
@@ -93,6 +116,11 @@ def model_of(request: PlanRequest) -> Model:
     return find_model(request.models[0] if request.models else str(reference.path()))
 
 
+def models_of(request: PlanRequest) -> list[Model]:
+    """All models that are asked about."""
+    return [find_model(name) for name in request.models] or [model_of(request)]
+
+
 def measure(tell: Callable[[str], None]) -> None:
     """Measure this machine, and keep that for every later plan. ``tell`` hears where, and what is missing."""
     from quantwise.plan.measure_machine import keep_rates, measure_machine
@@ -102,8 +130,17 @@ def measure(tell: Callable[[str], None]) -> None:
     tell(f"this machine was measured; kept in {path}")
 
 
+def _check_sizes(request: PlanRequest) -> None:
+    for name, most in _MOST.items():
+        value = getattr(request, name)
+        if value is not None and value > most:
+            told = f"{value:,}" if value < 10**20 else f"a number of {len(str(value))} digits"
+            raise InputError(f"{name.removesuffix('_bytes').replace('_', '-')} must be at most {most:,}, not {told}")
+
+
 def wanted_of(request: PlanRequest) -> Wanted:
     """Settings, scenario and site as one; this machine as it was measured, where it was."""
+    _check_sizes(request)
     scenario = read_scenario(request.scenario or "laptop")
     site, machine = read_site(request.site) if request.site else scenario.site, None
     if request.memory_bytes is not None and not request.site and site.memory_bytes is None:
@@ -154,9 +191,6 @@ def refit_from(path: Path, request: PlanRequest) -> dict[str, Any]:
 
     Raises InputError where the log cannot be read, is none, or is of another model.
     """
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; give a runtime's start-up log") from error
+    text = read_text_file(path, "a runtime's start-up log")
     made = refit(text, model_of(request).decoder, str(path))
     return asdict(made) | {"kept_in": str(save_refit(made))}

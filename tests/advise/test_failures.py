@@ -9,7 +9,8 @@ GIB = 1 << 30
 CASE = Case(
     weights=16 * GIB, cache=8 * GIB, rest=2 * GIB, limit=24 * GIB, context=32768, concurrency=4,
     weights_count=8 * GIB, active=4 * GIB, bandwidth=1e12, bus=32e9, link=50e9, link_bytes=1 << 20, bound="bytes",
-    flips_at=153, prompt_seconds=0.25,
+    flips_at=153, prompt_seconds=0.25, method="lora",
+    states=3 * GIB, step=GIB,
 )  # fmt: skip
 BY_NAME = {failure.name: failure for failure in failures()}
 
@@ -30,9 +31,10 @@ def test_the_field_is_covered() -> None:
 def test_a_case_fills_in_its_own_numbers() -> None:
     found = told(BY_NAME["does-not-fit"], CASE)
     assert found.case == (
-        "26.0 GiB are needed, 24.0 GiB are there: 2.0 GiB too many; weights 16.0 GiB, cache 8.0 GiB, the rest 2.0 GiB"
+        "26.0 GiB are needed, 24.0 GiB are there: 2.00 GiB too many; "
+        "weights 16.0 GiB, cache 8.00 GiB, the rest 2.00 GiB"
     )
-    assert found.fixes[0] == "an 8-bit cache saves 3.8 GiB"
+    assert found.fixes[0] == "an 8-bit cache saves 3.75 GiB"
     assert found.fixes[2] == "weights of at most 14.0 GiB fit: about 14.0 bits per weight"
 
 
@@ -72,6 +74,18 @@ def test_what_is_unknown_is_not_invented() -> None:
     ("line", "name"),
     [
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "does-not-fit"),
+        (
+            "ValueError: To serve at least one request with the models's max seq len (131072), (16.00 GiB KV cache is "
+            "needed, which is larger than the available KV cache memory (9.97 GiB)",
+            "oom-at-long-context",
+        ),
+        (
+            "ValueError: The model's max seq len (32768) is larger than the maximum number of tokens that can be "
+            "stored in KV cache (7344). Try increasing `gpu_memory_utilization`",
+            "oom-at-long-context",
+        ),
+        ("ValueError: No available memory for the cache blocks.", "does-not-fit"),
+        ("engine args: {'gpu_memory_utilization': 0.95}", "server-takes-all-memory"),
         ("... reserved but unallocated memory is large try setting", "fragmentation"),
         ("llama_init_from_model: V cache quantization requires flash_attn", "cache-of-few-bits-refused"),
         ("RuntimeError: probability tensor contains either `inf`, `nan` or element < 0", "unstable-fp16"),
@@ -80,6 +94,11 @@ def test_what_is_unknown_is_not_invented() -> None:
 )
 def test_a_log_names_its_failure(line: str, name: str) -> None:
     assert name in {failure.name for failure in matching(line)}
+
+
+def test_advice_to_give_more_is_no_complaint_of_too_much() -> None:
+    told = "larger than the available KV cache memory (9.97 GiB). Try increasing `gpu_memory_utilization` or decreasing"
+    assert [failure.name for failure in matching(told)] == ["oom-at-long-context"]
 
 
 def test_an_innocent_log_names_none() -> None:

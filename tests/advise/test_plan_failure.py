@@ -8,6 +8,7 @@ import pytest
 
 from quantwise.advise.failures import failures
 from quantwise.cli.main import main
+from quantwise.plan.fit import size
 from quantwise.plan.training_job import TrainingJob
 from quantwise.planning import PlanRequest, plan, train
 
@@ -50,6 +51,22 @@ def test_what_fits_has_none() -> None:
 def test_training_names_its_own() -> None:
     found = train(PlanRequest(models=("llama-3.1-8b",), site="rtx-4090"), TrainingJob(method="full", sequence=2048))
     assert found["failure"]["name"] == "oom-while-training"
+    assert found["failure"]["case"].startswith("full needs 62.1 GiB, 23.6 GiB are there: weights 15.0 GiB, gradients")
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_training_of_adapters_is_not_called_full(method: Any) -> None:
+    job = TrainingJob(method=method, sequence=2048, batch=4, checkpointing=True)
+    found = train(PlanRequest(models=("llama-3.1-70b",), site="rtx-4090"), job)
+    told = found["failure"]["case"]
+    assert told.startswith(f"{method} needs ")
+    assert "full" not in told
+    # The three parts are the whole.
+    terms = found["terms"]
+    states = terms["gradients"] + terms["optimizer"]
+    step = found["total_bytes_at_least"] - terms["weights"] - terms["adapters"] - states
+    assert step > 0
+    assert f"gradients and states {size(states)}, the step {size(step)}" in told
 
 
 def test_the_screen_says_where_to_read_on(capsys: pytest.CaptureFixture[str]) -> None:

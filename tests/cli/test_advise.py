@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,10 @@ def test_failures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "crushed-channels: " in capsys.readouterr().out
     assert main(["advise", "--failure", "fragmentation", "--json"]) == 0
     assert [record["name"] for record in json.loads(capsys.readouterr().out)] == ["fragmentation"]
+    assert main(["advise", "--failure", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert not re.search(r"\{\w+\}", out)
+    assert all(record["case"] and record["fixes"] for record in json.loads(out))
     log = tmp_path / "server.log"
     log.write_text("V cache quantization requires flash_attn\n")
     assert main(["advise", "--log", str(log)]) == 0
@@ -44,6 +49,9 @@ def test_failures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["--hardware", "tpu"], "unknown hardware 'tpu'; allowed: cpu, apple"),
         (["--failure", "gremlins"], "unknown failure 'gremlins'; failures: does-not-fit"),
         (["--log", "missing.log"], "cannot be read"),
+        (["--failure", "fragmentation", "--status", "supported"], "--failure and --status ask different questions"),
+        (["--hardware", "cpu", "--log", "server.log"], "--log and --hardware ask different questions"),
+        (["--failure", "fragmentation", "--log", "server.log"], "--log and --failure ask different questions"),
     ],
 )
 def test_bad_input(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,34 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
         (["qwen3-8b", "--gpu-layers", "-3"], "--gpu-layers must be 0 or more"),
         (["qwen3-8b", "--train", "magic"], "unknown training method"),
         (["qwen3-8b", "--refit", "no-such.log"], "cannot be read"),
+        (["qwen3-8b", "--context", "999999999999"], "context must be at most 2,147,483,647"),
+        (
+            ["qwen3-8b", "--concurrency", "1" + 26 * "0"],
+            "concurrency must be at most 100,000, not a number of 27 digits",
+        ),
+        (["qwen3-8b", "--train", "lora", "--batch", "1" + 26 * "0"], "batch must be at least 1 and at most"),
+        (["qwen3-8b", "--concurrency", 999 * "9"], "concurrency must be at most 100,000, not a number of 999"),
+        (["qwen3-8b", "--memory", "99999999TB"], "memory must be at most 1,152,921,504,606,846,976"),
+        (["qwen3-8b", "--memory", 999 * "9"], "no amount of memory"),
+        (["qwen3-8b", "--train", "lora", "--open"], "--open is of serving"),
+        (["qwen3-8b", "--rank", "8"], "--rank is of training; give --train METHOD"),
+        (["qwen3-8b", "--checkpointing"], "--checkpointing is of training"),
+        (["qwen3-8b", "--train", "lora", "--context", "4096"], "--context is of serving; leave it or --train away"),
+        (["qwen3-8b", "--train", "lora", "--concurrency", "4"], "--concurrency is of serving"),
+        (["qwen3-8b", "--train", "lora", "--runtime", "llamacpp"], "--runtime is of serving"),
+        (["qwen3-8b", "--train", "lora", "--scheme", "q4_k_m"], "--scheme is of serving"),
+        (["qwen3-8b", "qwen3-4b", "--train", "lora"], "training is planned for one model, not 2"),
+        (["qwen3-8b", "--train", "full", "--rank", "8"], "--rank is of lora, qlora, dora, adapter, not of full"),
+        (["qwen3-8b", "--train", "ia3", "--targets", "all"], "--targets is of lora, qlora, dora, not of ia3"),
+        (["qwen3-8b", "--train", "lora", "--targets", "q_proj,"], "targets must name matrices"),
+        (["qwen3-8b", "--train", "lora", "--targets", "wq"], "qwen3-8b has no matrix wq; it has down_proj"),
+        (["qwen3-8b", "--train", "full", "--optimizer", "adamw-8bit", "--site", "m1"], "does not run on m1"),
+        (["mamba-130m", "--train", "lora"], "recurrent layers of mamba-130m is not known here, whatever is trained"),
+        (["qwen3-8b", "--runtime", "vllm", "-ngl", "9"], "--gpu-layers is of llama.cpp, not of vllm"),
+        (["qwen3-8b", "--runtime", "vllm", "--ubatch", "64"], "--ubatch is of llama.cpp, not of vllm"),
+        (["qwen3-8b", "--runtime", "vllm", "--experts-on-cpu", "2"], "--experts-on-cpu is of llama.cpp"),
+        (["qwen3-8b", "--experts-on-cpu", "5", "--site", "h100"], "qwen3-8b has no experts"),
+        (["qwen3-8b", "qwen3-4b", "--refit", "a.log"], "a start-up log is of one model, not of 2"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
@@ -73,3 +101,28 @@ def test_a_config_that_contradicts_itself(tmp_path: Path, capsys: pytest.Capture
     assert code == 2
     assert "heads" in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_targets_and_what_is_paged_stand_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["llama-3.1-8b", "--site", "h100", "--train"]
+    # 32 layers of a query matrix of 4096 x 4096 and a value matrix of 1024 x 4096, at rank 16.
+    code, out, _ = typed(capsys, *words, "lora")
+    assert code == 0
+    assert f"{32 * 16 * (8192 + 5120):,} numbers" in out
+    assert "rank 16 beside q_proj, v_proj (--rank, --targets)" in out
+    code, out, _ = typed(capsys, *words, "lora", "--rank", "8", "--targets", "o_proj")
+    assert f"{32 * 8 * 8192:,} numbers" in out
+    assert "rank 8 beside o_proj" in out
+    code, out, _ = typed(capsys, *words, "lora", "--targets", "all")
+    assert "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in " ".join(out.split())
+    code, out, _ = typed(capsys, *words, "full", "--optimizer", "paged-adamw")
+    assert "up to 29.9 GiB of optimizer states may be paged to the machine around the GPU" in " ".join(out.split())
+    code, out, _ = typed(capsys, *words, "full", "--optimizer", "paged-adamw", "--host", "lab-server")
+    assert "up to 29.9 GiB of optimizer states may be paged to lab-server, which has 384 GiB" in " ".join(out.split())
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file on this system")
+def test_a_log_without_an_end_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = typed(capsys, "--refit", "/dev/zero")
+    assert code == 2
+    assert err.startswith("quantwise: /dev/zero has more than 67,108,864 bytes; give a runtime's start-up log")

@@ -12,6 +12,7 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.plan.candidate_fit import Workload, plan_candidate
 from quantwise.plan.fit import fit, size
+from quantwise.report import notation
 from quantwise.scenarios.site import Site
 
 GIB = 1 << 30
@@ -58,9 +59,11 @@ def test_the_proposed_weights_would_fit() -> None:
 
 
 def test_sizes() -> None:
-    assert [size(n) for n in (0, 1023, 1024, 1536 << 20, 200 << 20, 1 << 50)] == [
-        "0 B", "1023 B", "1.0 KiB", "1.5 GiB", "200 MiB", "1024 TiB",
+    assert [size(n) for n in (0, 1023, 1024, 1536 << 20, 200 << 20, 1 << 50, 10236 << 20, 5 << 60, 1 << 71)] == [
+        "0 B", "1023 B", "1.00 KiB", "1.50 GiB", "200 MiB", "1.00 PiB", "10.0 GiB", "5.00 EiB", "2,048 EiB",
     ]  # fmt: skip
+    # One size is written alike on one screen, whoever writes it.
+    assert all(notation.size(n) == size(n) for n in (1, 1 << 33, 7 << 50))
 
 
 def test_recipes_folders_and_servers(shared_data: Path) -> None:

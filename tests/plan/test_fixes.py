@@ -126,11 +126,11 @@ def test_a_laptop_that_is_a_little_too_small() -> None:
     # Weights 8.2e9 * 4.9 bits; cache 36 * 2048 numbers of 2 bytes for 16384 tokens, which is 2.25 GiB; of that 15 / 32
     # is saved by q8_0; buffers 0.36 GiB, and half a GiB.
     assert [str(fix) for fix in found] == [
-        "kv q8_0: saves 1.1 GiB, then 6.7 GiB of 8.0 GiB",
-        "context 8192: saves 1.1 GiB, then 6.7 GiB of 8.0 GiB",
-        "scheme q2_k: saves 1.6 GiB, then 6.2 GiB of 8.0 GiB",
-        "model 4b: saves 2.4 GiB, then 5.4 GiB of 8.0 GiB",
-        "site desktop: then 7.8 GiB of 24.0 GiB",
+        "kv q8_0: saves 1.05 GiB, then 6.73 GiB of 8.00 GiB",
+        "context 8192: saves 1.12 GiB, then 6.65 GiB of 8.00 GiB",
+        "scheme q2_k: saves 1.62 GiB, then 6.16 GiB of 8.00 GiB",
+        "model 4b: saves 2.42 GiB, then 5.36 GiB of 8.00 GiB",
+        "site desktop: then 7.78 GiB of 24.0 GiB",
     ]
     assert found[0].saves_bytes == 36 * 2048 * 16384 * 2 * 15 // 32
 
@@ -138,16 +138,16 @@ def test_a_laptop_that_is_a_little_too_small() -> None:
 def test_two_settings_where_one_is_not_enough() -> None:
     case = replace(CASE, memory_bytes=int(6.7 * GIB))
     assert [str(fix) for fix in fixes(case, usual(case), need)][:3] == [
-        "kv q8_0 and layers on the GPU 31: saves 1.9 GiB, then 5.9 GiB of 6.7 GiB",
-        "ubatch 256 and layers on the GPU 27: saves 1.9 GiB, then 5.9 GiB of 6.7 GiB",
-        "kv q8_0 and scheme q2_k: saves 2.7 GiB, then 5.1 GiB of 6.7 GiB",
+        "kv q8_0 and layers on the GPU 31: saves 1.87 GiB, then 5.91 GiB of 6.70 GiB",
+        "ubatch 256 and layers on the GPU 27: saves 1.91 GiB, then 5.87 GiB of 6.70 GiB",
+        "kv q8_0 and scheme q2_k: saves 2.68 GiB, then 5.10 GiB of 6.70 GiB",
     ]
 
 
 def test_only_more_memory_is_left() -> None:
     (fix,) = fixes(CASE, [], need)
     assert fix.kind == "site"
-    assert str(fix) == "a machine with 8.6 GiB free: then 7.8 GiB of 8.6 GiB"
+    assert str(fix) == "a machine with 8.64 GiB free: then 7.78 GiB of 8.64 GiB"
 
 
 def test_memory_is_raised_until_terms_that_grow_with_it_have_room() -> None:

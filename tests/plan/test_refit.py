@@ -90,7 +90,13 @@ def test_a_log_of_another_model_is_refused() -> None:
     with pytest.raises(InputError, match=r"names no compute buffer and context"):
         read_llamacpp_log("buffer size")
     with pytest.raises(InputError, match=r"does not say what memory vLLM leaves"):
-        refit("hello", DECODER)
+        refit("INFO 11-21 vLLM API server version 0.32.0", DECODER)
+
+
+@pytest.mark.parametrize("text", ["", "hello", "\x00\ufffd\x07" * 1000, "Dear diary, buffer size"])
+def test_a_text_of_nobody_is_called_neither_s(text: str) -> None:
+    with pytest.raises(InputError, match=r"a start-up log is none of llama.cpp.*, nor of vLLM"):
+        refit(text, DECODER)
 
 
 LLAMA_8B = Decoder(

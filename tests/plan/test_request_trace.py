@@ -74,3 +74,9 @@ def test_impossible_lengths_are_refused(lengths: Lengths) -> None:
 def test_a_rate_must_be_positive() -> None:
     with pytest.raises(InputError, match="per second"):
         poisson_trace(Lengths(1, 1, 9), 0.0, 5, 1)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file on this system")
+def test_a_file_without_an_end_is_left() -> None:
+    with pytest.raises(InputError, match=r"/dev/zero has more than 67,108,864 bytes; give a CSV file"):
+        read_trace(Path("/dev/zero"))

@@ -10,11 +10,21 @@ import pytest
 from quantwise.models.decoder import Attention, Decoder, Layer
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.fixes import CLASSES, Need, fixes
-from quantwise.plan.training_fixes import TrainingCase, training_case, training_changes, training_need
+from quantwise.plan.training import training_memory
+from quantwise.plan.training_fixes import (
+    TrainingCase,
+    TrainingSites,
+    paged_out,
+    runs_on,
+    training_case,
+    training_changes,
+    training_need,
+)
 from quantwise.plan.training_job import TrainingJob
 
 GIB = 1 << 30
 SITES = {"laptop": 8 * GIB, "gpu": 24 * GIB, "server": 80 * GIB}
+PLACES = TrainingSites(SITES)
 
 
 def llama(name: str, hidden: int, layers: int, inner: int, vocab: int) -> Decoder:
@@ -55,7 +65,7 @@ def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
         case = training_case(chance.choice(list(FAMILY)), job, chance.choice(list(SITES)), memory)
         models = [name for name in FAMILY if chance.random() < 0.8]
         sites = [name for name in SITES if chance.random() < 0.8]
-        need = training_need(FAMILY, SITES, GIB // 2)
+        need = training_need(FAMILY, TrainingSites(SITES, overheads=dict.fromkeys(SITES, GIB // 2)))
         before = need(case)
         assert before is not None
         found = fixes(case, training_changes(case, models, sites), need)
@@ -75,7 +85,7 @@ def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
 
 def test_seven_billion_on_a_card_of_24_gib() -> None:
     case = training_case("7b", TrainingJob("full", 2048, 1), "gpu")
-    found = fixes(case, training_changes(case, list(FAMILY), list(SITES)), training_need(FAMILY, SITES))
+    found = fixes(case, training_changes(case, list(FAMILY), list(SITES)), training_need(FAMILY, PLACES))
     # 12.6 GiB of weights and as much of gradients: no setting helps. LoRA alone does not either: 23.5 GiB and slack.
     assert str(found[0]) == "method qlora: saves 39.8 GiB, then 16.0 GiB of 24.0 GiB"
     assert str(found[1]).startswith("checkpointing and method lora: saves")
@@ -83,7 +93,7 @@ def test_seven_billion_on_a_card_of_24_gib() -> None:
 
 def test_a_smaller_batch_keeps_gradients_over_its_passes() -> None:
     case = training_case("1b", TrainingJob("lora", 2048, 8), "gpu")
-    first = fixes(case, training_changes(case), training_need(FAMILY, SITES))[0]
+    first = fixes(case, training_changes(case), training_need(FAMILY, PLACES))[0]
     assert first.changes[0].knob == "batch"
     assert first.case.turned().accumulates
     assert not case.turned().accumulates
@@ -106,7 +116,7 @@ def test_what_cannot_be_turned_is_not_offered(job: TrainingJob, absent: str) -> 
 
 
 def test_knobs_that_do_not_go_together_or_models_not_known_have_no_need() -> None:
-    need = training_need(FAMILY, SITES)
+    need = training_need(FAMILY, PLACES)
     case = training_case("7b", TrainingJob("lora", 512, checkpointing=True), "gpu")
     assert need(case) is not None
     assert need(training_case("70b", case.job, "gpu")) is None
@@ -114,3 +124,38 @@ def test_knobs_that_do_not_go_together_or_models_not_known_have_no_need() -> Non
     prefix = training_case("7b", TrainingJob("prefix", 512), "gpu")
     assert need(prefix) is not None
     assert need(replace(prefix, checkpointing=True)) is None
+
+
+def test_a_trainer_on_a_gpu_is_not_sent_to_a_processor_or_a_mac() -> None:
+    limits = {"card": 24 * GIB, "mac": 84 * GIB, "dear": 80 * GIB, "server": 512 * GIB}
+    places = TrainingSites(limits, {"card": "gpu", "mac": "unified", "dear": "gpu", "server": "cpu"})
+    assert places.larger("card", 24 * GIB) == ["dear"]
+    assert places.larger("mac", 20 * GIB) == ["card", "dear", "mac"]
+    assert places.larger("server", 20 * GIB) == ["card", "dear", "server"]
+
+
+def test_what_bitsandbytes_lacks_on_a_mac_is_no_fix() -> None:
+    assert not runs_on("adamw-8bit", "unified")
+    assert not runs_on("paged-adamw", "unified")
+    assert runs_on("adamw-8bit", "cpu")
+    places = TrainingSites({"mac": 24 * GIB}, {"mac": "unified"})
+    case = training_case("1b", TrainingJob("full", 512), "mac")
+    need = training_need(FAMILY, places)
+    assert need(case) is not None
+    assert need(replace(case, optimizer="adamw-8bit")) is None
+
+
+def test_states_are_paged_only_where_they_have_a_place() -> None:
+    job = TrainingJob("full", 512, optimizer="paged-adamw")
+    memory = training_memory(FAMILY["1b"], job)
+    states = memory.paged
+    assert states > 4 * GIB
+    assert paged_out(memory, "gpu", None) == 0
+    assert paged_out(memory, "cpu", 64 * GIB) == 0
+    assert paged_out(memory, "gpu", 64 * GIB) == states
+    assert paged_out(memory, "gpu", states) == int(MARGINAL * states)
+    case = training_case("1b", job, "gpu")
+    held = [training_need(FAMILY, replace(PLACES, host_bytes=host))(case) for host in (None, 64 * GIB)]
+    assert held[0] is not None
+    assert held[1] is not None
+    assert held[0].total_bytes - held[1].total_bytes == pytest.approx(1.1 * states, rel=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,11 +41,17 @@ const wait = setInterval(() => {
 """
 
 
-def dump(tmp_path: Path, extra: str = "", page: Page | None = None) -> tuple[str, list[str]]:
-    page = page or PlanPage(ASKED)
+def dump(
+    tmp_path: Path, extra: str = "", page: Page | None = None, answers: int | None = None
+) -> tuple[str, list[str]]:
+    """The page as it stands in the end, and its console. After ``answers`` the server is silent."""
+    page, asked = page or PlanPage(ASKED), itertools.count(1)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path.startswith(f"{page.asks}?") and answers is not None and next(asked) > answers:
+                self.close_connection = True
+                return
             status, kind, body = reply(page, self.path)
             if self.path == "/":
                 body = body.replace(b"</html>", extra.encode() + b"</html>")
@@ -115,3 +123,39 @@ def test_the_frontier_is_drawn_and_follows_the_memory(tmp_path: Path) -> None:
         told = [" ".join(str(row[key]) for key in keys) for row in rows]
         assert re.findall(r'data-row="([^"]+)"', dom) == told
         assert dom.count("<title>qwen3-") == len(rows) > 8
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"cache": "q5_0", "concurrency": 6},
+        {"cache": "iq4_nl", "schemes": ("iq4_xs",), "concurrency": 400},
+        {"schemes": ("q5_k_m", "iq4_xs"), "concurrency": 3, "gpu_layers": 99},
+    ],
+)
+def test_the_page_opens_with_the_settings_of_the_command(tmp_path: Path, changed: dict[str, Any]) -> None:
+    asked = replace(ASKED, **changed)
+    dom, console = dump(tmp_path, page=PlanPage(asked))
+    assert console == []
+    assert totals(dom) == expected(asked)
+    assert f'<output for="concurrency">{asked.concurrency}</output>' in dom
+
+
+def test_the_frontier_opens_with_its_requests_at_a_time(tmp_path: Path) -> None:
+    asked = PlanRequest(models=("qwen3-4b", "qwen3-8b"), memory_bytes=12_000_000_000, concurrency=6)
+    dom, _ = dump(tmp_path, page=FrontierPage(asked))
+    assert '<output for="concurrency">6</output>' in dom
+    rows = [row for row in plan(asked)["frontier"] if row["on_frontier"]]
+    assert [int(row.split()[4]) for row in re.findall(r'data-row="([^"]+)"', dom)] == [r["total_bytes"] for r in rows]
+
+
+@pytest.mark.parametrize(("page", "control"), [("plan", "gpu_layers"), ("frontier", "memory")])
+def test_a_planner_that_is_gone_leaves_no_old_numbers(tmp_path: Path, page: str, control: str) -> None:
+    family = PlanRequest(models=("qwen3-4b", "qwen3-8b"), memory_bytes=12_000_000_000)
+    asked: Page = PlanPage(ASKED) if page == "plan" else FrontierPage(family)
+    before, _ = dump(tmp_path / "before", page=asked, answers=1)
+    assert "data-total" in before or "data-row" in before
+    dom, _ = dump(tmp_path / "after", MOVE % (control, "1"), asked, answers=1)
+    assert "the planner does not answer: start quantwise plan --open again" in dom.partition("<script")[0]
+    assert "data-total" not in dom
+    assert "data-row" not in dom

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from quantwise import planning
 from quantwise.core.errors import InputError
+from quantwise.plan.model import Model, find_model
 from quantwise.plan_server import FrontierPage, PlanPage, plan_server, reply
 from quantwise.planning import PlanRequest, plan
 
@@ -53,6 +55,10 @@ def test_a_page_of_elsewhere_reads_nothing(port: int) -> None:
     [
         ("/plan?context=-1", "context must be a whole number"),
         ("/plan?context=0", "context must be a whole number of at least 1"),
+        ("/plan?context=%C2%B2", "context must be a whole number"),
+        ("/plan?context=%D9%A3", "context must be a whole number"),
+        ("/plan?context=999999999999", "context must be at most 2,147,483,647, not 999,999,999,999"),
+        ("/plan?concurrency=99999999999999", "concurrency must be at most 100,000, not 99,999,999,999,999"),
         ("/plan?cache=nonsense", "unknown cache"),
         ("/plan?site=nowhere", "unknown site"),
         ("/plan?runtime=nothing", "unknown runtime"),
@@ -99,3 +105,31 @@ def test_several_models_have_the_frontier() -> None:
 def test_a_frontier_page_needs_models_that_are_there() -> None:
     with pytest.raises(InputError, match="served by one model"):
         FrontierPage(PlanRequest(models=("qwen3-4b", "qwen3-8b"), memory_bytes=1 << 34, trace="drawn"))
+
+
+def test_settings_of_the_command_are_among_the_controls() -> None:
+    asked = replace(ASKED, cache="q5_0", schemes=("q4_k_m", "iq4_xs"), concurrency=6)
+    options = PlanPage(asked).options()
+    assert options["cache"] in options["caches"]["llamacpp"]
+    assert "q5_0" not in options["caches"]["vllm"]
+    assert options["scheme"] == "q4_k_m,iq4_xs"
+    assert options["scheme"] in options["schemes"]["llamacpp"]
+    assert options["concurrencies"][options["concurrencies"].index(6) - 1] == 4
+    found = PlanPage(asked).plan({"scheme": options["scheme"], "cache": "q5_0", "concurrency": "6"})
+    assert [row["scheme"] for row in found["candidates"]] == ["q4_k_m", "iq4_xs"]
+    assert found == plan(asked)
+
+
+def test_a_model_is_read_once_however_often_the_page_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(name: str) -> Model:
+        read.append(name)
+        return find_model(name)
+
+    monkeypatch.setattr(planning, "find_model", counted)
+    one, many = PlanPage(ASKED), FrontierPage(replace(ASKED, models=("qwen3-4b", "qwen3-8b")))
+    for context in ("4096", "8192", "2048"):
+        assert "error" not in one.plan({"context": context})
+    assert "error" not in many.plan({"concurrency": "2"})
+    assert read == ["llama-3.1-8b", "qwen3-4b", "qwen3-8b"]

@@ -89,7 +89,7 @@ def test_the_screen_says_who_holds_what(capsys: pytest.CaptureFixture[str]) -> N
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "4 of h100; 4 share every layer, 2 key-value heads each" in out
-    assert main([*words, "--train", "lora"]) == 2
+    assert main([*words[:2], "--site", "h100", "--tensor-parallel", "2", "--train", "lora"]) == 2
     assert "training is planned for one device" in capsys.readouterr().err
 
 

@@ -104,7 +104,7 @@ def test_a_scenario_names_a_site_or_starts_from_one(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("memory: 3", "unknown field 'memory'; fields: name, memory_bytes, kind"),
-        ("base: m5", "site must be a table with name and memory_bytes, or one of: laptop"),
+        ("base: m5", "unknown base 'm5' of a site; sites: laptop"),
         ("base: [m4]", "unknown base"),
         ("kind: tpu", "kind must be one of gpu, unified, cpu"),
         ("usable: 1.5", "usable must be a share"),

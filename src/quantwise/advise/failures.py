@@ -6,7 +6,7 @@ import re
 import string
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -33,10 +33,6 @@ class Failure:
     logs: tuple[str, ...] = ()
     case: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """As a record."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -44,6 +40,7 @@ class Case:
 
     ``cache`` is that of all requests at full context. ``weights_count`` counts weights, ``active`` are bytes that one
     token reads, ``link_bytes`` those that a token sends between devices. ``bound`` is ``bytes`` or ``operations``.
+    Of training by a ``method``, ``states`` are gradients and what the optimizer keeps, ``step`` what one step adds.
     """
 
     weights: int | None = None
@@ -61,6 +58,9 @@ class Case:
     bound: str | None = None
     flips_at: int | None = None
     prompt_seconds: float | None = None
+    method: str | None = None
+    states: int | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def numbers(case: Case) -> dict[str, str]:
     total = None if None in parts else sum(part or 0 for part in parts)
     for name, amount in (
         ("weights", case.weights), ("cache", case.cache), ("rest", case.rest), ("limit", case.limit), ("total", total),
-        ("active", case.active), ("link_bytes", case.link_bytes),
+        ("active", case.active), ("link_bytes", case.link_bytes), ("states", case.states), ("step", case.step),
     ):  # fmt: skip
         if amount is not None:
             found[name] = size(amount)
@@ -133,8 +133,9 @@ def numbers(case: Case) -> dict[str, str]:
             found[name] = f"{rate / 1e9:.3g} GB/s"
             if case.weights is not None and name != "link":
                 found[{"bandwidth": "read_seconds", "bus": "bus_seconds"}[name]] = _seconds(case.weights / rate)
-    if case.bound is not None:
-        found["bound"] = case.bound
+    for name, word in (("bound", case.bound), ("method", case.method)):
+        if word is not None:
+            found[name] = word
     if case.prompt_seconds is not None:
         found["prompt_seconds"] = _seconds(case.prompt_seconds)
     return found | _room(case, total)
@@ -170,7 +171,7 @@ NUMBERS = (
     "weights", "cache", "rest", "limit", "total", "over", "active", "link_bytes", "context", "concurrency", "flips_at",
     "bandwidth", "bus", "link", "read_seconds", "bus_seconds", "bound", "prompt_seconds", "saved_by_q8",
     "saved_by_half", "token_bytes", "context_with_q8", "weights_that_fit", "bits_that_fit", "room", "context_that_fits",
-    "requests_that_fit",
+    "requests_that_fit", "method", "states", "step",
 )  # fmt: skip
 
 

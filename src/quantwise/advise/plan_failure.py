@@ -17,7 +17,7 @@ def plan_failure(record: Mapping[str, Any], site: Site) -> dict[str, str] | None
     if record["fits"] != "no":
         return None
     if "training" in record:
-        name, case = "oom-while-training", Case()
+        name, case = "oom-while-training", _trained(record)
     else:
         name, case = _served(record, site), _case(record, site)
     failure = next(one for one in failures() if one.name == name)
@@ -34,6 +34,24 @@ def _served(record: Mapping[str, Any], site: Site) -> str:
         return "experts-fill-memory" if mixture else "does-not-fit"
     one_has_room = needed - cache + cache // requests <= limit
     return "oom-under-load" if requests > 1 and one_has_room else "oom-at-long-context"
+
+
+def _trained(record: Mapping[str, Any]) -> Case:
+    """Of the least that a step needs; what a paged optimizer moves to the host is not in it."""
+    terms, needed = record["terms"], record["total_bytes_at_least"]
+    weights = terms["weights"] + terms["adapters"]
+    states = terms["gradients"] + terms["optimizer"]
+    least = record["peak_bytes"] + record["overhead_bytes_at_least"]
+    states -= least - needed
+    return Case(
+        weights=weights,
+        cache=0,
+        rest=needed - weights,
+        limit=record["limit_bytes"],
+        method=record["training"]["method"],
+        states=states,
+        step=needed - weights - states,
+    )
 
 
 def _case(record: Mapping[str, Any], site: Site) -> Case:

@@ -7,12 +7,14 @@ import json
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from quantwise.advise.claims import HARDWARE, NEEDS, SIZES, STATUSES, Claim, chosen
 from quantwise.advise.failures import Case, Failure, failures, matching, told
 from quantwise.core.errors import InputError
+from quantwise.plan.text_file import read_text_file
 
 _WIDTH = 100
 
@@ -37,9 +39,10 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print what was asked for."""
     if arguments.log is not None or arguments.failure is not None:
+        _refuse_both(arguments)
         found = _failures(arguments)
         if arguments.json:
-            _print_json([failure.to_json() for failure in found])
+            _print_json([asdict(told(failure, Case())) for failure in found])
         else:
             _print_failures(found)
         return 0
@@ -51,12 +54,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_both(arguments: argparse.Namespace) -> None:
+    """Raise InputError where claims are asked for beside failures, or failures in two ways."""
+    asked = "failure" if arguments.log is None else "log"
+    for name in ("failure", "hardware", "size", "need", "status"):
+        if name != asked and getattr(arguments, name) is not None:
+            raise InputError(f"--{asked} and --{name} ask different questions; leave one of them away")
+
+
 def _failures(arguments: argparse.Namespace) -> Sequence[Failure]:
     if arguments.log is not None:
-        try:
-            return matching(arguments.log.read_text(encoding="utf-8", errors="replace"))
-        except OSError as error:
-            raise InputError(f"{arguments.log}: cannot be read: {error.strerror}") from error
+        return matching(read_text_file(arguments.log, "a log"))
     named = [f for f in failures() if arguments.failure in ("", f.name)]
     if not named:
         allowed = ", ".join(f.name for f in failures())

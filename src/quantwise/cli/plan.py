@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantwise.cli.arguments import byte_count, positive
+from quantwise.cli.plan_options import refuse_idle
 
 if TYPE_CHECKING:
+    from quantwise.plan.training_job import TrainingJob
     from quantwise.planning import PlanRequest
+
+_SEQUENCE = 2048
 
 _EXAMPLES = """examples:
   quantwise plan llama-3.1-8b --site rtx-4090 --context 16384 --concurrency 8
@@ -44,13 +48,13 @@ def add_parser(verbs: Any) -> None:
     p.add_argument("--memory", type=byte_count, metavar="SIZE", help="memory that the model may take, such as 12GB")
     p.add_argument("--context", type=positive, metavar="N", help="tokens per request")
     p.add_argument("--concurrency", type=positive, metavar="N", help="requests at a time")
-    p.add_argument("--runtime", default="llamacpp", metavar="R", help="llamacpp (default), transformers or vllm")
+    p.add_argument("--runtime", metavar="R", help="llamacpp (default), transformers or vllm")
     p.add_argument("--scheme", action="append", default=[], metavar="S",
                    help="such as q4_k_m or int4-g128; may be repeated (default: the usual ones)")  # fmt: skip
-    p.add_argument("--cache", default="f16", metavar="C", help="cache type of the runtime, such as q8_0 (default f16)")
-    p.add_argument("--ubatch", type=positive, default=512, metavar="N", help="tokens llama.cpp computes at once (512)")
+    p.add_argument("--cache", metavar="C", help="cache type of the runtime, such as q8_0 (default f16)")
+    p.add_argument("--ubatch", type=positive, metavar="N", help="tokens llama.cpp computes at once (512)")
     p.add_argument("--gpu-layers", "-ngl", type=int, metavar="N", help="layers on the GPU (llama.cpp; default: all)")
-    p.add_argument("--experts-on-cpu", type=int, default=0, metavar="N",
+    p.add_argument("--experts-on-cpu", type=int, metavar="N",
                    help="layers whose experts stay in main memory (llama.cpp's --n-cpu-moe)")  # fmt: skip
     p.add_argument("--host", metavar="S", help="the machine around the GPU, which computes what is not on it: a name "
                    "or a file (default: this one, if it was measured)")  # fmt: skip
@@ -77,11 +81,13 @@ def _add_devices(p: argparse.ArgumentParser) -> None:
 def _add_training(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("training")
     group.add_argument("--train", metavar="METHOD", help="full, lora, qlora, dora, ia3, prefix, prompt or adapter")
-    group.add_argument("--sequence", type=positive, default=2048, metavar="N", help="tokens of a text (2048)")
-    group.add_argument("--batch", type=positive, default=1, metavar="N", help="texts at once (1)")
-    group.add_argument("--rank", type=positive, default=16, metavar="N", help="rank of low-rank adapters (16)")
-    group.add_argument("--precision", default="bf16", help="fp32, mixed or bf16 (default)")
-    group.add_argument("--optimizer", default="adamw", help="adamw (default), adamw-8bit, paged-adamw-8bit, ...")
+    group.add_argument("--sequence", type=positive, metavar="N", help="tokens of a text (2048)")
+    group.add_argument("--batch", type=positive, metavar="N", help="texts at once (1)")
+    group.add_argument("--rank", type=positive, metavar="N", help="rank of low-rank adapters, width of others (16)")
+    group.add_argument("--targets", metavar="NAMES", help="matrices with a low-rank adapter, with commas between, or "
+                       "all (default q_proj,v_proj)")  # fmt: skip
+    group.add_argument("--precision", metavar="P", help="fp32, mixed or bf16 (default)")
+    group.add_argument("--optimizer", metavar="O", help="adamw (default), adamw-8bit, paged-adamw-8bit, ...")
     group.add_argument("--checkpointing", action="store_true", help="keep the inputs of blocks only")
 
 
@@ -89,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan and print; the page instead with ``--open``."""
     from quantwise import planning
 
+    refuse_idle(arguments)
     request = _request(arguments)
     if arguments.measure_machine:
         planning.measure(lambda line: print(f"quantwise: {line}", file=sys.stderr))
@@ -123,41 +130,31 @@ def _serve(request: PlanRequest) -> int:
 
 
 def _request(arguments: argparse.Namespace) -> PlanRequest:
-    from quantwise.core.errors import InputError
     from quantwise.planning import PlanRequest
 
-    for name in ("gpu_layers", "experts_on_cpu"):
-        if (getattr(arguments, name) or 0) < 0:
-            raise InputError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(arguments, name)}")
+    given = {
+        name: getattr(arguments, name)
+        for name in ("scenario", "site", "context", "concurrency", "runtime", "cache", "ubatch", "gpu_layers",
+                     "experts_on_cpu", "tensor_parallel", "pipeline_parallel", "host", "trace")
+    }  # fmt: skip
     return PlanRequest(
         models=tuple(arguments.models),
-        scenario=arguments.scenario,
-        site=arguments.site,
-        context=arguments.context,
-        concurrency=arguments.concurrency,
-        runtime=arguments.runtime,
         schemes=tuple(arguments.scheme),
-        cache=arguments.cache,
-        ubatch=arguments.ubatch,
-        gpu_layers=arguments.gpu_layers,
-        experts_on_cpu=arguments.experts_on_cpu,
         memory_bytes=arguments.memory,
-        tensor_parallel=arguments.tensor_parallel,
-        pipeline_parallel=arguments.pipeline_parallel,
-        host=arguments.host,
-        trace=arguments.trace,
+        **{name: value for name, value in given.items() if value is not None},
     )
 
 
-def _job(arguments: argparse.Namespace) -> Any:
+def _job(arguments: argparse.Namespace) -> TrainingJob:
     from quantwise.plan.training_job import TrainingJob
 
+    names = ("batch", "precision", "optimizer", "rank")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.targets is not None:
+        given["targets"] = tuple(name.strip() for name in arguments.targets.split(","))
     return TrainingJob(
         method=arguments.train,
-        sequence=arguments.sequence,
-        batch=arguments.batch,
-        precision=arguments.precision,
-        optimizer=arguments.optimizer,
+        sequence=arguments.sequence or _SEQUENCE,
         checkpointing=arguments.checkpointing,
-        rank=arguments.rank,
+        **given,
     )

@@ -49,11 +49,15 @@ def _fix(weights: int, cache: int, total: int, limit: int) -> str:
     )
 
 
-def size(amount: int) -> str:
-    """Bytes as a person reads them, in binary units."""
-    value, unit = float(amount), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def size(amount: float) -> str:
+    """Bytes as a person reads them: three figures and a binary unit, ``7.88 MiB``."""
+    if abs(amount) < 1024:
+        return f"{amount:.0f} B"
+    scaled, step = amount / 1024, 0
+    while abs(scaled) >= 999.5 and step < len(_UNITS) - 1:
+        scaled, step = scaled / 1024, step + 1
+    digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
+    return f"{scaled:,.{digits}f} {_UNITS[step]}"

@@ -52,9 +52,15 @@ def refit(text: str, decoder: Decoder, source: str = "a start-up log") -> Refit:
     Raises InputError where the text is no start-up log of llama.cpp or vLLM, or is of another model.
     """
     # Every plan reads what was refitted; the readers of logs are needed only here.
-    from quantwise.plan.start_up_log import read_llamacpp_log, read_vllm_log
+    from quantwise.plan.start_up_log import read_llamacpp_log, read_vllm_log, runtime_of_log
 
-    if "buffer size" in text and "n_ctx" in text:
+    runtime = runtime_of_log(text)
+    if runtime is None:
+        raise InputError(
+            f"{source} is none of llama.cpp, which names buffer sizes and n_ctx, nor of vLLM, which says so; "
+            "give all that llama-server --log-verbosity 4, or vllm serve, tells at its start"
+        )
+    if runtime == "llamacpp":
         return _of_llamacpp(read_llamacpp_log(text), decoder, source)
     return _of_vllm(read_vllm_log(text), decoder, source)
 

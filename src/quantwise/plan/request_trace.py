@@ -8,6 +8,7 @@ the Azure traces (Patel et al., Splitwise, arXiv 2311.18677) and of ShareGPT (Kw
 from __future__ import annotations
 
 import csv
+import io
 import math
 import random
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantwise.core.errors import InputError
+from quantwise.plan.text_file import read_text_file
 
 SECOND = 1_000_000_000
 _COLUMNS = ("arrival_s", "prompt", "output")
@@ -85,17 +87,14 @@ def read_trace(path: Path) -> list[TracedRequest]:
     """
     requests = []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            names = rows.fieldnames or []
-            if lacking := [name for name in _COLUMNS if name not in names]:
-                raise InputError(f"{path} lacks the columns {', '.join(lacking)}; its first line names the columns")
-            for line, row in enumerate(rows, 2):
-                requests.append(_request(row, f"{path}, line {line}"))
-                if len(requests) > _MOST:
-                    raise InputError(f"{path} has more than {_MOST} requests; give a part of it")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; give a CSV file of requests") from error
+        rows = csv.DictReader(io.StringIO(read_text_file(path, "a CSV file of requests", replaces=False), newline=""))
+        names = rows.fieldnames or []
+        if lacking := [name for name in _COLUMNS if name not in names]:
+            raise InputError(f"{path} lacks the columns {', '.join(lacking)}; its first line names the columns")
+        for line, row in enumerate(rows, 2):
+            requests.append(_request(row, f"{path}, line {line}"))
+            if len(requests) > _MOST:
+                raise InputError(f"{path} has more than {_MOST} requests; give a part of it")
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is no CSV text ({error}); give columns {', '.join(_COLUMNS)}") from error
     if not requests:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from quantwise.core.errors import InputError
 from quantwise.plan.constants import GIB, MIB
@@ -84,6 +85,13 @@ class VllmLog:
     context: int | None
     requests: float | None
     on_cpu: bool
+
+
+def runtime_of_log(text: str) -> Literal["llamacpp", "vllm"] | None:
+    """Whose log a text looks like; None where it has the words of neither."""
+    if "buffer size" in text and "n_ctx" in text:
+        return "llamacpp"
+    return "vllm" if re.search(r"\bvllm\b|KV cache|model weights take|Model loading took", text, re.I) else None
 
 
 def read_llamacpp_log(text: str) -> LlamacppLog:

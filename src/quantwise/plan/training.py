@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder
 from quantwise.plan.training_activations import WIDTHS, block_bytes, logit_extra, scores_bytes
 from quantwise.plan.training_job import (
@@ -105,6 +106,11 @@ def training_memory(decoder: Decoder, job: TrainingJob) -> TrainingMemory:
 def memory_of_parts(parts: Parts, job: TrainingJob) -> TrainingMemory:
     """As ``training_memory``, of a decoder that was sorted out before: for those who ask many times."""
     decoder = parts.decoder
+    if any(kind.layer.state for kind in parts.kinds):
+        raise InputError(
+            f"training memory of the recurrent layers of {decoder.name} is not known here, whatever is trained; "
+            "measure a step, or take a model without them"
+        )
     widths, full = WIDTHS[job.precision], job.method == "full"
     trained, matrices = trained_parameters(parts, job), sum(n * count for n, count in parts.matrices.items())
     tensors = _trained_tensors(parts, job, trained)

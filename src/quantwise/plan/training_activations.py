@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder, Layer
 from quantwise.plan.training_job import ATTENTION_INPUT, FEED_FORWARD_INPUT, ROUTERS, Kind, TrainingJob
 
@@ -44,11 +43,9 @@ WIDTHS = {"fp32": Widths(4, 4, 4), "mixed": Widths(4, 4, 2), "bf16": Widths(2, 2
 def block_bytes(decoder: Decoder, kind: Kind, targets: AbstractSet[str], job: TrainingJob) -> int:
     """Bytes that one block keeps of all tokens of a pass. ``targets`` are the modules that have a low-rank adapter.
 
-    Raises InputError for a recurrent layer: nobody has counted those here.
+    Those of a recurrent layer nobody has counted here.
     """
     layer, shapes = kind.layer, kind.modules
-    if layer.state:
-        raise InputError(f"training memory of the recurrent layers of {decoder.name} is not known here; measure a step")
     inputs = _Inputs(shapes, targets, job)
     each = _norms(decoder, layer, shapes, job) + _feed_forward(decoder, layer, inputs, job)
     if layer.attention is not None:

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder
+from quantwise.plan.fit import MARGINAL
 from quantwise.plan.fixes import Change, Need, Planned
-from quantwise.plan.training import ALLOCATOR, memory_of_parts
+from quantwise.plan.training import ALLOCATOR, TrainingMemory, memory_of_parts
 from quantwise.plan.training_job import Method, Optimizer, Parts, Precision, TrainingJob, parts_of
 
 _LEAST_SEQUENCE = 256
+
+
+def runs_on(optimizer: Optimizer, kind: str | None) -> bool:
+    """Whether an optimizer exists for a kind of site: bitsandbytes 0.50 has no 8-bit or paged one for Apple's GPUs
+    (backends/mps).
+    """
+    return kind != "unified" or (not optimizer.endswith("8bit") and not optimizer.startswith("paged"))
+
+
+def paged_out(memory: TrainingMemory, kind: str | None, host_bytes: int | None) -> int:
+    """Bytes of a paged optimizer's states that a host of ``host_bytes`` takes; none where it is unknown, or there is
+    no GPU to page from (bitsandbytes 0.50 warns of that on a CPU and pages nothing).
+    """
+    return min(memory.paged, int(MARGINAL * (host_bytes or 0))) if kind == "gpu" else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +105,38 @@ def training_changes(case: TrainingCase, models: Sequence[str] = (), sites: Sequ
     return told + [Change("site", name, "site", i, "another machine") for i, name in enumerate(other, 1)]
 
 
-def training_need(
-    decoders: Mapping[str, Decoder], limits: Mapping[str, int], overhead_bytes: int = 0
-) -> Callable[[TrainingCase], Need | None]:
-    """A function that says what a case needs of its site's memory (``limits``, bytes by name) or of its own, an
-    allocator's slack and ``overhead_bytes`` included; states of a paged optimizer lie on the host. None where its knobs
-    do not go together or the model cannot be counted.
+@dataclass(frozen=True, slots=True)
+class TrainingSites:
+    """By name: bytes that a site may give (``limits``), what kind it is (a GPU where nothing is said), and what a
+    process or a GPU's context takes there; ``host_bytes`` has the machine around a GPU, None where it is unknown.
+    """
+
+    limits: Mapping[str, int]
+    kinds: Mapping[str, str | None] = field(default_factory=dict)
+    overheads: Mapping[str, int] = field(default_factory=dict)
+    host_bytes: int | None = None
+
+    def larger(self, site: str, limit: int) -> list[str]:
+        """Sites with more memory where the same training runs, the smallest first: GPUs, and others of the site's
+        kind. What is trained on a GPU is not sent to a processor, which would take weeks.
+        """
+        kinds = {"gpu", self.kinds.get(site, "gpu")}
+        able = [name for name, has in self.limits.items() if has > limit and self.kinds.get(name, "gpu") in kinds]
+        return sorted(able, key=lambda name: self.limits[name])
+
+
+def training_need(decoders: Mapping[str, Decoder], sites: TrainingSites) -> Callable[[TrainingCase], Need | None]:
+    """A function that says what a case needs of its site's memory or of its own, an allocator's slack and overhead
+    included; states of a paged optimizer lie with the host as far as that is known to have room. None where its knobs
+    do not go together, the site lacks the optimizer, or the model cannot be counted.
     """
 
     sorted_out: dict[str, Parts] = {}
 
     def need(case: TrainingCase) -> Need | None:
-        limit = limits.get(case.site) if case.memory_bytes is None else case.memory_bytes
-        if limit is None or case.model not in decoders:
+        limit = sites.limits.get(case.site) if case.memory_bytes is None else case.memory_bytes
+        kind = sites.kinds.get(case.site, "gpu")
+        if limit is None or case.model not in decoders or not runs_on(case.optimizer, kind):
             return None
         try:
             if case.model not in sorted_out:
@@ -110,7 +144,7 @@ def training_need(
             memory = memory_of_parts(sorted_out[case.model], case.turned())
         except InputError:
             return None
-        held = math.ceil((memory.peak_bytes - memory.paged) * (1 + ALLOCATOR))
-        return Need(held + overhead_bytes, limit)
+        held = memory.peak_bytes - paged_out(memory, kind, sites.host_bytes)
+        return Need(math.ceil(held * (1 + ALLOCATOR)) + sites.overheads.get(case.site, 0), limit)
 
     return need

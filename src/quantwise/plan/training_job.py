@@ -18,6 +18,8 @@ Precision = Literal["fp32", "mixed", "bf16"]
 Optimizer = Literal["adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "paged-adamw", "paged-adamw-8bit"]
 AttentionKernel = Literal["sdpa", "math"]
 
+MOST_TRAINED = 1 << 24
+"""Tokens of a text, texts at once, and a rank: more is a slip of the hand."""
 LOW_RANK = ("lora", "qlora", "dora")
 # GGUF's names of matrices, and others', as adapters call them.
 _ALIASES: Mapping[str, str] = {
@@ -90,8 +92,12 @@ class TrainingJob:
             if getattr(self, name) not in get_args(kind):
                 allowed = ", ".join(get_args(kind))
                 raise InputError(f"unknown training {name} {getattr(self, name)!r:.40}; allowed: {allowed}")
-        if min(self.sequence, self.batch, self.rank, self.virtual) < 1:
-            raise InputError("sequence, batch, rank and virtual tokens must be at least 1")
+        for name in ("sequence", "batch", "rank", "virtual"):
+            value = getattr(self, name)
+            if not 1 <= value <= MOST_TRAINED:
+                raise InputError(f"{name} must be at least 1 and at most {MOST_TRAINED:,}, not {value!s:.40}")
+        if not self.targets or not all(self.targets):
+            raise InputError("targets must name matrices such as q_proj,v_proj, or be all")
         if self.method == "prefix" and self.checkpointing:
             raise InputError("prefix tuning keeps a cache, which checkpointing drops; train without checkpointing")
 
@@ -150,7 +156,8 @@ class Parts:
         }
         if missing := sorted(wanted - there):
             raise InputError(
-                f"{self.decoder.name} has no matrix {', '.join(missing)}; it has {', '.join(sorted(there)) or 'none'}"
+                f"{self.decoder.name} has no matrix {', '.join(missing)}; it has {', '.join(sorted(there)) or 'none'}; "
+                "name targets among these, or all"
             )
         return [{n: s for n, s in block.items() if n in wanted} for block in able]
 

@@ -1,7 +1,7 @@
 "use strict";
 // Nothing is computed here but where a point lies: each change asks the planner, and what it answers is shown.
 const byId = (id) => document.getElementById(id);
-const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 const BOX = { left: 60, right: 850, top: 20, bottom: 370 };
 // A colour and a shape for each model, so that neither is needed alone.
 const SHAPES = [
@@ -38,9 +38,19 @@ function drawn(name, settings, text) {
 function chosenSettings() {
   return {
     memory: options.memories[byId("memory").value],
-    concurrency: 2 ** byId("concurrency").value,
+    concurrency: options.concurrencies[byId("concurrency").value],
     runtime: byId("runtime").value,
   };
+}
+
+// What the planner answers, or why it does not: numbers of other settings must not stay.
+async function answerTo(path) {
+  try {
+    const reply = await fetch(path);
+    return reply.ok ? await reply.json() : { error: `the planner refused: ${await reply.text()}` };
+  } catch {
+    return { error: "the planner does not answer: start quantwise plan --open again" };
+  }
 }
 
 async function ask() {
@@ -48,7 +58,7 @@ async function ask() {
   document.querySelector("output[for=memory]").textContent = size(now.memory);
   document.querySelector("output[for=concurrency]").textContent = now.concurrency;
   const number = ++asked;
-  const answer = await (await fetch(`frontier?${new URLSearchParams(now)}`)).json();
+  const answer = await answerTo(`frontier?${new URLSearchParams(now)}`);
   if (number === asked) show(answer);
 }
 
@@ -58,7 +68,7 @@ function show(answer) {
   const cache = byId("cache").value;
   const rows = (answer.frontier || []).filter((row) => row.on_frontier && (!cache || row.cache === cache));
   const models = answer.models || [];
-  byId("model").textContent = models.join(", ");
+  if (!answer.error) byId("model").textContent = models.join(", ");
   picture(rows, models);
   byId("rows").replaceChildren(...rows.map(line));
   byId("legend").replaceChildren(...models.map((model, place) => legend(model, place)));
@@ -134,7 +144,8 @@ async function start() {
   options = await (await fetch("options")).json();
   byId("memory").max = options.memories.length - 1;
   byId("memory").value = options.memories.indexOf(options.memory);
-  byId("concurrency").value = Math.round(Math.log2(options.concurrency));
+  byId("concurrency").max = options.concurrencies.length - 1;
+  byId("concurrency").value = options.concurrencies.indexOf(options.concurrency);
   fill("runtime", Object.keys(options.caches), options.runtime);
   const refill = () => fill("cache", ["", ...options.caches[byId("runtime").value]], "");
   refill();

@@ -10,6 +10,8 @@ import math
 import re
 from collections.abc import Sequence
 
+from quantwise.plan import fit
+
 UNKNOWN = "unknown"
 MINUS = "−"
 
@@ -93,20 +95,9 @@ def ratio(part: object, whole: object) -> str:
 
 
 def size(value: object) -> str:
-    """Bytes with a binary unit and three figures: ``7.88 MiB``."""
+    """Bytes as ``quantwise.plan.fit.size`` writes them."""
     number = finite(value)
-    if number is None:
-        return UNKNOWN
-    if abs(number) < 1024:
-        return f"{number:.0f} B"
-    units = ("KiB", "MiB", "GiB", "TiB", "PiB")
-    step = 0
-    scaled = number / 1024
-    while abs(scaled) >= 999.5 and step < len(units) - 1:
-        scaled /= 1024
-        step += 1
-    digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
-    return f"{scaled:.{digits}f} {units[step]}"
+    return UNKNOWN if number is None else fit.size(number)
 
 
 def brief_size(value: object) -> str:

@@ -1,7 +1,7 @@
 "use strict";
 // Nothing is computed here: each change asks the planner, and what it answers is shown.
 const byId = (id) => document.getElementById(id);
-const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 const WORDS = { yes: "fits", marginal: "may fit", no: "does not fit", unknown: "unknown" };
 let options = null;
 let asked = 0;
@@ -29,7 +29,7 @@ function element(name, text, kind) {
 function chosenSettings() {
   return {
     context: options.contexts[byId("context").value],
-    concurrency: 2 ** byId("concurrency").value,
+    concurrency: options.concurrencies[byId("concurrency").value],
     gpu_layers: byId("gpu_layers").value,
     cache: byId("cache").value,
     runtime: byId("runtime").value,
@@ -45,11 +45,20 @@ function showOutputs() {
   }
 }
 
+// What the planner answers, or why it does not: numbers of other settings must not stay.
+async function answerTo(path) {
+  try {
+    const reply = await fetch(path);
+    return reply.ok ? await reply.json() : { error: `the planner refused: ${await reply.text()}` };
+  } catch {
+    return { error: "the planner does not answer: start quantwise plan --open again" };
+  }
+}
+
 async function ask() {
   showOutputs();
   const number = ++asked;
-  const reply = await fetch(`plan?${new URLSearchParams(chosenSettings())}`);
-  const answer = await reply.json();
+  const answer = await answerTo(`plan?${new URLSearchParams(chosenSettings())}`);
   if (number === asked) show(answer);
 }
 
@@ -147,7 +156,8 @@ async function start() {
   options = await (await fetch("options")).json();
   byId("context").max = options.contexts.length - 1;
   byId("context").value = options.contexts.indexOf(options.context);
-  byId("concurrency").value = Math.round(Math.log2(options.concurrency));
+  byId("concurrency").max = options.concurrencies.length - 1;
+  byId("concurrency").value = options.concurrencies.indexOf(options.concurrency);
   byId("gpu_layers").max = options.layers;
   byId("gpu_layers").value = options.gpu_layers;
   fill("runtime", Object.keys(options.caches), options.runtime);

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from quantwise.report import notation
 from quantwise.report.plan_lines import cost, devices, failure, interval, layouts, offload
+from quantwise.report.training_lines import training, training_head
 
 _PARTS = (("weights", "█", "#"), ("cache", "▓", "="), ("compute", "▒", "-"), ("overhead", "░", ":"))
 _WIDTH = 20
@@ -222,28 +223,14 @@ def _share_bar(part: int, whole: int) -> Text:
 
 
 def _training(record: Mapping[str, Any]) -> Iterator[RenderableType]:
-    job = record["training"]
-    yield Text(
-        f"{notation.shorten(record['model'], 40)} · {job['method']} at {record['site']} · batch {job['batch']} of "
-        f"{notation.count(job['sequence'])} tokens · {job['precision']}, {job['optimizer']}"
-        + (", checkpointing" if job["checkpointing"] else ""),
-        style="dim",
-    )
+    yield Text(training_head(record), style="dim")
     total, limit = notation.size(record["total_bytes"]), notation.size(record["limit_bytes"])
     yield Text(
         f"{_WORDS[record['fits']]}: {notation.size(record['total_bytes_at_least'])} to {total} of {limit}",
         style=_FITS[record["fits"]],
     )
-    share = notation.share(record["trainable_share"], 2)
-    yield _line("trains", f"{notation.count(record['trainable_parameters'])} numbers, {share} of the model's")
-    terms = record["terms"]
-    shown = ("weights", "adapters", "copies", "gradients", "optimizer", "activations", "recomputed", "logits", "update")
-    yield _line("terms", "; ".join(f"{name} {notation.size(terms[name])}" for name in shown if terms.get(name)))
-    yield _line("peak", "; ".join(f"{name} {notation.size(amount)}" for name, amount in record["moments"].items()))
-    for number, fix in enumerate(record["fixes"]):
-        yield _line("" if number else "to fit", fix["what"])
-    for label, body in failure(record):
-        yield _line(label, body)
+    for label, text in (*training(record), *failure(record)):
+        yield _line(label, text)
 
 
 def _refit(record: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -45,7 +45,7 @@ def _site(given: Mapping[str, Any]) -> Site:
             parts[name] = tuple(parts[name])
     if base is None:
         return Site(**parts)
-    start = site_of(base) if isinstance(base, str) else None
+    start = sites().get(base) if isinstance(base, str) else None
     if start is None:
         raise InputError(f"unknown base {base!r:.40} of a site; sites: {', '.join(sites())}")
     # The source of what was changed is the user, and the note spoke of the unchanged site.
