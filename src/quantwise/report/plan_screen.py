@@ -202,6 +202,8 @@ def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield table
     yield Text("Shown are the combinations of which no other of the same model has all of: as many bits of weights and "
                "of cache, and as long a context.", style="dim")  # fmt: skip
+    for note in record["notes"]:
+        yield _line("note", note)
     yield _line("quality", record["quality"])
 
 
