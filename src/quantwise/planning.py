@@ -22,6 +22,7 @@ from quantwise.plan.model import Model, find_model
 from quantwise.plan.refit import refit, save_refit
 from quantwise.plan.text_file import read_text_file
 from quantwise.plan.wanted import Wanted
+from quantwise.scenarios.memory_size import memory_size
 from quantwise.scenarios.reader import read_scenario, read_site
 from quantwise.scenarios.site import Site
 
@@ -44,7 +45,9 @@ _MOST = {
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What a person asks. None takes the scenario's, or the runtime's own. ``site`` and ``host`` are names or files."""
+    """What a person asks. None takes the scenario's, or the runtime's own. ``site`` and ``host`` are names or files;
+    of a host its memory alone does, such as ``64GB``.
+    """
 
     models: tuple[str, ...] = ()
     scenario: str | None = None
@@ -189,7 +192,8 @@ def wanted_of(request: PlanRequest) -> Wanted:
 def _host_of(request: PlanRequest, site: Site) -> Site | None:
     """The machine around a GPU: the one that is named, else this one where it was measured and it matters."""
     if request.host is not None:
-        host = read_site(request.host)
+        memory = memory_size(request.host)
+        host = read_site(request.host) if memory is None else _plain_host(memory)
         if site.kind != "gpu" or host.kind == "gpu":
             raise InputError(f"a host is the machine around a GPU: {host.name} is none for {site.name}")
         return host
@@ -197,6 +201,11 @@ def _host_of(request: PlanRequest, site: Site) -> Site | None:
         return None
     rates = read_rates(rates_path())
     return None if rates is None else rates.site(available_bytes())
+
+
+def _plain_host(memory: int) -> Site:
+    """A machine of which only the memory is said, so its speed is unknown."""
+    return Site(name=f"a host of {size(memory)}", kind="cpu", memory_bytes=memory)
 
 
 def refit_from(path: Path, request: PlanRequest) -> dict[str, Any]:

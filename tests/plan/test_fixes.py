@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 
 import pytest
 
 from quantwise.plan.fit import MARGINAL
-from quantwise.plan.fixes import CLASSES, Change, Need, ServedCase, fixes, usual_changes
+from quantwise.plan.fixes import CLASSES, Change, Need, Rest, ServedCase, fixes
+from quantwise.plan.served_changes import more_experts_away, usual_changes
 
 GIB = 1 << 30
 CACHES = {"f16": 2.0, "q8_0": 1.0625, "q4_0": 0.5625}
@@ -22,11 +23,12 @@ MODELS = {
     "4b": (4.0e9, 36, 2048, 2560, 151_936),
     "0.6b": (0.6e9, 28, 2048, 1024, 151_936),
 }
+MIXTURES = ("14b", "0.6b")
 SITES = {"laptop": 8 * GIB, "desktop": 24 * GIB, "server": 80 * GIB}
 
 
 def need(case: ServedCase) -> Need | None:
-    """What llama.cpp takes, roughly. Layers off the GPU lie in a host memory that is twice as large; it may bind."""
+    """What llama.cpp takes, roughly. The rest lies with a host of twice the memory, or one that nobody knows."""
     parameters, layers, cached, width, vocab = MODELS[case.model]
     if case.cache == "q4_0" and case.model == "0.6b":
         return None  # Stands for heads that do not split into blocks.
@@ -38,8 +40,11 @@ def need(case: ServedCase) -> Need | None:
     compute = 4 * case.ubatch * (vocab + 8 * width)
     limit = case.memory_bytes if case.memory_bytes is not None else SITES[case.site]
     share = 1.0 if case.gpu_layers is None else min(1.0, case.gpu_layers / layers)
+    if case.model in MIXTURES:
+        share -= 0.8 * share * min(case.experts_on_cpu, layers) / layers
     device, host = int((weights + cache) * share + compute + GIB / 2), int((weights + cache) * (1 - share))
-    return Need(device, limit) if device >= host / 2 else Need(host, 2 * limit)
+    known = case.host_bytes if case.host_bytes is not None else None if case.model == "4b" else 2 * limit
+    return Need(device, limit, Rest(host, known) if host else None)
 
 
 def scenario(chance: random.Random) -> tuple[ServedCase, list[Change]]:
@@ -53,6 +58,8 @@ def scenario(chance: random.Random) -> tuple[ServedCase, list[Change]]:
         site=chance.choice(list(SITES)),
         gpu_layers=chance.choice([None, None, 10, 99]),
         memory_bytes=chance.choice([None, None, chance.randrange(1, 40 * GIB)]),
+        experts_on_cpu=chance.choice([0, 0, 5]),
+        host_bytes=chance.choice([None, None, None, 8 * GIB]),
     )
     kept: dict[str, list[str]] = {}
     for name, of in (("caches", CACHES), ("schemes", SCHEMES), ("models", MODELS), ("sites", SITES)):
@@ -60,7 +67,8 @@ def scenario(chance: random.Random) -> tuple[ServedCase, list[Change]]:
         kept[name] = [key for key in of if chance.random() < 0.8]
     layers = chance.choice([0, MODELS[case.model][1]])
     devices = chance.choice([0, 0, 4, 8])
-    return case, usual_changes(case, **kept, layers=layers, devices=devices)  # type: ignore[arg-type]
+    changes = usual_changes(case, **kept, layers=layers, devices=devices)  # type: ignore[arg-type]
+    return case, changes + more_experts_away(case, layers if case.model in MIXTURES else 0)
 
 
 def obvious(
@@ -70,14 +78,26 @@ def obvious(
     best = None
     for count in (1, 2):
         for combination in combinations(changes, count):
-            changed = case
-            for change in combination:
-                changed = change.applied(changed)
-            after = need(changed)
-            if len({c.knob for c in combination}) == count and after is not None and after.fits(MARGINAL):
-                price = max(CLASSES.index(c.kind) for c in combination), sum(c.cost for c in combination), count
-                best = price if best is None or price < best else best
+            price = max(CLASSES.index(c.kind) for c in combination), sum(c.cost for c in combination), count
+            if len({c.knob for c in combination}) < count or (best is not None and price >= best):
+                continue
+            for values in product(*map(values_of, combination)):
+                changed = case
+                for change in values:
+                    changed = change.applied(changed)
+                after = need(changed)
+                if after is not None and after.fits(MARGINAL):
+                    best = price
+                    break
     return best
+
+
+def values_of(change: Change) -> list[Change]:
+    """A change by every number that costs the same."""
+    if change.below is None or not isinstance(change.value, int):
+        return [change]
+    step = 1 if change.below > change.value else -1
+    return [replace(change, value=value) for value in range(change.value, change.below, step)]
 
 
 def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
@@ -93,12 +113,14 @@ def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
         assert found, f"{number}: {case} has no fix"
         for fix in found:
             after = need(fix.case)
-            assert after == Need(fix.total_bytes, fix.limit_bytes)
+            assert after == Need(fix.total_bytes, fix.limit_bytes, fix.beside)
             assert after.fits(MARGINAL), f"{number}: {fix} does not fit"
+            # What lies with a host is room that is known, or that the fix asks for.
+            assert after.beside is None or after.beside.limit_bytes is not None
             # No layer more than must goes to the CPU.
             for change in fix.changes:
-                if change.below is not None and isinstance(change.value, int) and change.value + 1 < change.below:
-                    more = need(replace(fix.case, gpu_layers=change.value + 1))
+                for milder in values_of(change)[1:2]:
+                    more = need(milder.applied(fix.case))
                     assert more is None or not more.fits(MARGINAL), f"{number}: {fix}"
             assert fix.saves_bytes == before.total_bytes - after.total_bytes
         ranks = [CLASSES.index(fix.kind) for fix in found]
@@ -106,7 +128,7 @@ def test_every_refusal_has_a_fix_and_the_first_makes_it_fit() -> None:
         assert max(ranks.count(rank) for rank in ranks) <= 2
         classes.add(found[0].kind)
         if number % 10 == 0 and (best := obvious(case, changes, need)) is not None:
-            first = found[0].changes
+            first = [change for change in found[0].changes if change.knob != "host_bytes"]
             assert (ranks[0], sum(c.cost for c in first), len(first)) == best, f"{number}: {case}"
     assert refused > 900
     assert classes == set(CLASSES)
@@ -138,8 +160,9 @@ def test_a_laptop_that_is_a_little_too_small() -> None:
 def test_two_settings_where_one_is_not_enough() -> None:
     case = replace(CASE, memory_bytes=int(6.7 * GIB))
     assert [str(fix) for fix in fixes(case, usual(case), need)][:3] == [
-        "kv q8_0 and layers on the GPU 31: saves 1.87 GiB, then 5.91 GiB of 6.70 GiB",
-        "ubatch 256 and layers on the GPU 27: saves 1.91 GiB, then 5.87 GiB of 6.70 GiB",
+        "kv q8_0 and layers on the GPU 31: saves 1.87 GiB, then 5.91 GiB of 6.70 GiB, 835 MiB of 13.4 GiB on the host",
+        "ubatch 256 and layers on the GPU 27: saves 1.91 GiB, then 5.87 GiB of 6.70 GiB, "
+        "1.73 GiB of 13.4 GiB on the host",
         "kv q8_0 and scheme q2_k: saves 2.68 GiB, then 5.10 GiB of 6.70 GiB",
     ]
 
@@ -147,7 +170,7 @@ def test_two_settings_where_one_is_not_enough() -> None:
 def test_only_more_memory_is_left() -> None:
     (fix,) = fixes(CASE, [], need)
     assert fix.kind == "site"
-    assert str(fix) == "a machine with 8.64 GiB free: then 7.78 GiB of 8.64 GiB"
+    assert str(fix) == "a machine with 8.65 GiB free: then 7.78 GiB of 8.65 GiB"
 
 
 def test_memory_is_raised_until_terms_that_grow_with_it_have_room() -> None:

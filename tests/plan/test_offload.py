@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from quantwise.core.errors import InputError
 from quantwise.plan.constants import XLLAMACPP_2026_10
 from quantwise.plan.llamacpp.cache import llamacpp_cache
 from quantwise.plan.llamacpp.file import tensors_of_mix
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.llamacpp.tally import FileTally, tally
-from quantwise.plan.offload import LayerSplit, fewest_experts_on_cpu, largest_gpu_layers, split_layers, unified_bytes
+from quantwise.plan.offload import LayerSplit, fewest_experts_on_cpu, largest_gpu_layers, split_layers
 from quantwise.testing.blank_gguf import BlankModel
 
 GIB = 1 << 30
@@ -95,11 +94,3 @@ def test_the_fewest_experts_that_must_stay() -> None:
     for kept in range(7):
         assert fewest_experts_on_cpu(MOE.decoder(), file, SETTINGS, need[kept]) == kept
     assert fewest_experts_on_cpu(MOE.decoder(), file, SETTINGS, need[6] - 1) is None
-
-
-def test_unified_memory() -> None:
-    assert unified_bytes(16 * GIB)[0] == pytest.approx(11.84 * GIB, rel=0.01)
-    assert unified_bytes(128 * GIB)[0] == pytest.approx(107.52 * GIB, rel=0.01)
-    assert "llmfit" in unified_bytes(16 * GIB)[1]
-    with pytest.raises(InputError, match=r"above 0 bytes"):
-        unified_bytes(0)

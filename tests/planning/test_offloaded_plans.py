@@ -89,21 +89,67 @@ def test_requests_have_room_by_what_they_keep_on_the_gpu() -> None:
 
 @pytest.mark.parametrize(("model", "scheme"), [("llama-3.1-70b", "q4_k_m"), ("qwen3-30b-a3b", "q8_0")])
 def test_the_most_that_fits_fits_and_one_more_does_not(model: str, scheme: str) -> None:
-    found = planned(model, scheme)
+    found = planned(model, scheme, host="lab-server")
     assert found["fits"] == "no"
     most = found["most_on_gpu"]
-    assert planned(model, scheme, gpu_layers=most["gpu_layers"])["fits"] == "yes"
-    assert planned(model, scheme, gpu_layers=most["gpu_layers"] + 1)["fits"] != "yes"
+    assert most == planned(model, scheme)["most_on_gpu"]
+    assert planned(model, scheme, gpu_layers=most["gpu_layers"], host="lab-server")["fits"] == "yes"
+    assert planned(model, scheme, gpu_layers=most["gpu_layers"] + 1, host="lab-server")["fits"] != "yes"
     if (least := most["experts_on_cpu"]) is not None:
-        assert planned(model, scheme, experts_on_cpu=least)["fits"] == "yes"
-        assert planned(model, scheme, experts_on_cpu=least - 1)["fits"] != "yes"
+        assert planned(model, scheme, experts_on_cpu=least, host="lab-server")["fits"] == "yes"
+        assert planned(model, scheme, experts_on_cpu=least - 1, host="lab-server")["fits"] != "yes"
     assert (most["experts_on_cpu"] is None) == (model == "llama-3.1-70b")
 
 
 def test_a_host_that_is_too_small_is_told(tmp_path: Path) -> None:
     small = tmp_path / "small.toml"
     small.write_text('name = "small"\nkind = "cpu"\nmemory_bytes = 16000000000\nbandwidth = 4e10\n')
-    assert any("host's part may not fit" in note for note in planned(gpu_layers=40, host=str(small))["notes"])
+    found = planned(gpu_layers=40, host=str(small))
+    assert any("host's part does not fit" in note for note in found["notes"])
+    assert found["fits"] == "no"
+    (last,) = (fix for fix in found["fixes"] if fix["kind"] == "site")
+    room = {change["knob"]: change["value"] for change in last["changes"]}["host"]
+    assert planned(gpu_layers=40, host=room)["fits"] == "yes"
+    # Its low end within the limit, its high end not.
+    tight = planned(gpu_layers=40, host=f"{int(found['host']['bytes'][1] / 0.95)}B")
+    assert tight["fits"] == "marginal"
+    assert any("host's part may not fit" in note for note in tight["notes"])
+
+
+def test_an_unknown_host_makes_the_answer_unknown() -> None:
+    found = planned(gpu_layers=40)
+    assert (found["fits"], found["fixes"]) == ("unknown", [])
+    assert any("unknown: name the machine with --host" in note for note in found["notes"])
+    assert planned(gpu_layers=70)["fits"] == "no"
+
+
+@pytest.mark.parametrize("host", ["lab-server", "laptop", None])
+def test_what_cannot_lie_with_the_host_is_not_proposed(host: str | None) -> None:
+    found = planned("deepseek-r1", "16bit", host=host)
+    assert found["fits"] == "no"
+    if host is not None:
+        assert found["most_on_gpu"] is None
+        knobs = {change["knob"] for fix in found["fixes"] for change in fix["changes"]}
+        assert not knobs & {"gpu_layers", "experts_on_cpu"}
+    assert planned("deepseek-r1", "16bit", host=host, gpu_layers=1)["fits"] == ("unknown" if host is None else "no")
+
+
+def test_experts_go_to_the_host_before_layers_do() -> None:
+    found = planned("deepseek-r1", "q2_k", host="lab-server")
+    first = found["fixes"][0]
+    assert first["changes"][0]["knob"] == "experts_on_cpu"
+    assert first["changes"][0]["value"] == found["most_on_gpu"]["experts_on_cpu"]
+    assert first["host_bytes"] <= 0.9 * first["host_limit_bytes"]
+    after = planned("deepseek-r1", "q2_k", host="lab-server", experts_on_cpu=first["changes"][0]["value"])
+    assert (after["fits"], after["host"]["bytes"][1]) == ("yes", first["host_bytes"])
+    layers = planned(host="lab-server")
+    assert layers["fixes"][0]["changes"][0]["value"] == layers["most_on_gpu"]["gpu_layers"]
+
+
+def test_what_stays_beside_a_gpu_is_not_copied() -> None:
+    found = planned(gpu_layers=42, host="lab-server")
+    left = sum(term["bytes"][0] for term in found["terms"] if term["device"] == "cpu" and term["name"] == "weights")
+    assert left < found["host"]["bytes"][0] < found["host"]["bytes"][1] < 1.1 * left
 
 
 @pytest.mark.parametrize(("site", "host"), [("rtx-4090", "rtx-3090"), ("m4-max", "x86-avx512"), ("nas", "x86-avx512")])

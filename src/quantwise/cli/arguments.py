@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from quantwise.core.errors import InputError
+from quantwise.scenarios.memory_size import memory_size
 
 if TYPE_CHECKING:
     from quantwise.tasks.calibration import CalibrationSet
@@ -48,16 +49,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-
-
 def byte_count(text: str) -> int:
     """``12GB`` (10^9), ``12GiB`` (2^30), or plain bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b?)", text.strip().lower())
-    if not match or not 0 < float(match[1]) < 1e30:
+    amount = memory_size(text)
+    if amount is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; write 12GB, 11.5GiB or bytes")
-    unit = _UNITS[match[2] or ""] if not match[3] else 1024 ** ("kmgt".index(match[2]) + 1)
-    return int(float(match[1]) * unit)
+    return amount
 
 
 def add_calibration(p: argparse.ArgumentParser) -> None:

@@ -12,16 +12,18 @@ from typing import Any
 from quantwise.core.errors import InputError
 from quantwise.models.presets import PRESETS
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
-from quantwise.plan.deployment_memory import most_on_gpu, needed_bytes, unknown_compute
+from quantwise.plan.deployment_memory import most_on_gpu, needed, unknown_compute
 from quantwise.plan.deployment_plan import Plan, plan_deployment
 from quantwise.plan.device_cache import decoder_there
 from quantwise.plan.fit import MARGINAL
-from quantwise.plan.fixes import Fix, Need, ServedCase, fixes, usual_changes
+from quantwise.plan.fixes import Change, Fix, Need, Rest, ServedCase, fixes
 from quantwise.plan.layouts import layouts
 from quantwise.plan.model import Model, find_model
 from quantwise.plan.plan_record import plan_record
+from quantwise.plan.served_changes import more_experts_away, usual_changes
 from quantwise.plan.wanted import Wanted
 from quantwise.plan.what_if import CACHES, what_if
+from quantwise.scenarios.site import Site
 from quantwise.scenarios.sites import sites
 
 # Of one kind of GPU, in one machine.
@@ -121,22 +123,28 @@ def _fixes(
         pipeline_parallel=asked.pipeline_parallel,
         site=asked.site.name,
         memory_bytes=asked.limit_bytes,
+        experts_on_cpu=asked.experts_on_cpu,
     )
     limit = plan.limit_bytes
     # A model that is not on the GPU gains nothing from another one.
     kind = None if asked.on_host else asked.site.kind
     larger = [s for s in sites().values() if s.kind == kind and (s.limit_bytes or 0) > limit]
+    layers = model.decoder.layers
+    splits = asked.on_gpu and asked.runtime == "llamacpp" and asked.devices == 1
     changes = usual_changes(
         case,
         caches=CACHES[asked.runtime],
         schemes=names[0] if thorough else (),
         models=names[1] if thorough else (),
         sites=[site.name for site in sorted(larger, key=lambda s: s.limit_bytes or 0)][: None if thorough else 0],
-        layers=len(model.decoder.layers) if asked.on_gpu and asked.runtime == "llamacpp" and asked.devices == 1 else 0,
+        layers=len(layers) if splits else 0,
         devices=_most_devices(asked) if thorough else 0,
     )
-    need = _need(model, asked, limit, constants)
-    return [_fix_record(fix) for fix in fixes(case, changes, need, MARGINAL, each=1)]
+    if splits and any(layer.experts for layer in layers):
+        changes += more_experts_away(case, len(layers))
+    need, least = (_need(model, asked, limit, constants, buffers=buffers) for buffers in (True, False))
+    replays = asked.runtime == "llamacpp"
+    return [_fix_record(fix) for fix in fixes(case, changes, need, MARGINAL, 1, least if replays else None)]
 
 
 def _most_devices(asked: Deployment) -> int:
@@ -146,7 +154,10 @@ def _most_devices(asked: Deployment) -> int:
     return asked.site.devices if asked.site.devices > 1 else _MOST_DEVICES
 
 
-def _need(model: Model, asked: Deployment, limit: int, constants: Constants) -> Callable[[ServedCase], Need | None]:
+def _need(
+    model: Model, asked: Deployment, limit: int, constants: Constants, *, buffers: bool
+) -> Callable[[ServedCase], Need | None]:
+    """What a case needs, at most; without ``buffers`` less than that."""
     known = {model.decoder.name: model}
 
     def need(case: ServedCase) -> Need | None:
@@ -170,33 +181,54 @@ def _need(model: Model, asked: Deployment, limit: int, constants: Constants) -> 
                 gpu_layers=case.gpu_layers,
                 tensor_parallel=case.tensor_parallel,
                 pipeline_parallel=case.pipeline_parallel,
+                experts_on_cpu=case.experts_on_cpu,
+                host=_host(asked.host, case.host_bytes),
                 limit_bytes=has,
             )
-        except InputError:
-            return None
-        if turned.on_host and not asked.on_host:
             # Off the GPU its memory is no limit; the host's is, where one is known.
-            if asked.host is None or asked.host.limit_bytes is None:
+            if turned.on_host and turned.host is None and not asked.on_host:
                 return None
-            has = asked.host.limit_bytes
-        if unknown_compute(turned):
-            return None
-        try:
-            return Need(needed_bytes(turned, constants)[1], has)
+            return _needed(turned, constants, buffers)
         except InputError:
             return None
 
     return need
 
 
+def _needed(turned: Deployment, constants: Constants, buffers: bool) -> Need | None:
+    limit = turned.limit
+    if limit is None or unknown_compute(turned):
+        return None
+    found = needed(turned, constants, buffers=buffers)
+    rest = None if found.host is None else Rest(found.host.bytes[1], found.host.limit_bytes)
+    return Need(found.bytes[1], limit, rest, host=turned.on_host)
+
+
+def _host(known: Site | None, memory: int | None) -> Site | None:
+    """The host, of another memory where one is given."""
+    return known if memory is None else replace(known or Site(kind="cpu"), memory_bytes=memory, usable=1.0)
+
+
 def _fix_record(fix: Fix[ServedCase]) -> dict[str, Any]:
     return {
         "what": str(fix),
         "kind": fix.kind,
-        "changes": [{"knob": c.knob, "value": c.value, "loses": c.loses} for c in fix.changes],
+        "changes": [_change_record(change) for change in fix.changes],
         "saves_bytes": fix.saves_bytes,
         "total_bytes": fix.total_bytes,
         "limit_bytes": fix.limit_bytes,
+        "host_bytes": None if fix.beside is None else fix.beside.total_bytes,
+        "host_limit_bytes": None if fix.beside is None else fix.beside.limit_bytes,
+    }
+
+
+def _change_record(change: Change) -> dict[str, Any]:
+    """A knob as the command has it: the host's memory is given as the host."""
+    known = change.knob == "host_bytes"
+    return {
+        "knob": "host" if known else change.knob,
+        "value": f"{change.value}B" if known else change.value,
+        "loses": change.loses,
     }
 
 
@@ -207,6 +239,8 @@ def _most(plan: Plan, constants: Constants) -> dict[str, Any] | None:
     if plan.fits in ("yes", "unknown") or settled or not asked.on_gpu or asked.runtime != "llamacpp":
         return None
     found = most_on_gpu(asked, constants)
+    if found.gpu_layers is None and found.experts_on_cpu is None:
+        return None
     return {"gpu_layers": found.gpu_layers, "of": found.of, "experts_on_cpu": found.experts_on_cpu}
 
 

@@ -185,22 +185,3 @@ TRANSFORMERS_PROCESS = ByteInterval(
     340 * MIB, 420 * MIB, "torch 2.13 and transformers 5.23 imported, Linux x86-64, 2026-11"
 )
 CUDA_CONTEXT = ByteInterval(300 * MIB, 700 * MIB, "a CUDA context with cuBLAS; 0.51 GiB on an H100, 0.33 on a laptop")
-
-
-@dataclass(frozen=True, slots=True)
-class UnifiedShare:
-    """The share of a machine's memory that its GPU may take, where the machine has less than ``below`` bytes."""
-
-    below: int
-    share: float
-    source: str
-
-
-# Metal's recommendedMaxWorkingSetSize on systems of 2025 and 2026 (sysctl iogpu.wired_limit_mb changes it); each share
-# is the least that was logged. Systems of 2023 gave two thirds up to 32 GB and three quarters of 64. Untested here.
-APPLE_SHARES = (
-    UnifiedShare(32 * GIB, 0.74, "11.84 of 16 GB (llmfit PR 754; llama.cpp logs 12,713 MB); 19,070 MB of 24 GB"),
-    UnifiedShare(96 * GIB, 0.75, "28,991 MB of 36 GB; 26,801 MB of 32 and 55,663 MB of 64 are more (llama.cpp logs)"),
-    UnifiedShare(128 * GIB, 0.75, "73,728 MiB of 96 GB, 2023 (llama.cpp issue 3213); no newer log was found"),
-    UnifiedShare(1 << 62, 0.84, "107.52 of 128 GiB on two Macs (antirez/ds4 PR 893); 498,216 MB of 512 GB is more"),
-)

@@ -107,7 +107,7 @@ class Deployment:
     @property
     def limit(self) -> int | None:
         """Bytes of the memory that binds."""
-        if self.limit_bytes is None and self.on_host:
+        if self.on_host and (self.host is not None or self.limit_bytes is None):
             return None if self.host is None else self.host.limit_bytes
         return self.site.limit_bytes if self.limit_bytes is None else self.limit_bytes
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
 from quantwise.plan.fit import MARGINAL
+from quantwise.plan.llamacpp.compute import LlamacppCompute
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, split_layers
@@ -43,10 +44,13 @@ def weights_of(asked: Deployment) -> Weights:
     return asked.model.weights(asked.scheme, in_gguf=asked.runtime == "llamacpp")
 
 
-def held(asked: Deployment, weights: Weights, constants: Constants = CONSTANTS) -> Held:
-    """All terms. Raises InputError where cache type, runtime or the number of devices do not suit the model."""
+def held(asked: Deployment, weights: Weights, constants: Constants = CONSTANTS, *, buffers: bool = True) -> Held:
+    """All terms; without ``buffers`` those of llama.cpp's graph count nothing, which is sooner told.
+
+    Raises InputError where cache type, runtime or the number of devices do not suit the model.
+    """
     if asked.runtime == "llamacpp":
-        return _llamacpp(asked, constants)
+        return _llamacpp(asked, constants, buffers)
     if asked.devices > 1:
         stages = folder_stages(asked.runtime, asked.decoder, _split(asked), asked.demand, constants.vllm_on(asked))
         return Held(stages.fullest.terms, stages=stages)
@@ -75,10 +79,24 @@ def _split(asked: Deployment) -> DeviceSplit:
     return asked.model.split(asked.scheme, devices, in_gguf=asked.runtime == "llamacpp", loaded=loaded)
 
 
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """The totals of a whole plan, (low, high) bytes: of the memory that binds, and what the host has of the rest."""
+
+    bytes: tuple[int, int]
+    host: HostShare | None
+
+
+def needed(asked: Deployment, constants: Constants = CONSTANTS, *, buffers: bool = True) -> Needed:
+    """The totals alone, sooner told; without ``buffers`` less than they are. Raises InputError as ``held`` does."""
+    found = held(asked, weights_of(asked), constants, buffers=buffers)
+    here = binding(asked, found.terms)
+    return Needed((sum(term.low for term in here), sum(term.high for term in here)), host_share(asked, found))
+
+
 def needed_bytes(asked: Deployment, constants: Constants = CONSTANTS) -> tuple[int, int]:
-    """The total of a whole plan alone, (low, high), which is sooner told."""
-    here = binding(asked, held(asked, weights_of(asked), constants).terms)
-    return sum(term.low for term in here), sum(term.high for term in here)
+    """The total of the memory that binds, (low, high)."""
+    return needed(asked, constants).bytes
 
 
 def unknown_compute(asked: Deployment) -> str | None:
@@ -133,27 +151,40 @@ def host_share(asked: Deployment, found: Held) -> HostShare | None:
 
 @dataclass(frozen=True, slots=True)
 class MostOnGpu:
-    """The largest ``-ngl`` that fits, ``of`` how many; for a mixture the least ``--n-cpu-moe`` that does, if any."""
+    """The largest ``-ngl`` that fits, ``of`` how many; for a mixture the least ``--n-cpu-moe`` that does.
 
-    gpu_layers: int
+    None where there is none: the GPU has no room, or the host is known to have none for the rest.
+    """
+
+    gpu_layers: int | None
     of: int
     experts_on_cpu: int | None
 
 
 def most_on_gpu(asked: Deployment, constants: Constants = CONSTANTS) -> MostOnGpu:
-    """For llama.cpp, within nine tenths of the limit."""
+    """For llama.cpp, within nine tenths of both limits."""
     settings, build = llamacpp_settings(asked), constants.llamacpp
     own, compute, file = (
         asked.model.in_gguf,
         asked.model.compute(settings, build),
         asked.model.tally(asked.scheme, build),
     )
-    room = int(MARGINAL * (asked.limit or 0))
-    layers = largest_gpu_layers(own, file, settings, room, build, compute=compute)
+    room, kept = int(MARGINAL * (asked.limit or 0)), asked.model.kept(settings)
+    layers: int | None = largest_gpu_layers(own, file, settings, room, build, compute=compute, kept=kept)
     experts = None
     if any(layer.experts for layer in own.layers):
-        experts = fewest_experts_on_cpu(own, file, settings, room, build, compute=compute)
+        experts = fewest_experts_on_cpu(own, file, settings, room, build, compute=compute, kept=kept)
+    if not layers or not _host_has_room(replace(asked, gpu_layers=layers, experts_on_cpu=0), constants):
+        layers = None
+    if experts is not None and not _host_has_room(replace(asked, gpu_layers=None, experts_on_cpu=experts), constants):
+        experts = None
     return MostOnGpu(layers, len(own.layers) + 1, experts)
+
+
+def _host_has_room(asked: Deployment, constants: Constants) -> bool:
+    """Whether the host may take the rest; an unknown one may."""
+    host = needed(asked, constants).host
+    return host is None or host.limit_bytes is None or host.bytes[1] <= MARGINAL * host.limit_bytes
 
 
 def llamacpp_settings(asked: Deployment) -> LlamacppSettings:
@@ -170,17 +201,19 @@ def llamacpp_settings(asked: Deployment) -> LlamacppSettings:
     )
 
 
-def _llamacpp(asked: Deployment, constants: Constants) -> Held:
+def _llamacpp(asked: Deployment, constants: Constants, buffers: bool) -> Held:
     settings, build = llamacpp_settings(asked), constants.llamacpp
-    own, compute, file = (
-        asked.model.in_gguf,
-        asked.model.compute(settings, build),
-        asked.model.tally(asked.scheme, build),
-    )
+    own, file = asked.model.in_gguf, asked.model.tally(asked.scheme, build)
+    compute = asked.model.compute(settings, build) if buffers else _NO_BUFFERS
     if settings.gpu_layers == 0:
         return Held(llamacpp_memory(own, file, settings, build, compute=compute).terms)
     if asked.devices > 1:
         stages = llamacpp_stages(own, file, _split(asked), settings, build, compute)
         return Held(stages.fullest.terms, stages=stages)
-    found = split_layers(own, file, settings, build, compute=compute)
+    pinned = asked.site.kind == "gpu"
+    kept = asked.model.kept(settings)
+    found = split_layers(own, file, settings, build, compute=compute, kept=kept, pinned=pinned)
     return Held(found.memory.terms, found.crossing)
+
+
+_NO_BUFFERS = LlamacppCompute(0, 0, 0, 0, 0, 0, 0, known=True, source="")

@@ -3,7 +3,7 @@
 Formulas live in their own files; here they meet one limit. A total is an interval, because compute buffers and what a
 process takes are; a plan ``fits`` where its high end stays within nine tenths of the limit, is ``marginal`` where that
 is not sure, and does not fit where its low end is above the limit. Of several GPUs the fullest one meets the limit of
-one.
+one. Where a GPU holds a part and the machine around it the rest, both have to fit, and the worse answer counts.
 """
 
 from __future__ import annotations
@@ -59,14 +59,25 @@ class Plan:
     @property
     def fits(self) -> Answer:
         """As the module says."""
-        if self.limit_bytes is None:
-            return "unknown"
-        low, high = self.total
-        if low > self.limit_bytes:
-            return "no"
-        if high is None:
-            return "unknown"
-        return "yes" if high <= MARGINAL * self.limit_bytes else "marginal"
+        found = [_fits(self.total, self.limit_bytes)]
+        if (host := host_share(self.asked, self.held)) is not None:
+            high = None if self.compute is None else host.bytes[1]
+            found.append(_fits((host.bytes[0], high), host.limit_bytes))
+        return next(answer for answer in _WORST_FIRST if answer in found)
+
+
+_WORST_FIRST: tuple[Answer, ...] = ("no", "unknown", "marginal", "yes")
+
+
+def _fits(total: tuple[int, int | None], limit: int | None) -> Answer:
+    low, high = total
+    if limit is None:
+        return "unknown"
+    if low > limit:
+        return "no"
+    if high is None:
+        return "unknown"
+    return "yes" if high <= MARGINAL * limit else "marginal"
 
 
 def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capacity: bool = False) -> Plan:
@@ -137,7 +148,16 @@ def _notes(asked: Deployment, weights: Weights, found: Held) -> tuple[str, ...]:
         notes.append("weights are a sum over tensors whose names were not held against a written file")
     if asked.context > asked.decoder.context:
         notes.append(f"{asked.decoder.name} was trained for {asked.decoder.context} tokens, not {asked.context}")
+    return (*notes, *_host_notes(asked, found))
+
+
+def _host_notes(asked: Deployment, found: Held) -> list[str]:
     host = host_share(asked, found)
-    if host is not None and host.limit_bytes is not None and host.bytes[1] > MARGINAL * host.limit_bytes:
-        notes.append(f"the host's part may not fit: {size(host.bytes[1])} of {size(host.limit_bytes)} at {host.name}")
-    return tuple(notes)
+    if host is None:
+        return []
+    if host.limit_bytes is None:
+        return [f"whether the host has {size(host.bytes[1])} for the rest is unknown: name the machine with --host"]
+    told = f"{size(host.bytes[1])} of {size(host.limit_bytes)} at {host.name}"
+    if host.bytes[0] > host.limit_bytes:
+        return [f"the host's part does not fit: {told}"]
+    return [f"the host's part may not fit: {told}"] if host.bytes[1] > MARGINAL * host.limit_bytes else []

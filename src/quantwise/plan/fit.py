@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from quantwise.core.evidence import Fit
@@ -61,3 +62,12 @@ def size(amount: float) -> str:
         scaled, step = scaled / 1024, step + 1
     digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
     return f"{scaled:,.{digits}f} {_UNITS[step]}"
+
+
+def room_for(amount: float) -> int:
+    """The least bytes, whole in three figures of their unit (as ``size`` tells them), that are not less."""
+    unit = 1
+    while amount >= 1024 * unit:
+        unit *= 1024
+    step = unit if unit == 1 or amount >= 100 * unit else unit / 10 if amount >= 10 * unit else unit / 100
+    return math.ceil(math.ceil(amount / step) * step)

@@ -5,25 +5,24 @@ A pure search. The caller says what a case needs (``need``: any sum of terms aga
 single changes and pairs are tried, the cheapest first, and only what fits is told. Classes of cost never mix: however
 mild a smaller scheme is, every setting comes before it, because a setting is taken back by a word and a scheme is
 another artifact to measure. Within a class the sum of the changes' costs decides. Every refusal has a fix, because the
-last resort is memory enough for what the case needs.
+last resort is memory enough for what the case needs. What a GPU does not hold lies with its host, which has to have
+room too; where nobody knows what that has, the fix says what it must have.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Generic, Literal, TypeVar
 
-from quantwise.plan.fit import MARGINAL, size
+from quantwise.plan.fit import MARGINAL, room_for, size
 
 CostClass = Literal["setting", "scheme", "model", "devices", "site"]
 CLASSES: tuple[CostClass, ...] = ("setting", "scheme", "model", "devices", "site")
 # Where a term moves with the limit (half of memory for a runtime, say) one raise is not enough.
 _RAISES = 16
-_LEAST_CONTEXT = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +40,8 @@ C = TypeVar("C", bound=Planned)
 class ServedCase(Planned):
     """A model that is served. ``context`` is tokens a request, ``concurrency`` requests at a time, ``ubatch`` tokens
     computed at once, ``gpu_layers`` how many layers the accelerator holds (None: all, or there is none), over how many
-    of which layers and runs of layers are split in parallel.
+    of which layers and runs of layers are split in parallel. ``experts_on_cpu`` layers leave their experts to the host,
+    whose memory ``host_bytes`` stands for where it is given.
     """
 
     model: str
@@ -53,25 +53,49 @@ class ServedCase(Planned):
     gpu_layers: int | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    experts_on_cpu: int = 0
+    host_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Bytes that a case takes of the host's memory, and what that has; None where nobody knows."""
+
+    total_bytes: int
+    limit_bytes: int | None
+
+    def fits(self, share: float) -> bool:
+        """Whether the total stays within a share of the limit."""
+        return self.limit_bytes is None or self.total_bytes <= share * self.limit_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that a case takes of the memory that binds (of several the fullest), and what that memory has."""
+    """Bytes that a case takes of the memory that binds (of several the fullest), and what that memory has.
+
+    ``beside``: what lies with the host, more where the first holds less; None where nothing does. ``host``: the first
+    is the host's memory too.
+    """
 
     total_bytes: int
     limit_bytes: int
+    beside: Rest | None = None
+    host: bool = False
 
     def fits(self, share: float) -> bool:
-        """Whether the total stays within a share of the limit."""
+        """Whether both totals stay within a share of their limits. A host that nobody knows is taken to have room."""
+        return self.fits_here(share) and (self.beside is None or self.beside.fits(share))
+
+    def fits_here(self, share: float) -> bool:
+        """Of the first memory alone."""
         return self.total_bytes <= share * self.limit_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One knob (a field) of a case, turned to ``value``. ``cost`` orders changes of one class; ``loses`` says what that
-    costs the user. Where ``below`` is given, whole numbers up to that one, exclusive, cost the same: of these the
-    largest that fits is taken.
+    costs the user. Where ``below`` is given, whole numbers from ``value`` to that one, exclusive, cost the same: of
+    these the nearest to it that fits is taken.
     """
 
     knob: str
@@ -91,7 +115,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Fix(Generic[C]):
-    """Changes that make a case fit, the ``case`` they lead to, what they save, and what is then taken of what."""
+    """Changes that make a case fit, the ``case`` they lead to, what they save, and what is then taken of what.
+
+    Nothing is saved where the case moves to another memory. ``beside`` is what the host then has to hold.
+    """
 
     changes: tuple[Change, ...]
     kind: CostClass
@@ -99,11 +126,15 @@ class Fix(Generic[C]):
     saves_bytes: int
     total_bytes: int
     limit_bytes: int
+    beside: Rest | None = None
 
     def __str__(self) -> str:
         what = " and ".join(_words(change) for change in self.changes)
         saved = f"saves {size(self.saves_bytes)}, " if self.saves_bytes > 0 else ""
-        return f"{what}: {saved}then {size(self.total_bytes)} of {size(self.limit_bytes)}"
+        told = f"{what}: {saved}then {size(self.total_bytes)} of {size(self.limit_bytes)}"
+        if self.beside is None or self.beside.limit_bytes is None:
+            return told
+        return f"{told}, {size(self.beside.total_bytes)} of {size(self.beside.limit_bytes)} on the host"
 
 
 def fixes(
@@ -112,21 +143,17 @@ def fixes(
     need: Callable[[C], Need | None],
     share: float = MARGINAL,
     each: int = 2,
+    least: Callable[[C], Need | None] | None = None,
 ) -> list[Fix[C]]:
     """At most ``each`` fixes of each class of cost, the cheapest first; none where the case fits or nobody knows.
 
     A fix fits within ``share`` of the limit. ``need`` returns None where a case cannot be (a cache type that does not
-    suit the heads), and is asked once for each case. Of several ways to turn the same knobs the mildest is told, and no
-    pair of which one change would do.
+    suit the heads), and is asked once for each case. ``least`` says less than that, sooner: where it does not fit,
+    ``need`` is not asked. Of several ways to turn the same knobs the mildest is told, and no pair of which one change
+    would do.
     """
-    asked: dict[C, Need | None] = {}
-
-    def known(tried: C) -> Need | None:
-        if tried not in asked:
-            asked[tried] = need(tried)
-        return asked[tried]
-
-    before = known(case)
+    known = _Asked(need, least, share)
+    before = known.need(case)
     if before is None or before.fits(share):
         return []
     found: list[Fix[C]] = []
@@ -137,18 +164,57 @@ def fixes(
                 break
             if any(_covers(fix, combination) for fix in (*found, *of_kind)):
                 continue
-            if not _fits(known(_applied(case, combination)), share):
+            if not known.fits_here(_applied(case, combination)):
                 continue
-            combination = _furthest(combination, lambda tried: _fits(known(_applied(case, tried)), share))
-            changed = _applied(case, combination)
-            after = known(changed)
-            if after is not None:
-                saved = before.total_bytes - after.total_bytes
-                of_kind.append(Fix(combination, kind, changed, saved, after.total_bytes, after.limit_bytes))
+            combination = _furthest(combination, lambda tried: known.fits_here(_applied(case, tried)))
+            fix = _fix(case, combination, kind, known)
+            if fix is not None:
+                of_kind.append(fix)
         found += of_kind
     if not any(fix.kind == "site" for fix in found):
-        found += _memory_enough(case, before, known, share)
+        found += _memory_enough(case, before, known)
     return found
+
+
+class _Asked(Generic[C]):
+    """What was answered of each case, so that nothing is asked twice."""
+
+    def __init__(
+        self, need: Callable[[C], Need | None], least: Callable[[C], Need | None] | None, share: float
+    ) -> None:
+        self._need, self._least, self.share = need, least, share
+        self._known: dict[C, Need | None] = {}
+        self._hopeless: dict[C, bool] = {}
+
+    def need(self, case: C) -> Need | None:
+        if case not in self._known:
+            self._known[case] = self._need(case)
+        return self._known[case]
+
+    def fits_here(self, case: C) -> bool:
+        if case not in self._known and self._least is not None:
+            if case not in self._hopeless:
+                low = self._least(case)
+                self._hopeless[case] = low is None or not low.fits_here(self.share)
+            if self._hopeless[case]:
+                return False
+        found = self.need(case)
+        return found is not None and found.fits_here(self.share)
+
+
+def _fix(case: C, combination: tuple[Change, ...], kind: CostClass, known: _Asked[C]) -> Fix[C] | None:
+    """What a combination comes to; None where it does not fit."""
+    before, after = known.need(case), known.need(_applied(case, combination))
+    if before is None or after is None or not after.fits(known.share):
+        return None
+    beside = after.beside
+    if beside is not None and beside.limit_bytes is None:
+        room = room_for(beside.total_bytes / known.share)
+        combination = (*combination, Change("host_bytes", room, kind, 0, "the rest runs on its processor"))
+        beside = Rest(beside.total_bytes, room)
+    saved = before.total_bytes - after.total_bytes if before.host == after.host else 0
+    changed = _applied(case, combination)
+    return Fix(combination, kind, changed, saved, after.total_bytes, after.limit_bytes, beside)
 
 
 def _applied(case: C, combination: Sequence[Change]) -> C:
@@ -157,101 +223,24 @@ def _applied(case: C, combination: Sequence[Change]) -> C:
     return case
 
 
-def _fits(need: Need | None, share: float) -> bool:
-    return need is not None and need.fits(share)
-
-
 def _furthest(combination: tuple[Change, ...], fits: Callable[[tuple[Change, ...]], bool]) -> tuple[Change, ...]:
-    """A combination that fits, with every number at the largest of its cost that still does."""
+    """A combination that fits, with every number at the mildest of its cost that still does."""
     for at, change in enumerate(combination):
         if change.below is not None and isinstance(change.value, int):
             before, behind = combination[:at], combination[at + 1 :]
-            largest = _largest(change, lambda tried, b=before, e=behind: fits((*b, tried, *e)))  # type: ignore[misc]
-            combination = (*before, largest, *behind)
+            mildest = _mildest(change, lambda tried, b=before, e=behind: fits((*b, tried, *e)))  # type: ignore[misc]
+            combination = (*before, mildest, *behind)
     return combination
 
 
-def _largest(change: Change, fits: Callable[[Change], bool]) -> Change:
-    """The change with the largest value ``below`` that fits, by halving: what is less takes less."""
+def _mildest(change: Change, fits: Callable[[Change], bool]) -> Change:
+    """The change with the value nearest to ``below`` that fits, by halving: what is further takes less."""
     assert isinstance(change.value, int)
-    above = range(change.value + 1, change.below or 0)
-    more = bisect_right(above, False, key=lambda value: not fits(replace(change, value=value)))
-    return replace(change, value=change.value + more)
-
-
-def usual_changes(
-    case: ServedCase,
-    *,
-    caches: Sequence[str] = (),
-    schemes: Sequence[str] = (),
-    models: Sequence[str] = (),
-    sites: Sequence[str] = (),
-    layers: int = 0,
-    devices: int = 0,
-) -> list[Change]:
-    """What may usually be changed. ``caches``, ``schemes`` and ``models`` go from larger to smaller, ``sites`` from
-    cheap to dear; of the first three those after the case's own are taken, of sites all others. ``layers`` above 0 lets
-    that many move to the CPU, and no more than must; ``devices`` lets that many of the site's work together. Contexts
-    go down to a quarter and not below 2048 tokens; requests at a time to one.
-
-    Costs count how much is lost: an 8-bit cache 1, fewer bits 4 and more; half the requests 2; half the context 3;
-    up to a quarter of the layers on the CPU 3, because each token waits for them; half the ubatch 1 (slower prompts);
-    twice the devices 8, stages of them 9.
-    """
-    told = [
-        Change("cache", name, "setting", 1 if _eight_bit(name) else 3 + i, "answers may differ: measure the task")
-        for i, name in enumerate(_after(caches, case.cache), 1)
-    ]
-    ubatches = [case.ubatch >> i for i in (1, 2) if case.ubatch >> i >= 64]
-    told += [Change("ubatch", n, "setting", i, "prompts are read more slowly") for i, n in enumerate(ubatches, 1)]
-    requests = [case.concurrency >> i for i in range(1, case.concurrency.bit_length())]
-    told += [Change("concurrency", n, "setting", 2 * i, "others wait longer") for i, n in enumerate(requests, 1)]
-    contexts = [case.context >> i for i in (1, 2) if case.context >> i >= _LEAST_CONTEXT]
-    told += [Change("context", n, "setting", 3 * i, "longer texts are cut off") for i, n in enumerate(contexts, 1)]
-    told += _fewer_layers(case, layers) if layers else []
-    for kind, names, own in (("scheme", schemes, case.scheme), ("model", models, case.model)):
-        loses = "quality is unknown until measured"
-        told += [_named(kind, name, i, loses) for i, name in enumerate(_after(names, own), 1)]
-    told += _more_devices(case, devices)
-    other = [name for name in sites if name != case.site]
-    return told + [_named("site", name, i, "another machine") for i, name in enumerate(other, 1)]
-
-
-def _fewer_layers(case: ServedCase, layers: int) -> list[Change]:
-    """Down by quarters, the last one but for one layer, and to none. The output counts as one layer more."""
-    held = layers + 1 if case.gpu_layers is None else min(case.gpu_layers, layers + 1)
-    steps = sorted({min(held, layers) * left // 4 for left in range(4)} | {1}, reverse=True)
-    steps = [step for step in steps if step < held]
-    tops = [held, *steps]
-    return [
-        Change("gpu_layers", step, "setting", 3 * i, "the rest runs on the CPU", below=top)
-        for i, (step, top) in enumerate(zip(steps, tops, strict=False), 1)
-    ]
-
-
-def _more_devices(case: ServedCase, most: int) -> list[Change]:
-    """Twice as many, and so on: each with a share of every layer, or else of the layers."""
-    own = case.tensor_parallel * case.pipeline_parallel
-    knobs = (("tensor_parallel", case.tensor_parallel), ("pipeline_parallel", case.pipeline_parallel))
-    return [
-        Change(knob, now << i, "devices", 8 * i + stages, f"{(own << i) - own} more of these GPUs")
-        for stages, (knob, now) in enumerate(knobs)
-        for i in range(1, (most // own).bit_length())
-    ]
-
-
-def _named(kind: str, name: str, cost: int, loses: str) -> Change:
-    knob: Literal["scheme", "model", "site"] = "scheme" if kind == "scheme" else "model" if kind == "model" else "site"
-    return Change(knob, name, knob, cost, loses)
-
-
-def _after(names: Sequence[str], own: str) -> Sequence[str]:
-    """What comes after the case's own name; everything where that is not listed."""
-    return names[names.index(own) + 1 :] if own in names else names
-
-
-def _eight_bit(cache: str) -> bool:
-    return "8" in cache.split("/")[0]
+    assert change.below is not None
+    step = 1 if change.below > change.value else -1
+    milder = range(change.value + step, change.below, step)
+    more = bisect_left(milder, True, key=lambda value: not fits(replace(change, value=value)))
+    return replace(change, value=change.value + step * more)
 
 
 def _combinations(case: C, changes: Sequence[Change], kind: CostClass) -> Iterator[tuple[Change, ...]]:
@@ -279,26 +268,49 @@ def _covers(fix: Fix[C], combination: tuple[Change, ...]) -> bool:
     )
 
 
-def _memory_enough(case: C, before: Need, need: Callable[[C], Need | None], share: float) -> list[Fix[C]]:
-    """The last resort: any site with memory enough."""
-    bytes_needed = before.limit_bytes
-    for raised in range(_RAISES):
-        now = need(replace(case, memory_bytes=bytes_needed))
+def _memory_enough(case: C, before: Need, known: _Asked[C]) -> list[Fix[C]]:
+    """The last resort: any machine with memory enough, around the GPU too."""
+    raised: dict[str, int] = {}
+    now: Need | None = before
+    for _ in range(_RAISES):
         if now is None:
             return []
-        if now.fits(share) and bytes_needed > before.limit_bytes:
-            change = Change("memory_bytes", bytes_needed, "site", 0, "another machine")
-            saved = before.total_bytes - now.total_bytes
-            return [Fix((change,), "site", change.applied(case), saved, now.total_bytes, now.limit_bytes)]
-        # Where a term grows with the limit the first guess is too small, and so would be every next.
-        more = bytes_needed + bytes_needed // 4 + 1 if raised else 0
-        bytes_needed = max(math.ceil(now.total_bytes / share), more)
+        if now.fits(known.share) and raised:
+            changes = tuple(Change(knob, room, "site", 0, "another machine") for knob, room in raised.items())
+            fix = _fix(case, changes, "site", known)
+            return [] if fix is None else [fix]
+        raised = _raised(raised, now, known.share)
+        more: dict[str, Any] = raised
+        now = known.need(replace(case, **more))
     return []
+
+
+def _raised(already: Mapping[str, int], now: Need, share: float) -> dict[str, int]:
+    """More of each memory that has no room. Where a term grows with the limit the first guess is too small, and so
+    would be every next."""
+    told = dict(already)
+    parts: list[tuple[str, Need | Rest, bool]] = [
+        ("host_bytes" if now.host else "memory_bytes", now, now.fits_here(share))
+    ]
+    if now.beside is not None:
+        parts.append(("host_bytes", now.beside, now.beside.fits(share)))
+    for knob, part, fits in parts:
+        if not fits:
+            more = already[knob] + already[knob] // 4 if knob in already else 0
+            # Told in three figures, more than there is has to look like more.
+            beyond = part.limit_bytes or 0
+            room = room_for(max(part.total_bytes / share, more, beyond + 1))
+            told[knob] = room if size(room) != size(beyond) else room_for(room + 1)
+    return told
 
 
 def _words(change: Change) -> str:
     if change.knob == "memory_bytes":
         return f"a machine with {size(int(change.value))} free"
+    if change.knob == "host_bytes":
+        return f"a host with {size(int(change.value))} free"
+    if change.knob == "experts_on_cpu":
+        return f"experts of {change.value} layers on the CPU"
     names = {
         "cache": "kv",
         "concurrency": "requests at a time",

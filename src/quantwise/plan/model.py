@@ -13,6 +13,7 @@ from quantwise.models.tensor_table import TensorTable
 from quantwise.plan.constants import LlamacppBuild
 from quantwise.plan.decoder_weights import Weights, decoder_weights
 from quantwise.plan.gguf_names import GgufTable, gguf_table
+from quantwise.plan.llamacpp.cache import layer_caches
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
 from quantwise.plan.llamacpp.file import FileTensor
 from quantwise.plan.llamacpp.model import Blocks, as_llamacpp
@@ -51,6 +52,7 @@ class Model:
         self._stored: dict[tuple[str, bool], Mapping[str, int]] = {}
         self._splits: dict[tuple[str, tuple[int, int], bool, Device | None], DeviceSplit] = {}
         self._tallies: dict[tuple[str, LlamacppBuild], FileTally] = {}
+        self._kept: dict[LlamacppSettings, Sequence[int]] = {}
         self._compute: dict[tuple[LlamacppSettings, LlamacppBuild, bool], LlamacppCompute] = {}
 
     @property
@@ -150,6 +152,13 @@ class Model:
         if key not in self._tallies:
             self._tallies[key] = tally(self.in_gguf, self.tensors(scheme), build)
         return self._tallies[key]
+
+    def kept(self, settings: LlamacppSettings) -> Sequence[int]:
+        """Bytes of llama.cpp's cache by layer, wherever layers lie. Raises InputError as the cache does."""
+        key = replace(settings, gpu_layers=0, experts_on_cpu=0)
+        if key not in self._kept:
+            self._kept[key] = [sum(layer) for layer in layer_caches(self.in_gguf, key)]
+        return self._kept[key]
 
     def compute(self, settings: LlamacppSettings, build: LlamacppBuild) -> LlamacppCompute:
         """llama.cpp's buffers, which do not depend on how many layers lie where."""

@@ -3,16 +3,20 @@
 ``-ngl N`` counts from the last layer and the output comes last of all: N above the number of layers puts everything on
 the GPU but the embedding's rows, which the processor looks up. ``--n-cpu-moe K`` keeps the experts of the first K
 layers on the processor. Buffers of GPUs could not be compared with logs here.
+
+Beside a GPU whose driver pins host memory (CUDA, HIP, Vulkan; not Metal) the processor's tensors are not repacked:
+``make_cpu_buft_list`` asks for the GPU's host buffer before the processor's extra ones, and a mapped file has that one
+taken back to plain memory (src/llama-model.cpp and src/llama-model-loader.cpp, 2026).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder
-from quantwise.plan.constants import APPLE_SHARES, XLLAMACPP_2026_10, LlamacppBuild
+from quantwise.plan.constants import XLLAMACPP_2026_10, LlamacppBuild
 from quantwise.plan.llamacpp.cache import layer_caches
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
 from quantwise.plan.llamacpp.memory import compute_terms, process_term
@@ -47,21 +51,23 @@ def split_layers(
     build: LlamacppBuild = XLLAMACPP_2026_10,
     *,
     compute: LlamacppCompute | None = None,
+    kept: Sequence[int] | None = None,
+    pinned: bool = True,
 ) -> LayerSplit:
     """The memory and the traffic of ``settings.gpu_layers`` and ``settings.experts_on_cpu``.
 
-    ``compute`` spares the replay of the graph where it is known. Raises InputError as the cache does.
+    ``compute`` spares the replay of the graph where it is known, ``kept`` (bytes by layer) the count of the cache.
+    ``pinned``: the GPU's driver pins host memory. Raises InputError as the cache does.
     """
     decoder = as_llamacpp(decoder)
     compute = compute or llamacpp_compute(decoder, settings, build)
-    cpu, gpu = _amounts(file, decoder, settings)
-    output_on_gpu = settings.gpu_layers > 0
+    kept = [sum(one) for one in layer_caches(decoder, settings)] if kept is None else kept
+    first, output_on_gpu = _first_on_gpu(decoder, settings), settings.gpu_layers > 0
+    cpu, gpu = _amounts(file, first, settings)
     copied = file.tied if output_on_gpu else 0
-    caches: dict[Device, int] = {"cpu": 0, "gpu": 0}
-    for layer, kept in enumerate(layer_caches(decoder, settings)):
-        caches[_layer_device(layer, decoder, settings)] += sum(kept)
+    caches: dict[Device, int] = {"cpu": sum(kept[:first]), "gpu": sum(kept[first:])}
     # Where all stays with the processor, a tied output matrix may be copied too.
-    repacked = cpu.repacked if output_on_gpu else file.repacked
+    repacked = file.repacked if not output_on_gpu else 0 if pinned else cpu.repacked
     terms = [
         Term("weights", "cpu", cpu.bytes, cpu.bytes, "the tensors that stay there, mapped"),
         Term("repacked", "cpu", repacked, repacked, "ggml/src/ggml-cpu/repack.cpp, AVX2"),
@@ -95,6 +101,7 @@ def largest_gpu_layers(
     build: LlamacppBuild = XLLAMACPP_2026_10,
     *,
     compute: LlamacppCompute | None = None,
+    kept: Sequence[int] | None = None,
 ) -> int:
     """The most layers (``-ngl``) whose highest estimate fits into ``gpu_bytes``; 0 where not even the output does."""
     decoder = as_llamacpp(decoder)
@@ -102,7 +109,7 @@ def largest_gpu_layers(
 
     def needed(layers: int) -> int:
         wanted = replace(settings, gpu_layers=layers)
-        return split_layers(decoder, file, wanted, build, compute=compute).memory.on("gpu")[1]
+        return split_layers(decoder, file, wanted, build, compute=compute, kept=kept).memory.on("gpu")[1]
 
     # Every further layer takes more.
     return bisect_right(range(1, len(decoder.layers) + 2), gpu_bytes, key=needed)
@@ -116,44 +123,33 @@ def fewest_experts_on_cpu(
     build: LlamacppBuild = XLLAMACPP_2026_10,
     *,
     compute: LlamacppCompute | None = None,
+    kept: Sequence[int] | None = None,
 ) -> int | None:
     """The fewest layers whose experts must stay on the processor so that all else fits; None where nothing does."""
     decoder = as_llamacpp(decoder)
     compute = compute or llamacpp_compute(decoder, settings, build)
     count = len(decoder.layers)
 
-    def spared(kept: int) -> int:
-        wanted = replace(settings, gpu_layers=count + 1, experts_on_cpu=kept)
-        return -split_layers(decoder, file, wanted, build, compute=compute).memory.on("gpu")[1]
+    def spared(behind: int) -> int:
+        wanted = replace(settings, gpu_layers=count + 1, experts_on_cpu=behind)
+        return -split_layers(decoder, file, wanted, build, compute=compute, kept=kept).memory.on("gpu")[1]
 
     # Every further layer's experts leave room.
-    kept = bisect_left(range(count + 1), -gpu_bytes, key=spared)
-    return kept if kept <= count else None
+    behind = bisect_left(range(count + 1), -gpu_bytes, key=spared)
+    return behind if behind <= count else None
 
 
-def unified_bytes(memory: int) -> tuple[int, str]:
-    """Bytes that the GPU of an Apple machine may take of ``memory`` by default, and who says so."""
-    if memory < 1:
-        raise InputError(f"memory must be above 0 bytes, not {memory}")
-    found = next(share for share in APPLE_SHARES if memory < share.below)
-    return int(memory * found.share), found.source
-
-
-def _amounts(file: FileTally, decoder: Decoder, settings: LlamacppSettings) -> tuple[Amounts, Amounts]:
-    """What the processor has of a file, and the GPU."""
-    found: dict[Device, Amounts] = {"cpu": file.embedding, "gpu": Amounts()}
+def _amounts(file: FileTally, first: int, settings: LlamacppSettings) -> tuple[Amounts, Amounts]:
+    """What the processor has of a file, and the GPU, which has the layers from ``first`` on."""
+    there = file.before(first, max(first, settings.experts_on_cpu))
     # Rows of the embedding are looked up by the processor; everything behind the layers follows the output.
-    found["gpu" if settings.gpu_layers > 0 else "cpu"] += file.outside
-    for layer, own in file.layers.items():
-        found[_layer_device(layer, decoder, settings)] += own
-    for layer, own in file.experts.items():
-        kept = layer < settings.experts_on_cpu
-        found["cpu" if kept else _layer_device(layer, decoder, settings)] += own
-    return found["cpu"], found["gpu"]
+    if settings.gpu_layers > 0:
+        return there + file.embedding, file.all_layers - there + file.outside
+    return there + file.embedding + file.outside, file.all_layers - there
 
 
-def _layer_device(layer: int, decoder: Decoder, settings: LlamacppSettings) -> Device:
-    return "gpu" if layer >= len(decoder.layers) + 1 - settings.gpu_layers else "cpu"
+def _first_on_gpu(decoder: Decoder, settings: LlamacppSettings) -> int:
+    return max(0, len(decoder.layers) + 1 - settings.gpu_layers)
 
 
 def _crossing(decoder: Decoder, settings: LlamacppSettings, tokens: int) -> int:
@@ -161,10 +157,8 @@ def _crossing(decoder: Decoder, settings: LlamacppSettings, tokens: int) -> int:
     if settings.gpu_layers == 0:
         return 0
     state = 4 * decoder.hidden * tokens
-    there = range(min(settings.experts_on_cpu, len(decoder.layers)))
-    apart = sum(
-        decoder.layers[layer].experts > 0 and _layer_device(layer, decoder, settings) == "gpu" for layer in there
-    )
+    first = _first_on_gpu(decoder, settings)
+    apart = sum(layer.experts > 0 for layer in decoder.layers[first : settings.experts_on_cpu])
     return state * (1 + 2 * apart) + 4 * decoder.vocab
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import LlamacppBuild
@@ -42,6 +43,14 @@ class Amounts:
             self.matrices + other.matrices,
         )
 
+    def __sub__(self, other: Amounts) -> Amounts:
+        return Amounts(
+            self.bytes - other.bytes,
+            self.repacked - other.repacked,
+            self.read - other.read,
+            self.matrices - other.matrices,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FileTally:
@@ -60,6 +69,22 @@ class FileTally:
     mapped: int
     read_once: int
     repacked: int
+    _layers_before: tuple[Amounts, ...] = field(init=False, repr=False)
+    _experts_before: tuple[Amounts, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_layers_before", _before(self.layers))
+        object.__setattr__(self, "_experts_before", _before(self.experts))
+
+    def before(self, layer: int, experts: int) -> Amounts:
+        """Of the layers before one, and of the experts of those before another."""
+        layers, mixtures = self._layers_before, self._experts_before
+        return layers[min(layer, len(layers) - 1)] + mixtures[min(experts, len(mixtures) - 1)]
+
+    @property
+    def all_layers(self) -> Amounts:
+        """Of every layer, with its experts."""
+        return self._layers_before[-1] + self._experts_before[-1]
 
 
 def tally(decoder: Decoder, tensors: Sequence[FileTensor], build: LlamacppBuild) -> FileTally:
@@ -86,6 +111,12 @@ def tally(decoder: Decoder, tensors: Sequence[FileTensor], build: LlamacppBuild)
         read_once=read_once_bytes(tensors, build),
         repacked=repacked_bytes(tensors, build),
     )
+
+
+def _before(layers: Mapping[int, Amounts]) -> tuple[Amounts, ...]:
+    """Sums of the first 0, 1, 2 ... layers."""
+    count = max(layers, default=-1) + 1
+    return tuple(accumulate((layers.get(i, Amounts()) for i in range(count)), initial=Amounts()))
 
 
 def _amounts(tensor: FileTensor, read: int, build: LlamacppBuild) -> Amounts:
