@@ -7,24 +7,27 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fake_arms import Killed, KilledAt, fake
+from fake_arms import Killed, KilledAt, fake, question
 from quantwise import evidence_exchange, workbench
 from quantwise.cli.main import main
-from quantwise.core.artifact import Artifact
+from quantwise.core.artifact import Artifact, Candidate
 from quantwise.core.errors import EnvironmentFailure, InputError
+from quantwise.core.evidence import Measurement
 from quantwise.core.progress import Silent
+from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.runtime import RuntimeOptions
 from quantwise.evidence_file import read, written
 from quantwise.pose import Request
 from quantwise.report.page import render
 from quantwise.report.terminal import print_screen
 from quantwise.store import Store
+from quantwise.tasks.readers import read_all
 from quantwise.testing.blank_gguf import BlankModel, write_blank
 from quantwise.testing.fake_runtime import FakeRuntime, FakeSession
 
@@ -217,8 +220,6 @@ def test_items_in_the_middle_that_are_gone_end_the_evidence_there(
     frozen(request, monkeypatch)
     with Store(here.home / "run") as store:
         question = store.question()
-    from quantwise.tasks.readers import read_all
-
     second = {i.id for i in read_all(request.tasks)[0].supply("certify", 40, question.seed)[32:]}
 
     def lose(header: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -410,3 +411,38 @@ def test_the_verb_says_what_it_wrote_and_took(
     assert "certification items: mine 352" in capsys.readouterr().out
     assert main(["evidence", "import", str(here.home / "run"), str(tmp_path / "none")]) == 2
     assert main(["evidence", "export", str(here.home / "run"), "--out", str(out), "--candidate", "x"]) == 2
+
+
+def by_hand(folder: Path, words: Path, *, model: str = "m1", built: dict[str, str] | None = None) -> Question:
+    """A run of recipes: what was ``built`` by name to its hash has answered the first block of the file."""
+    (task,) = read_all([str(words)])
+    asked = TaskQuestion(task.name, task.source, task.source_hash, task.kind, 0.05, 320, 0, task.available)
+    bare = question("q8_0", tasks=[asked], model_hash=model, runtimes={"llamacpp": "b1"})
+    found = replace(bare, candidates=(Candidate("16bit", "llamacpp", baseline=True), Candidate("q8_0", "llamacpp")))
+    recipes = {"16bit@llamacpp": "f16", "q8_0@llamacpp": "rtn:q8_0"}
+    items = task.supply("certify", 32, found.seed)
+    with Store(folder, create=True) as store:
+        store.freeze(found)
+        for name, content in (built or {}).items():
+            made = Artifact(str(folder), "gguf", content, 10, recipes[name])
+            store.put("artifact", name, asdict(made))
+            row = Measurement(name, "certify", task.name, "", 0, 0, 1.0, "stop", "")
+            store.add_block(items, [replace(row, item=i.id, output=str(i.target)) for i in items])
+    return found
+
+
+def test_16_bit_converted_here_and_there_is_the_same_but_no_other_recipe_is(machine: Makes, tmp_path: Path) -> None:
+    machine("words").asks()
+    words = tmp_path / "words" / "mine.jsonl"
+    built = {"16bit@llamacpp": "aa", "q8_0@llamacpp": "bb"}
+    by_hand(tmp_path / "large", words, built=built)
+    files = {name: tmp_path / f"{name[:3]}.evidence" for name in built}
+    for name, file in files.items():
+        evidence_exchange.export(tmp_path / "large", file, name)
+    by_hand(tmp_path / "small", words)
+    assert evidence_exchange.take_in(tmp_path / "small", files["16bit@llamacpp"])["items"] == {"mine": 32}
+    with pytest.raises(InputError, match=r"holds rows of q8_0@llamacpp with content bb, which no candidate"):
+        evidence_exchange.take_in(tmp_path / "small", files["q8_0@llamacpp"])
+    by_hand(tmp_path / "other", words, model="m2")
+    with pytest.raises(InputError, match=r"holds rows of 16bit@llamacpp with content aa, which no candidate"):
+        evidence_exchange.take_in(tmp_path / "other", files["16bit@llamacpp"])

@@ -32,7 +32,9 @@ def plan(store: Store, posed: Posed) -> None:
         store.put("fit", candidate.name, asdict(plan_candidate(candidate, posed.model, workload)))
         here = Workload(question.context, question.requests(candidate.runtime))
         able = plan_candidate(candidate, posed.model, here)
-        if able.fits == "no" and candidate.name not in elsewhere:
+        if candidate.name in elsewhere:
+            store.put("note", candidate.name, f"it {needs(able)}" if able.fits == "no" else None)
+        elif able.fits == "no":
             if candidate.baseline:
                 raise no_room(candidate, able, store.folder)
             store.put("broken", candidate.name, {"why": f"does not fit this machine: it {needs(able)}"})
