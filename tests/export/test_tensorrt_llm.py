@@ -222,3 +222,26 @@ def test_it_says_that_nobody_has_run_it(exported: Any, tmp_path: Path, capsys: p
     assert manifest["status"] == "never run here"
     assert manifest["artifact_hash"] == content_hash(artifact)
     assert main([*arguments[:-1], str(tmp_path / "more"), "--context", "64"]) == 2
+
+
+def test_a_float16_model_stays_one(tmp_path: Path) -> None:
+    artifact = written("int4-g128", tmp_path / "artifact")
+    config = json.loads((artifact / "config.json").read_text())
+    (artifact / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
+    tensorrt_llm.export(artifact, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float16"
+    assert ModelFolder(tmp_path / "out").entries["model.layers.0.mlp.down_proj.pre_quant_scale"].dtype == "F16"
+
+
+def test_a_mixture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = written("int4-g128", tmp_path / "artifact")
+    monkeypatch.setattr("quantwise.formats.modelopt.quantized", lambda folder: ["model.layers.0.mlp.experts.0.up_proj"])
+    with pytest.raises(InputError, match="is a mixture of experts"):
+        tensorrt_llm.export(artifact, tmp_path / "out")
+
+
+def test_a_server_that_needs_another_backend_is_told_so(exported: Any) -> None:
+    _, out = exported["w8a8-static"]
+    manifest = json.loads((out / "quantwise-export.json").read_text())
+    assert manifest["command"] == f"trtllm-serve --backend tensorrt {out}"
+    assert "has no kernel for W8A8_SQ_PER_CHANNEL" in manifest["notes"][0]

@@ -30,11 +30,13 @@ FUSED = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """One ``quant_algo``: further fields of hf_quant_config.json, and what nobody should be surprised by."""
+    """One ``quant_algo``: further fields of hf_quant_config.json, what nobody should be surprised by, and the options
+    that the server needs."""
 
     name: str
     fields: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    options: str = ""
 
 
 _REQUANTIZED = (
@@ -52,7 +54,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "fp8": Algorithm("FP8_PER_CHANNEL_PER_TOKEN", {}),
     "int4-g128": Algorithm("W4A16_AWQ", _AWQ),
     "int8-channel": Algorithm("W8A16", {}),
-    "w8a8-static": Algorithm("W8A8_SQ_PER_CHANNEL", {}, (_ENGINE_ONLY,)),
+    "w8a8-static": Algorithm("W8A8_SQ_PER_CHANNEL", {}, (_ENGINE_ONLY,), "--backend tensorrt "),
 }
 """Scheme to the algorithm that stores the very same numbers."""
 
