@@ -293,7 +293,7 @@ def no_output(header: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         (other_requests, "measured with another requests at a time"),
         (other_template, "measured with another template hash"),
         (other_tasks, "its items of mine are not those of this run"),
-        (another_schema, "its header lacks or adds surprise"),
+        (another_schema, "its header is wrong in surprise"),
         (twice, "holds one row twice"),
         (no_output, "line 5: output is wrong"),
     ],
@@ -361,6 +361,21 @@ def test_an_imported_candidate_is_compared_with_the_baseline_that_is_here(
     record = decide(here.asks())
     assert verdict(record)["verdict"] == "FAIL"
     assert set(here.opened) == {BASE}
+
+
+@pytest.mark.parametrize("wrong", [None, 7, "x", [], {}, True])
+def test_a_header_of_other_types_is_refused_by_name(brought: Path, wrong: Any) -> None:
+    names = [name for name in read(brought).header if name not in ("quantwise_evidence", "asked", "tasks")]
+    for name in names:
+        if isinstance(wrong, type(read(brought).header[name])) and wrong != {}:
+            continue
+        with pytest.raises(InputError, match=r"its header is wrong in "):
+            read(edited(brought, lambda header, rows, name=name: header.update({name: wrong})))  # type: ignore[misc]
+    for part in ("hash", "bytes", "bits_per_weight"):
+        if wrong is None or (part == "hash" and wrong == "x") or (part != "hash" and wrong == 7):
+            continue
+        with pytest.raises(InputError, match=rf"its header is wrong in {part}"):
+            read(edited(brought, lambda header, rows, part=part: header["artifact"].update({part: wrong})))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("words", [1, 3, 5])

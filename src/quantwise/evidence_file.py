@@ -22,13 +22,19 @@ from quantwise.core.evidence import Measurement
 from quantwise.core.item import Item
 
 SCHEMA = 1
-_HEADER = {
-    "quantwise_evidence", "quantwise", "created", "question_hash", "candidate", "artifact", "model_hash",
-    "runtime_build", "machine", "asked", "tasks",
+_TEXT, _NUMBER, _OBJECT = (str,), (int, float, type(None)), (dict,)
+_Shape = Mapping[str, tuple[type, ...]]
+_HEADER: _Shape = {
+    "quantwise_evidence": (int,), "quantwise": _TEXT, "created": _TEXT, "question_hash": _TEXT, "candidate": _OBJECT,
+    "artifact": _OBJECT, "model_hash": _TEXT, "runtime_build": _TEXT, "machine": _TEXT, "asked": _OBJECT,
+    "tasks": _OBJECT,
 }  # fmt: skip
-_ARTIFACT = {"hash", "format", "bytes", "recipe", "bits_per_weight"}
+_CANDIDATE: _Shape = {"source": _TEXT, "runtime": _TEXT, "cache": _TEXT}
+_ARTIFACT: _Shape = {
+    "hash": _TEXT, "format": _TEXT, "bytes": (int, type(None)), "recipe": (str, type(None)), "bits_per_weight": _NUMBER,
+}  # fmt: skip
 # ``seconds`` stay behind; candidate and block are told anew by the run that takes a row in.
-_ROW: Mapping[str, tuple[type, ...]] = {
+_ROW: _Shape = {
     "stage": (str,), "task": (str,), "item": (str,), "item_hash": (str,), "repeat": (int,), "score": (int, float),
     "finish": (str,), "output": (str,), "prompt_tokens": (int, type(None)), "output_tokens": (int, type(None)),
     "error": (str, type(None)),
@@ -89,8 +95,10 @@ def read(path: Path) -> EvidenceFile:
     body = "".join(f"{line}\n" for line in lines[:-2])
     if end != {"rows": len(lines) - 3, "digest": _digest(body)}:
         raise InputError(f"{path} was cut short or changed after it was exported; export it again")
-    if wrong := set(header) ^ _HEADER or set(header["artifact"]) ^ _ARTIFACT:
-        raise InputError(f"{path}: its header lacks or adds {_named(wrong)}; export it again")
+    wrong = _misshapen(header, _HEADER)
+    wrong = wrong or _misshapen(header["candidate"], _CANDIDATE) + _misshapen(header["artifact"], _ARTIFACT)
+    if wrong:
+        raise InputError(f"{path}: its header is wrong in {_named(wrong)}; export it again")
     rows = tuple(_row(path, line, number) for number, line in enumerate(lines[1:-2], 2))
     if len({(r["stage"], r["task"], r["item"], r["repeat"]) for r in rows}) < len(rows):
         raise InputError(f"{path} holds one row twice; export it again")
@@ -99,12 +107,19 @@ def read(path: Path) -> EvidenceFile:
 
 def _row(path: Path, line: str, number: int) -> dict[str, Any]:
     row = _object(path, line, number)
-    wrong = [n for n, kinds in _ROW.items() if not isinstance(row.get(n), kinds) or isinstance(row[n], bool)]
-    if wrong or set(row) != set(_ROW):
-        raise InputError(
-            f"{path}, line {number}: {_named(set(wrong) or set(row) ^ set(_ROW))} is wrong; export it again"
-        )
+    if wrong := _misshapen(row, _ROW):
+        raise InputError(f"{path}, line {number}: {_named(wrong)} is wrong; export it again")
     return row
+
+
+def _misshapen(body: Mapping[str, Any], shape: _Shape) -> list[str]:
+    """Names that are missing, too many or of another type; JSON's true and false are no numbers."""
+    mistyped = [n for n, kinds in shape.items() if n in body and not _is(body[n], kinds)]
+    return sorted({*mistyped, *(set(body) ^ set(shape))})
+
+
+def _is(value: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _object(path: Path, line: str, number: int) -> dict[str, Any]:
