@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from quantwise import __version__
 from quantwise.certify import verdicts
 from quantwise.core.artifact import Artifact, Candidate, Degradation
 from quantwise.core.evidence import Fit, Measurement
+from quantwise.core.imported import Imported
 from quantwise.core.question import Question
 from quantwise.core.runtime import Footprint
 from quantwise.core.verdict import Verdict
@@ -28,7 +29,10 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
     found = verdicts(store, question)
     rows = {c.name: store.rows("certify", c.name) for c in question.candidates}
     broken = {name: body["why"] for name, body in store.all("broken").items()}
+    imported = store.imported()
     artifacts = {name: artifact_from(body) for name, body in store.all("artifact").items()}
+    artifacts = {name: Artifact(**{"location": "", **one.artifact}) for name, one in imported.items()} | artifacts
+    artifacts = {name: _with_difference(question, one, imported.get(name)) for name, one in artifacts.items()}
     footprints = {name: Footprint(**body) for name, body in store.all("footprint").items()}
     fits = {name: Fit(**body) for name, body in store.all("fit").items()}
     costs = {
@@ -77,8 +81,12 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "screen": screened(store, question),
         "costs": [asdict(costs[c.name]) for c in question.candidates if c.name in costs],
         "timing": timing,
+        "caveats": _caveats(found),
+        "imported": [
+            one.to_json() | {"differs": one.differs(_build(question, name))} for name, one in imported.items()
+        ],
         "generations": sum(len(r) for r in rows.values()),
-        "generations_per_s": _rate(rows, timing),
+        "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),
         "folder": str(store.folder),
     }
 
@@ -116,6 +124,27 @@ def flips(store: Store, question: Question) -> list[dict[str, Any]]:
 def artifact_from(body: Mapping[str, Any]) -> Artifact:
     """An artifact as the store keeps it."""
     return Artifact(**{**body, "degradations": tuple(Degradation(**d) for d in body["degradations"])})
+
+
+def _with_difference(question: Question, artifact: Artifact, imported: Imported | None) -> Artifact:
+    """The artifact with the degradation that its rows come from another runtime build, where they do."""
+    other = None if imported is None else imported.differs(_build(question, imported.candidate))
+    if other is None:
+        return artifact
+    return replace(artifact, degradations=(*artifact.degradations, Degradation("evidence", other)))
+
+
+def _build(question: Question, candidate: str) -> str:
+    return next(question.runtimes[c.runtime] for c in question.candidates if c.name == candidate)
+
+
+def _caveats(found: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Each sentence on what verdicts rest on beside what was measured here, with the candidates that it concerns."""
+    said: dict[str, dict[str, None]] = {}
+    for verdict in found:
+        for sentence in verdict.caveats:
+            said.setdefault(sentence, {})[verdict.candidate] = None
+    return [{"says": sentence, "candidates": list(names)} for sentence, names in said.items()]
 
 
 def _said(row: Measurement) -> str:
@@ -168,6 +197,7 @@ def _candidate(
         "runtime": candidate.runtime,
         "cache": candidate.cache,
         "baseline": candidate.baseline,
+        "stands_for": candidate.stands_for or None,
         "control": candidate.control,
         "shippable": candidate.shippable,
         "computes_as_stored": candidate.computes_as_stored,
@@ -189,6 +219,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "margin": c.margin, "e_pass": c.e_pass, "e_fail": c.e_fail, "z": c.z, "missing": c.missing,
         "n_more": verdict.n_more, "minutes_more": verdict.minutes_more, "smallest_margin": verdict.smallest_margin,
         "max_drop": verdict.max_drop, "explanation": verdict.explanation,
+        "caveats": list(verdict.caveats),
     }  # fmt: skip
 
 

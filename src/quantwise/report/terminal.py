@@ -53,6 +53,7 @@ class Screen:
             yield Text()
             yield from _focus(reading, width)
         yield Text()
+        yield from _rests_on(reading)
         yield from _rest(reading)
         yield from _provenance(reading, self._report_path)
 
@@ -246,6 +247,15 @@ def _focus(reading: Reading, width: int) -> Iterator[Table | Text]:
             notation.count(row.get("n")),
         )
     yield table
+
+
+def _rests_on(reading: Reading) -> Iterator[Table | Text]:
+    """What verdicts rest on beside what was measured here, each with the candidates whose verdicts do."""
+    for number, row in enumerate(reading.record.get("caveats") or ()):
+        said = Text.assemble(
+            (", ".join(map(notation.plain, row["candidates"])), "bold"), "  ", notation.plain(row["says"])
+        )
+        yield _line("" if number else "rests on", said)
 
 
 def _rest(reading: Reading) -> Iterator[Table | Text]:
