@@ -84,12 +84,19 @@ def test_break_even_by_hand() -> None:
     item = found(arm(SMALL.name, 64, 0, 1.0), arm(BASE.name, 64, 0, 2.0), build=32_400.0, certify=3_600.0)
     assert item is not None
     assert item.ratio == pytest.approx(0.5)
-    assert item.saved_per_month == pytest.approx((100.0, 100.0, 100.0))
-    assert item.break_even_months == pytest.approx((0.36, 0.36, 0.36))
-    assert item.price(SCENARIO) == [
-        "a solved item costs 0.001 EUR, 0.50 times (0.50 to 0.50) that of f16@llamacpp",
-        "quantizing and evaluating are earned back in 0.36 months (0.36 to 0.36): 100 EUR a month (100 to 100) are "
-        "saved at 100,000 requests",
+    assert item.interval is not None
+    assert item.interval[0] < 0.5 < item.interval[1] < 1.0, "not to the point: an item may yet fail"
+    assert item.saved_per_month is not None
+    assert item.break_even_months is not None
+    low, saved, high = item.saved_per_month
+    assert saved == pytest.approx(100.0)
+    assert low < saved < high
+    assert item.break_even_months == pytest.approx((36 / high, 0.36, 36 / low))
+    known = replace(item, interval=(0.4, 0.6), saved_per_month=(90.0, 100.0, 120.0), break_even_months=(0.3, 0.36, 0.4))
+    assert known.price(SCENARIO) == [
+        "a solved item costs 0.001 EUR, 0.50 times (0.40 to 0.60) that of f16@llamacpp",
+        "quantizing and evaluating are earned back in 11 days (9.13 to 12.2): 100 EUR a month (90 to 120) are saved "
+        "at 100,000 requests",
     ]
 
 

@@ -78,7 +78,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
             rollback=base.name,
             because=_because(question, evidence, chosen),
             ruled_out=tuple(losers) + _ruled_out(arms, blocked),
-            unmeasured=_unmeasured(question, missing_objective),
+            unmeasured=_unmeasured(question, evidence, missing_objective),
             best_supported=chosen.name,
             acceptable=acceptable,
         )
@@ -96,7 +96,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         rollback=baselines[0].name,
         because=(),
         ruled_out=_ruled_out(arms, blocked),
-        unmeasured=_unmeasured(question, missing_objective),
+        unmeasured=_unmeasured(question, evidence, missing_objective),
         best_supported=best.name if best else None,
         acceptable=acceptable,
     )
@@ -364,9 +364,13 @@ def _points(delta: float | None) -> str:
     return "unknown" if delta is None else f"{delta * 100:+.1f} points"
 
 
-def _unmeasured(question: Question, missing: Sequence[str]) -> tuple[str, ...]:
+def _unmeasured(question: Question, evidence: Evidence, missing: Sequence[str]) -> tuple[str, ...]:
     """What nobody should believe was shown."""
     lines = [f"{_words(term)} is unknown here and did not decide" for term in missing]
+    if "prices" in question.scenario:
+        priced = {name for name, found in evidence.solved.items() if found.interval is not None}
+        if open_ := [c.name for c in question.candidates if c.shippable and c.name not in priced]:
+            lines.append(f"what a solved item costs with {', '.join(open_)} (too few items, or times unknown)")
     lines.append("latency under your own traffic and concurrency (only batch time on this machine was seen)")
     lines.append(f"contexts longer than {question.context} tokens")
     lines.append(

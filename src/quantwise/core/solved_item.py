@@ -64,10 +64,10 @@ class SolvedItem:
         lines = [f"a solved item costs {_number(self.ours.money)} {currency}, {self._times()}"]
         if self.saved_per_month is not None and self.break_even_months is not None:
             least, saved, most = map(_number, self.saved_per_month)
-            soon, months, late = map(_number, self.break_even_months)
+            when = _duration(*self.break_even_months)
             lines.append(
-                f"quantizing and evaluating are earned back in {months} months ({soon} to {late}): {saved} {currency} "
-                f"a month ({least} to {most}) are saved at {scenario['requests_per_month']:,} requests"
+                f"quantizing and evaluating are earned back in {when}: {saved} {currency} a month ({least} to "
+                f"{most}) are saved at {scenario['requests_per_month']:,} requests"
             )
         return lines
 
@@ -82,6 +82,13 @@ class SolvedItem:
             return f"it takes {_number(ours.seconds)} seconds of the machine against {_number(theirs.seconds)}"
         then = " and are rerun" if scenario.get("reruns") else " and go to review" if scenario.get("review") else ""
         return f"{ours.failing:.0%} of its answers fail validation{then}, {theirs.failing:.0%} of the baseline's"
+
+
+def _duration(low: float, middle: float, high: float) -> str:
+    """Months as the largest unit of which there is at least one."""
+    units = {"months": 1.0, "days": 365.25 / 12, "hours": 365.25 * 2, "minutes": 365.25 * 120}
+    unit = next((u for u, many in units.items() if middle * many >= 1.0), "minutes")
+    return f"{_number(middle * units[unit])} {unit} ({_number(low * units[unit])} to {_number(high * units[unit])})"
 
 
 def _number(value: float | None) -> str:
