@@ -6,7 +6,8 @@ per item lets no rerun help. What is left goes to review with a probability and 
 too, and the solved ones carry it: sums over sums, tasks weighing alike.
 
 Intervals: paired percentile bootstrap over items, or over clusters where items share one, within each task
-(Efron and Tibshirani, "An Introduction to the Bootstrap", 1993), smoothed by half an item that only one arm fails on.
+(Efron and Tibshirani, "An Introduction to the Bootstrap", 1993), smoothed by half an item that only one arm fails on
+and widened by what whole blocks differ in time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from quantwise.core.solved_item import SolvedItem, Solving
 from quantwise.core.verdict import Cost
 from quantwise.scenarios.prices import Prices, Review
 from quantwise.scenarios.reader import read_scenario
+from quantwise.stats.block_noise import block_noise
 from quantwise.stats.compare import MOST_MISSING
 from quantwise.stats.differences import FloatArray
 from quantwise.stats.pairing import ANSWERED
@@ -40,8 +42,9 @@ _ROOM = 2_000_000
 _FAILING, _ANSWERS, _SECONDS, _REVIEWS, _SOLVED = range(5)
 
 Key = tuple[str, str]
-Arm = dict[Key, list[tuple[bool, float]]]
-"""(task, item) to its repeats: whether valid, and seconds of the machine."""
+Repeats = list[tuple[bool, float]]
+"""Of one item: whether valid, and seconds of the machine."""
+Arm = dict[Key, Repeats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,9 @@ def _against(
         return None
     means = _means(strata)
     drawn = _resampled(strata, way, question.seed)
+    blocks = {(r.task, r.item): r.block for r in rows[base.name]}
+    turns = _turns({key: (blocks[key], ours[key], theirs[key]) for key in asked}, question.seed)
+    drawn[:, [_SECONDS, 5 + _SECONDS]] *= turns
     level = question.alpha
     joules = [costs[c.name].joules_per_item if c.name in costs else None for c in (candidate, base)]
     ratio = _over(_unit(way, drawn[:, :5]), _unit(way, drawn[:, 5:]))
@@ -207,6 +213,18 @@ def _resampled(strata: Sequence[FloatArray], way: Way, seed: int) -> FloatArray:
             sums = rng.multinomial(len(seen), weights / weights.sum(), size=count) @ rows
             total[start : start + count] += sums[:, :-1] / sums[:, -1:]
     return total / len(strata)
+
+
+def _turns(items: Mapping[Key, tuple[int, Repeats, Repeats]], seed: int) -> FloatArray:
+    """Factors on both arms' seconds of each resample, (resamples, 2): the luck of turns that whole blocks share."""
+    tasks: dict[str, dict[int, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    for (task, _), (block, *arms) in items.items():
+        tasks[task][block].append([_mean([seconds for _, seconds in repeats]) for repeats in arms])
+    error, freedom = block_noise([[np.array(b) for b in blocks.values()] for blocks in tasks.values()])
+    if not freedom:
+        return np.ones((RESAMPLES, 2))
+    luck = error * np.random.default_rng([seed, 1]).standard_t(freedom, RESAMPLES).clip(-99, 99)
+    return np.asarray(np.exp(np.stack([luck / 2.0, -luck / 2.0], axis=1)), dtype=np.float64)
 
 
 def _unseen(rows: FloatArray, way: Way) -> FloatArray:
