@@ -269,9 +269,12 @@ def test_the_sentence() -> None:
     said = dear.why_dearer(SCENARIO, 0.54)
     assert said.startswith(f"is 46% smaller, yet a solved item costs {dear.ratio:.2f} times (")
     assert said.endswith("that of f16@llamacpp: 30% of its answers fail validation and are rerun, 2% of the baseline's")
-    slow = found(arm(SMALL.name, 400, 8, 2.0), arm(BASE.name, 400, 8, 1.0))
+    slow = found(arm(SMALL.name, 400, 9, 2.0), arm(BASE.name, 400, 8, 1.0))
     assert slow is not None
-    assert "it takes" in slow.why_dearer(SCENARIO, None)
     assert slow.why_dearer(SCENARIO, None).startswith("a solved item costs")
+    assert slow.why_dearer(SCENARIO, 1.2).endswith("that of f16@llamacpp: an answer takes 2.00 times the baseline's")
+    both = found(arm(SMALL.name, 400, 120, 1.5), arm(BASE.name, 400, 8, 1.0))
+    assert both is not None
+    assert both.why_dearer(SCENARIO, None).endswith("baseline's; an answer takes 1.50 times the baseline's")
     assert not replace(dear, ratio=1.04, interval=(1.01, 1.07)).dearer(0.05)
     assert not replace(dear, interval=(1.0, 2.0)).dearer(0.05)
