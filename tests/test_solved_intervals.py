@@ -169,7 +169,7 @@ def test_equals_are_seldom_ruled_out(name: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.long
 @pytest.mark.parametrize("name", WORLDS)
 def test_intervals_cover_the_true_ratio(name: str) -> None:
-    covered, ruled_out = shares(WORLDS[name], 400)
+    covered, ruled_out = shares(WORLDS[name], 800)
     print(f"{name}: true ratio {WORLDS[name].truth:.2f}, covered {covered:.3f}, ruled out {ruled_out:.3f}")
     assert covered >= 0.93
 
