@@ -14,11 +14,13 @@ from quantwise.core.evidence import Fit, Measurement
 from quantwise.core.imported import Imported
 from quantwise.core.question import Question
 from quantwise.core.runtime import Footprint
+from quantwise.core.solved_item import SolvedItem
 from quantwise.core.verdict import Verdict
 from quantwise.cost import cost, percentile
 from quantwise.cost_ratios import Ratio, ratios
 from quantwise.decide import Evidence, decide, standing
 from quantwise.screen import noise, screened
+from quantwise.solved import run_cost, solved_items, way_of
 from quantwise.stats.compare import compare
 from quantwise.stats.pairing import ANSWERED, pairs
 from quantwise.store import Store
@@ -42,6 +44,8 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
     }
     accuracy = {c.name: _accuracy(question, rows[c.name]) for c in question.candidates}
     floor = noise(store, question)
+    timing = store.all("timing")
+    solved = solved_items(question, rows, costs, timing)
     evidence = Evidence(
         verdicts=found,
         fits=fits,
@@ -51,10 +55,10 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         p95_seconds={c.name: _p95(c, rows[c.name]) for c in question.candidates},
         noise=_noise_rates(floor),
         ratios=_ratios(question, rows),
+        solved=solved,
     )
     overall = {c.name: _overall(question, c, rows, found) for c in question.candidates if not c.baseline}
     facts = store.get("facts", "machine") or {"machine": {}, "versions": {}}
-    timing = store.all("timing")
     return {
         "schema": 1,
         "quantwise": __version__,
@@ -88,7 +92,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "generations": sum(len(r) for r in rows.values()),
         "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),
         "folder": str(store.folder),
-    }
+    } | _solved(question, solved, timing)
 
 
 def flips(store: Store, question: Question) -> list[dict[str, Any]]:
@@ -239,6 +243,14 @@ def _noise_rates(floor: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
         asked = sum(row["n"] for row in rows)
         rates[runtime] = sum(row["flips"] for row in rows) / asked if asked else None
     return rates
+
+
+def _solved(question: Question, solved: Mapping[str, SolvedItem], timing: Mapping[str, float | None]) -> dict[str, Any]:
+    """What a solved item costs with each candidate; nothing where the scenario states no prices."""
+    way = way_of(question)
+    if way is None:
+        return {}
+    return {"solved": asdict(way) | {"run_cost": run_cost(way, timing), "items": [asdict(s) for s in solved.values()]}}
 
 
 def _rate(rows: Mapping[str, Sequence[Measurement]], timing: Mapping[str, Any]) -> float | None:
