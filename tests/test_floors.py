@@ -16,7 +16,7 @@ FLOORS = [
     {"report", "plan_server"},
     {"workbench", "planning"},
     {"record", "prepare", "forecast", "fetch"},
-    {"certify", "screen", "pose", "cost_ratios", "calibration_study"},
+    {"certify", "screen", "pose", "cost_ratios", "calibration_study", "load"},
     {"build", "measure", "store", "advise"},
     {"plan", "quantize", "transform", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},
     {"chat", "formats", "grids", "kv_cache", "models", "scenarios"},
