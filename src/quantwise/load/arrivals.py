@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class Arrivals:
         if not self.burstiness > 0:
             raise InputError(f"a burstiness of {self.burstiness:g} is not possible; give a number above 0")
 
-    def offsets(self, count: int, seconds: float, seed: int) -> FloatArray:
+    def offsets(self, count: int, seconds: float, seed: int | Sequence[int]) -> FloatArray:
         """Arrival times in seconds from the start, ascending: at most ``count``, all before ``seconds``.
 
         They are not stretched to fit the rate exactly, as some tools do: that would make the process less random.

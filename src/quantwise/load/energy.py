@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
@@ -25,11 +26,6 @@ class Joules:
     def __init__(self) -> None:
         self.cpu: float | None = None
         self.gpu: float | None = None
-
-    def add(self, other: Joules) -> None:
-        """Add another span; unknown stays unknown only while nothing is known."""
-        self.cpu = other.cpu if self.cpu is None else self.cpu + (other.cpu or 0.0)
-        self.gpu = other.gpu if self.gpu is None else self.gpu + (other.gpu or 0.0)
 
 
 @contextmanager
@@ -98,7 +94,7 @@ class _GpuMeter:
         self._reader.join()
         if self._process.stdout is not None:
             self._process.stdout.close()
-        spans = [list(zip(told, told[1:], strict=False)) for told in self._watts.values()]
+        spans = [list(pairwise(told)) for told in self._watts.values()]
         if not any(spans):
             return None
         return sum((t2 - t1) * (w1 + w2) / 2 for span in spans for (t1, w1), (t2, w2) in span)

@@ -1,17 +1,16 @@
 """What a server's own counters say of a run: the difference of two readings of its ``/metrics``.
 
-Names: https://docs.vllm.ai/en/stable/design/metrics/ and llama.cpp's tools/server/README.md (``llama-server --metrics``).
+Names: https://docs.vllm.ai/en/stable/design/metrics/ and, for ``llama-server --metrics``, llama.cpp's
+tools/server/README.md.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
 import httpx
 
-from quantwise.runtimes.llama_server import key_header
 from quantwise.runtimes.openai import _client
 from quantwise.runtimes.streaming import Server
 
@@ -33,7 +32,6 @@ def read_counts(server: Server) -> Counts:
     """The counters that the server shows now, by our names; empty where it shows none."""
     try:
         with _client(server.root, _PATIENCE_S, 1) as http:
-            http.headers.update(key_header(os.environ.get("QUANTWISE_API_KEY")))
             response = http.get("/metrics")
     except httpx.HTTPError:
         return {}

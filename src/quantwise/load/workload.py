@@ -99,7 +99,7 @@ def _of_line(path: Path, number: int, line: str) -> Ask:
     except ValueError as error:
         raise InputError(f"{path}:{number}: not JSON; {allowed}") from error
     prompt, turns = (record.get("prompt"), record.get("messages")) if isinstance(record, dict) else (None, None)
-    if isinstance(prompt, str) == isinstance(turns, list):
+    if isinstance(prompt, str) == isinstance(turns, list) or turns == []:
         raise InputError(f"{path}:{number}: needs one of prompt and messages; {allowed}")
     most: Any = record.get("max_tokens", 64)
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
@@ -107,7 +107,7 @@ def _of_line(path: Path, number: int, line: str) -> Ask:
     if isinstance(prompt, str):
         return Ask(text=prompt, max_tokens=most)
     try:
-        return Ask(messages=tuple(Message(t["role"], str(t["content"])) for t in turns), max_tokens=most)
+        return Ask(messages=tuple(Message(t["role"], str(t["content"])) for t in turns or ()), max_tokens=most)
     except (TypeError, KeyError) as error:
         raise InputError(f"{path}:{number}: a message lacks its role or content; {allowed}") from error
 
@@ -175,7 +175,7 @@ async def measured_words(workload: MadeUp, asker: Asker, http: Connections, limi
 async def warm_up(
     asker: Asker, http: Connections, workload: Workload, count: int, limit_s: float
 ) -> tuple[Streamed, ...]:
-    """``count`` requests, four at a time, of which nothing is counted; they are none of those that are asked later.
+    """``count`` requests, four at a time, of which nothing is counted; made-up ones are not asked again later.
 
     Raises RuntimeFailure where not one of them was answered.
     """
