@@ -85,9 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
     from quantwise.load.trial import run_trial
     from quantwise.report.progress import progress_on
 
-    plan = _plan(arguments)
+    trial = _trial(arguments)
     with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
-        record = run_trial(plan, bar)
+        record = run_trial(trial, bar)
     if not arguments.detailed:
         for server in record["servers"]:
             del server["requests"]
@@ -101,10 +101,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(arguments: argparse.Namespace) -> Any:
+def _trial(arguments: argparse.Namespace) -> Any:
     from quantwise.load.arrivals import Arrivals
     from quantwise.load.latency import ServiceLevels
-    from quantwise.load.trial import Plan
+    from quantwise.load.trial import Trial
     from quantwise.load.workload import MadeUp, Workload, read_items
 
     if (arguments.rate is None) == (arguments.users is None):
@@ -120,7 +120,7 @@ def _plan(arguments: argparse.Namespace) -> Any:
         sizes = arguments.input_tokens or 256, arguments.output_tokens or 64
         workload = MadeUp(*sizes, seed=arguments.seed, chat=arguments.chat)
     levels = arguments.slo
-    return Plan(
+    return Trial(
         urls=tuple(arguments.urls),
         pace=arguments.users or Arrivals(arguments.rate, arguments.burstiness),
         workload=workload,

@@ -20,12 +20,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
-from quantwise.runtimes.http_connections import Connections
+from quantwise.runtimes.lean_http import LeanHttp
 from quantwise.runtimes.streaming import Streamed, StreamRequest, clock, stream
 from quantwise.stats.differences import FloatArray
 
 MOST_IN_FLIGHT = 1000
 _BEAT_S = 0.01
+_ROUNDING_S = 0.001
 _LEAD_S = 0.02
 _SPARE_FILES = 64
 
@@ -99,7 +100,7 @@ def room_in_flight() -> int:
     return max(1, min(MOST_IN_FLIGHT, files))
 
 
-async def open_loop(http: Connections, requests: Sequence[StreamRequest], offsets: FloatArray, limit_s: float) -> Block:
+async def open_loop(http: LeanHttp, requests: Sequence[StreamRequest], offsets: FloatArray, limit_s: float) -> Block:
     """Send request i at ``offsets[i]`` seconds, whatever the server does; wait for all, each ``limit_s`` at most.
 
     A request that finds no room (`room_in_flight`) is recorded as not sent; it is never sent late for that.
@@ -116,8 +117,7 @@ async def open_loop(http: Connections, requests: Sequence[StreamRequest], offset
         start = clock() + _LEAD_S
         for request, offset in zip(requests, offsets, strict=False):
             due = start + float(offset)
-            if (early := due - clock()) > 0:
-                await asyncio.sleep(early)
+            await _until(due)
             if len(tasks) >= room:
                 skipped.append(Answer(due, Streamed("not_sent", due, due, f"{room} requests were under way already")))
                 continue
@@ -131,7 +131,7 @@ async def open_loop(http: Connections, requests: Sequence[StreamRequest], offset
 
 
 async def closed_loop(
-    http: Connections, requests: Sequence[StreamRequest], users: int, seconds: float, limit_s: float
+    http: LeanHttp, requests: Sequence[StreamRequest], users: int, seconds: float, limit_s: float
 ) -> Block:
     """``users`` ask one request after the other until all are asked or ``seconds`` are over; what runs is awaited."""
     waiting = iter(requests)
@@ -147,7 +147,15 @@ async def closed_loop(
     return _block(answers, start, beats)
 
 
-async def _one(http: Connections, request: StreamRequest, due: float, limit_s: float) -> Answer:
+async def _until(due: float) -> None:
+    """Sleep, and turn in the loop for the last bit: timers are rounded up to whole milliseconds."""
+    if (early := due - clock() - _ROUNDING_S) > 0:
+        await asyncio.sleep(early)
+    while clock() < due:
+        await asyncio.sleep(0)
+
+
+async def _one(http: LeanHttp, request: StreamRequest, due: float, limit_s: float) -> Answer:
     return Answer(due, await stream(http, request, limit_s))
 
 
@@ -163,7 +171,7 @@ async def _heartbeat() -> AsyncIterator[list[float]]:
 
     async def beat() -> None:
         while True:
-            due = clock() + _BEAT_S
+            due = clock() + _BEAT_S + _ROUNDING_S
             await asyncio.sleep(_BEAT_S)
             late.append(max(clock() - due, 0.0))
 

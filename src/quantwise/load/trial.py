@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,12 +20,12 @@ from quantwise.load.latency import ServiceLevels, summary
 from quantwise.load.ratios import block_figures, ratios, spread
 from quantwise.load.server_metrics import Counts, difference, read_counts
 from quantwise.load.workload import Asker, Items, MadeUp, Workload, find_asker, measured_words, warm_up
-from quantwise.runtimes.http_connections import Connections
-from quantwise.runtimes.streaming import Server, Streamed, connections, find_server
+from quantwise.runtimes.lean_http import LeanHttp
+from quantwise.runtimes.streaming import Server, Streamed, find_server, streaming_client
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Trial:
     """What is to be put on whom. ``pace`` is an open loop's arrivals or a closed loop's number of users.
 
     ``requests`` and ``seconds`` bound what each server is given over all blocks (``seconds`` do not count the wait for
@@ -55,7 +55,7 @@ class _Arm:
     """One server of a trial and what was seen of it."""
 
     server: Server
-    http: Connections
+    http: LeanHttp
     asker: Asker
     warm: tuple[Streamed, ...] = ()
     blocks: list[Block] = field(default_factory=list)
@@ -64,50 +64,47 @@ class _Arm:
     after: Counts = field(default_factory=dict)
 
 
-def run_trial(plan: Plan, progress: Progress) -> dict[str, Any]:
+def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
     """Put the load on every server. The record has ``servers``, one after the other with vLLM's field names, and
     ``ratios`` of each over the first.
 
     Raises InputError for what is no server, RuntimeFailure for one that answers nothing at all before the load begins;
     what fails under load is counted.
     """
-    servers = [find_server(url) for url in plan.urls]
-    return asyncio.run(_run(plan, servers, progress))
+    servers = [find_server(url) for url in trial.urls]
+    return asyncio.run(_run(trial, servers, progress))
 
 
-async def _run(plan: Plan, servers: Sequence[Server], progress: Progress) -> dict[str, Any]:
-    async with AsyncExitStack() as stack:
-        arms, workload = await _ready(plan, servers, stack, progress)
-        progress.stage("load", plan.blocks * len(arms))
-        for number in range(plan.blocks):
-            turn = number % len(arms)
-            for arm in (*arms[turn:], *arms[:turn]):
-                await _block(plan, workload, arm, number)
-                progress.advance(1, arm.server.url)
-        for arm in arms:
-            arm.after = read_counts(arm.server)
-    rows = [block_figures(arm.blocks, plan.levels) for arm in arms]
+async def _run(trial: Trial, servers: Sequence[Server], progress: Progress) -> dict[str, Any]:
+    arms, workload = await _ready(trial, servers, progress)
+    progress.stage("load", trial.blocks * len(arms))
+    for number in range(trial.blocks):
+        turn = number % len(arms)
+        for arm in (*arms[turn:], *arms[:turn]):
+            await _block(trial, workload, arm, number)
+            progress.advance(1, arm.server.url)
+    for arm in arms:
+        arm.after = read_counts(arm.server)
+    rows = [block_figures(arm.blocks, trial.levels) for arm in arms]
     return {
-        "servers": [_record(plan, arm, row) for arm, row in zip(arms, rows, strict=True)],
+        "servers": [_record(trial, arm, row) for arm, row in zip(arms, rows, strict=True)],
         "ratios": [
-            {"server": arm.server.url, "over": arms[0].server.url, **ratios(row, rows[0], plan.seed)}
+            {"server": arm.server.url, "over": arms[0].server.url, **ratios(row, rows[0], trial.seed)}
             for arm, row in zip(arms[1:], rows[1:], strict=True)
         ],
     }
 
 
-async def _ready(
-    plan: Plan, servers: Sequence[Server], stack: AsyncExitStack, progress: Progress
-) -> tuple[list[_Arm], Workload]:
+async def _ready(trial: Trial, servers: Sequence[Server], progress: Progress) -> tuple[list[_Arm], Workload]:
     """Connect to all, find out how long made-up text must be (on the first), and warm all up."""
     progress.stage("warm-up", len(servers))
-    arms, workload = [], plan.workload
+    arms, workload = [], trial.workload
     for server in servers:
-        http = await stack.enter_async_context(connections(server))
-        asker = await find_asker(server, http, workload, plan.timeout_s)
+        http = streaming_client(server)
+        asker = await find_asker(server, http, workload, trial.timeout_s)
         if isinstance(workload, MadeUp) and workload.words is None:
-            workload = await measured_words(workload, asker, http, plan.timeout_s)
-        warm = await warm_up(asker, http, workload, plan.warm_up, plan.timeout_s)
+            workload = await measured_words(workload, asker, http, trial.timeout_s)
+        warm = await warm_up(asker, http, workload, trial.warm_up, trial.timeout_s)
         arms.append(_Arm(server, http, asker, warm))
         progress.advance()
     for arm in arms:
@@ -115,37 +112,37 @@ async def _ready(
     return arms, workload
 
 
-async def _block(plan: Plan, workload: Workload, arm: _Arm, number: int) -> None:
-    share, rest = divmod(plan.requests, plan.blocks)
+async def _block(trial: Trial, workload: Workload, arm: _Arm, number: int) -> None:
+    share, rest = divmod(trial.requests, trial.blocks)
     first, count = number * share + min(number, rest), share + (number < rest)
     requests = arm.asker.requests(workload.draw(first, count))
-    seconds = plan.seconds / plan.blocks
+    seconds = trial.seconds / trial.blocks
     local = urlsplit(arm.server.root).hostname in ("localhost", "127.0.0.1", "::1")
     with meter() if local else nullcontext(Joules()) as joules:
-        if isinstance(plan.pace, int):
-            block = await closed_loop(arm.http, requests, plan.pace, seconds, plan.timeout_s)
+        if isinstance(trial.pace, int):
+            block = await closed_loop(arm.http, requests, trial.pace, seconds, trial.timeout_s)
         else:
-            offsets = plan.pace.offsets(count, seconds, (plan.seed, number))
-            block = await open_loop(arm.http, requests, offsets, plan.timeout_s)
+            offsets = trial.pace.offsets(count, seconds, (trial.seed, number))
+            block = await open_loop(arm.http, requests, offsets, trial.timeout_s)
     arm.blocks.append(block)
     arm.energy.append(joules)
 
 
-def _record(plan: Plan, arm: _Arm, rows: list[dict[str, float | None]]) -> dict[str, Any]:
-    figures = summary(arm.blocks, plan.levels)
+def _record(trial: Trial, arm: _Arm, rows: list[dict[str, float | None]]) -> dict[str, Any]:
+    figures = summary(arm.blocks, trial.levels)
     counted = difference(arm.before, arm.after)
     answers = [a for block in arm.blocks for a in block.answers]
-    repeated = isinstance(plan.workload, Items) and len(plan.workload.asks) < len(answers)
+    repeated = isinstance(trial.workload, Items) and len(trial.workload.asks) < len(answers)
     return {
         "date": datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
         "url": arm.server.url,
         "model_id": arm.server.model,
-        "endpoint_type": "openai-chat" if plan.workload.draw(0, 1)[0].text is None else "openai",
+        "endpoint_type": "openai-chat" if trial.workload.draw(0, 1)[0].text is None else "openai",
         "num_prompts": len(answers),
-        **_pace(plan.pace),
-        "seed": plan.seed,
-        "timeout_s": plan.timeout_s,
-        "service_levels_ms": {"ttft": plan.levels.ttft_ms, "tpot": plan.levels.tpot_ms, "e2el": plan.levels.e2e_ms},
+        **_pace(trial.pace),
+        "seed": trial.seed,
+        "timeout_s": trial.timeout_s,
+        "service_levels_ms": {"ttft": trial.levels.ttft_ms, "tpot": trial.levels.tpot_ms, "e2el": trial.levels.e2e_ms},
         **figures,
         "blocks": rows,
         "spread": spread(rows),

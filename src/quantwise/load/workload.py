@@ -13,7 +13,7 @@ from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.item import Item, Message
 from quantwise.core.runtime import Ask
 from quantwise.load.generator import closed_loop
-from quantwise.runtimes.http_connections import Connections
+from quantwise.runtimes.lean_http import LeanHttp
 from quantwise.runtimes.streaming import Server, Streamed, StreamRequest, stream, stream_request
 from quantwise.tasks.built_in import built_in_task
 from quantwise.tasks.prose import sentence
@@ -130,7 +130,7 @@ class Asker:
         return [stream_request(ask, self.server.model, self.extra) for ask in asks]
 
 
-async def find_asker(server: Server, http: Connections, workload: Workload, limit_s: float) -> Asker:
+async def find_asker(server: Server, http: LeanHttp, workload: Workload, limit_s: float) -> Asker:
     """Find out what the server understands, by asking: counting tokens, and answers that go on to the last token.
 
     Raises RuntimeFailure with the server's word where it answers in no way.
@@ -155,7 +155,7 @@ async def find_asker(server: Server, http: Connections, workload: Workload, limi
     raise RuntimeFailure(f"{server.url} does not answer: {word}; see that it streams, or give the other of --chat")
 
 
-async def measured_words(workload: MadeUp, asker: Asker, http: Connections, limit_s: float) -> MadeUp:
+async def measured_words(workload: MadeUp, asker: Asker, http: LeanHttp, limit_s: float) -> MadeUp:
     """The workload with the words that make its tokens on this server, by the length of two texts.
 
     Where the server does not count, a word is taken for a token.
@@ -172,9 +172,7 @@ async def measured_words(workload: MadeUp, asker: Asker, http: Connections, limi
     return replace(workload, words=max(1, round(_RULER[0] + (workload.input_tokens - short) / slope)))
 
 
-async def warm_up(
-    asker: Asker, http: Connections, workload: Workload, count: int, limit_s: float
-) -> tuple[Streamed, ...]:
+async def warm_up(asker: Asker, http: LeanHttp, workload: Workload, count: int, limit_s: float) -> tuple[Streamed, ...]:
     """``count`` requests, four at a time, of which nothing is counted; made-up ones are not asked again later.
 
     Raises RuntimeFailure where not one of them was answered.

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import httpx
 
 from quantwise.core.runtime import Ask
-from quantwise.runtimes.http_connections import Connections, NotHttp, Response
+from quantwise.runtimes.lean_http import LeanHttp, NotHttp, Response
 from quantwise.runtimes.llama_server import key_header, said
 from quantwise.runtimes.openai import _client, _models, _split, server_artifact
 
@@ -105,10 +105,10 @@ def find_server(url: str) -> Server:
         return Server(url, root, _models(http, root)[0])
 
 
-def connections(server: Server) -> Connections:
-    """Connections with a server, to be entered. QUANTWISE_API_KEY, where set, is sent as the bearer token."""
+def streaming_client(server: Server) -> LeanHttp:
+    """A client for :func:`stream`. QUANTWISE_API_KEY, where set, is sent as the bearer token."""
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity"}
-    return Connections(server.root, headers | key_header(os.environ.get("QUANTWISE_API_KEY")))
+    return LeanHttp(server.root, headers | key_header(os.environ.get("QUANTWISE_API_KEY")))
 
 
 def stream_request(ask: Ask, model: str, extra: dict[str, Any]) -> StreamRequest:
@@ -125,7 +125,7 @@ def stream_request(ask: Ask, model: str, extra: dict[str, Any]) -> StreamRequest
     return StreamRequest(path, json.dumps(body).encode(), model)
 
 
-async def stream(http: Connections, request: StreamRequest, limit_s: float) -> Streamed:
+async def stream(http: LeanHttp, request: StreamRequest, limit_s: float) -> Streamed:
     """Send one request and read its answer to the end. It ends after ``limit_s`` seconds at the latest."""
     answer = _Answer(request.model, clock())
     try:

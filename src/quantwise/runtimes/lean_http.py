@@ -1,8 +1,9 @@
-"""HTTP/1.1 as lean as a load generator needs it: one connection per request under way, bodies in portions as they come.
+"""HTTP/1.1 as lean as a load generator needs it: a connection for each request, bodies in portions as they come.
 
 httpx looks through its whole pool for every request, and again for every answer: with 200 streams under way that is
-milliseconds each, which a latency would be charged for. Here a free connection is the last of a list. A proxy named in
-the environment is not used, since it would be measured too. Sources: RFC 9110 and RFC 9112.
+milliseconds each, which a latency would be charged for. Connections are not kept: llama-server closes some without
+notice, and idle ones occupy its threads; ``vllm bench serve`` keeps none either. So a first token's time includes the
+connection's. A proxy named in the environment is not used. Sources: RFC 9110 and RFC 9112.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from types import TracebackType
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,31 +23,13 @@ class NotHttp(Exception):
     """What came is no HTTP/1.1."""
 
 
-@dataclass(slots=True)
-class _Connection:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    @property
-    def usable(self) -> bool:
-        """Whether the server has left it open, as far as is known here."""
-        return not (self.reader.at_eof() or self.writer.is_closing())
-
-
 class Response:
     """Status and headers (names in lower case) of an answer whose body is still to come."""
 
     def __init__(self, status: int, headers: Mapping[str, str], reader: asyncio.StreamReader) -> None:
         self.status = status
         self.headers = headers
-        self.read_to_end = False
         self._reader = reader
-
-    @property
-    def reusable(self) -> bool:
-        """Whether the connection can carry another request."""
-        framed = "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
-        return self.read_to_end and framed and self.headers.get("connection", "").lower() != "close"
 
     async def portions(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises NotHttp for bad framing, EOFError where it ends too early."""
@@ -67,7 +48,6 @@ class Response:
         else:
             while data := await self._reader.read(_PORTION):
                 yield data
-        self.read_to_end = True
 
     async def _counted(self, size: int) -> AsyncIterator[bytes]:
         while size:
@@ -91,27 +71,17 @@ class Response:
         return await _line(self._reader)
 
 
-class Connections:
-    """Connections with one server, opened as needed, reused when free, closed on leaving. For one event loop."""
+class LeanHttp:
+    """A client of the server at ``root``, an address with or without a path."""
 
     def __init__(self, root: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(root)
         self._host = parts.hostname or ""
         self._tls: ssl.SSLContext | None = httpx.create_ssl_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
-        self._prefix = parts.path.rstrip("/")
-        self._head = "".join(f"{name}: {value}\r\n" for name, value in ({"Host": parts.netloc} | dict(headers)).items())
-        self._free: list[_Connection] = []
-
-    async def __aenter__(self) -> Connections:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        free, self._free = self._free, []
-        for connection in free:
-            await _close(connection)
+        self._path = parts.path.rstrip("/")
+        all_headers = {"Host": parts.netloc, "Connection": "close"} | dict(headers)
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in all_headers.items())
 
     @asynccontextmanager
     async def post(self, path: str, body: bytes) -> AsyncIterator[Response]:
@@ -119,26 +89,16 @@ class Connections:
 
         Raises OSError where no connection is to be had or it breaks, EOFError where it ends too early, NotHttp.
         """
-        connection = await self._connection()
-        response: Response | None = None
+        reader, writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
         try:
-            head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
-            connection.writer.write(head.encode() + body)
-            await connection.writer.drain()
-            response = await _response(connection.reader)
-            yield response
+            head = f"POST {self._path}{path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+            yield await _response(reader)
         finally:
-            if response is not None and response.reusable and connection.usable:
-                self._free.append(connection)
-            else:
-                connection.writer.transport.abort()
-
-    async def _connection(self) -> _Connection:
-        while self._free:
-            if (connection := self._free.pop()).usable:
-                return connection
-            connection.writer.transport.abort()
-        return _Connection(*await asyncio.open_connection(self._host, self._port, ssl=self._tls))
+            writer.transport.abort()
+            with suppress(OSError):  # it was broken already
+                await writer.wait_closed()
 
 
 async def _response(reader: asyncio.StreamReader) -> Response:
@@ -149,7 +109,7 @@ async def _response(reader: asyncio.StreamReader) -> Response:
         if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
             raise NotHttp(f"no status line: {(version + b' ' + rest)[:60]!r}")
         status = int(rest[:3])
-        headers = {} if version != b"HTTP/1.0" else {"connection": "close"}
+        headers = {}
         while line := await _line(reader):
             name, _, value = line.decode("latin-1").partition(":")
             headers[name.strip().lower()] = value.strip()
@@ -165,9 +125,3 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     if not line.endswith(b"\n"):
         raise EOFError("the connection was closed before the answer was complete")
     return line.rstrip(b"\r\n")
-
-
-async def _close(connection: _Connection) -> None:
-    connection.writer.close()
-    with suppress(OSError):  # it was broken already
-        await connection.writer.wait_closed()
