@@ -1,4 +1,5 @@
-"""A server whose delays are known: ``python known_server.py`` prints its port, and serves until its input closes.
+"""A server whose delays are known: ``python known_server.py`` prints its port, and serves until its input closes;
+:func:`known_server` starts it in a process of its own, so that it does not share an interpreter with who measures.
 
 Each prompt is a JSON object that says what to do with it: ``ttft`` and ``tpot`` in seconds from the request's arrival,
 ``tokens``, ``stall`` (seconds for which the whole server stands still first), and ``fault``. Times are kept by absolute
@@ -9,12 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 COUNTS = {"prompt": 0, "generated": 0, "queries": 0, "hits": 0}
-WORDS: dict[str, Any] = {"tpot": 0.0, "ttft": 0.0, "fault": "", "stall": 0.0, "slow": 0.0}
+WORDS: dict[str, Any] = {"tpot": 0.0, "ttft": 0.0, "fault": "", "stall": 0.0}
+
+
+@contextmanager
+def known_server() -> Iterator[str]:
+    """Its address, while it runs."""
+    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
 
 
 def event(value: Any) -> bytes:
@@ -75,6 +94,7 @@ class Connection:
             return await self.plain(400, json.dumps({"error": {"message": "unknown field ignore_eos"}}))
         if wish["stall"]:
             time.sleep(wish["stall"])  # nobody is served meanwhile
+            at = time.perf_counter()
         COUNTS["prompt"] += len(prompt.split())
         COUNTS["queries"] += len(prompt.split())
         COUNTS["hits"] += len(prompt.split()) // 4
@@ -129,6 +149,7 @@ async def main() -> None:
     server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    os._exit(0)  # what still hangs on purpose is not waited for
 
 
 if __name__ == "__main__":
