@@ -19,13 +19,14 @@ from contextlib import contextmanager
 from typing import Any
 
 COUNTS = {"prompt": 0, "generated": 0, "queries": 0, "hits": 0}
-WORDS: dict[str, Any] = {"tpot": 0.0, "ttft": 0.0, "fault": "", "stall": 0.0}
+WORDS: dict[str, Any] = {"tpot": 0.0, "ttft": 0.0, "fault": "", "stall": 0.0, "overhead": 0, "per_word": 1}
 
 
 @contextmanager
-def known_server() -> Iterator[str]:
-    """Its address, while it runs."""
-    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def known_server(**wish: Any) -> Iterator[str]:
+    """Its address, while it runs; ``wish`` is for prompts that wish for nothing."""
+    command = [sys.executable, __file__, json.dumps(wish)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -83,9 +84,9 @@ class Connection:
     async def answer(self, body: dict[str, Any], at: float, chat: bool) -> bool:
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
         try:
-            wish = WORDS | {"tokens": body["max_tokens"]} | json.loads(prompt)
+            wish = {"tokens": body["max_tokens"]} | WORDS | json.loads(prompt)
         except ValueError:
-            wish = WORDS | {"tokens": body["max_tokens"]}
+            wish = {"tokens": body["max_tokens"]} | WORDS
         if wish["fault"] in ("429", "500", "404"):
             return await self.plain(int(wish["fault"]), json.dumps({"error": {"message": "on purpose"}}))
         if wish["fault"] == "no stream":
@@ -122,7 +123,8 @@ class Connection:
             word = {"delta": {"content": f"w{i} "}} if chat else {"text": f"w{i} "}
             last = "length" if i == count - 1 and fault != "no finish" else None
             await self.piece(event(named | {"choices": [word | {"index": 0, "finish_reason": last}]}))
-        usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": count}
+        length = wish["overhead"] + wish["per_word"] * len(prompt.split())
+        usage = {"prompt_tokens": length, "completion_tokens": count}
         if fault != "no usage":
             await self.piece(event(named | {"choices": [], "usage": usage}))
         if fault != "no done":
@@ -153,4 +155,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    WORDS |= json.loads(sys.argv[1])
     asyncio.run(main())

@@ -187,7 +187,6 @@ async def _heartbeat() -> AsyncIterator[list[float]]:
 def _no_collection() -> Iterator[None]:
     """Python's collector would stop all requests at once, for as long as it takes."""
     was = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
