@@ -43,7 +43,7 @@ def test_json_of_one_server_is_flat_and_requests_are_asked_for(url: str, capsys:
 
 def test_two_servers_are_compared(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with known_server(ttft=0.02, tokens=4) as other:
-        assert main(["load", url, other, "--users", "4", "--requests", "40", "--quiet"]) == 0
+        assert main(["load", url, other, "--users", "4", "--requests", "12", "--quiet"]) == 0
     out = capsys.readouterr().out
     assert f"{other} over {url} (95 % intervals)" in out
     assert out.count("answered, 0 failed") == 2

@@ -1,4 +1,4 @@
-"""What is asked: files and suites read or refused by line, made-up text of the right length, servers asked what they know."""
+"""What is asked: files and suites, made-up text of the right length; and servers are asked what they know."""
 
 from __future__ import annotations
 
@@ -109,6 +109,6 @@ def test_what_a_server_does_not_know_is_found_out_and_said(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("fault", ["500", "other model", "no stream", "404"])
 def test_a_server_that_answers_nothing_is_a_failure_with_its_word(fault: str) -> None:
-    with pytest.raises(RuntimeFailure, match="does not answer: .*(on purpose|another|application/json)") as caught:
+    with pytest.raises(RuntimeFailure, match=r"does not answer: .*(on purpose|another|application/json)") as caught:
         asked(fault, MadeUp(8, 2))
     assert "\n" not in str(caught.value)

@@ -18,8 +18,8 @@ from quantwise.runtimes.streaming import Server, Streamed, StreamRequest, stream
 from quantwise.tasks.built_in import built_in_task
 from quantwise.tasks.prose import sentence
 
-_RULER = (40, 160)
-"""Words of the two texts by which words are converted to a server's tokens."""
+_FEW_WORDS = 32
+"""Words of a first text, which any context holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ async def find_asker(server: Server, http: LeanHttp, workload: Workload, limit_s
     """
     usage: dict[str, Any] = {"stream_options": {"include_usage": True}}
     endless: dict[str, Any] = {"ignore_eos": True} if isinstance(workload, MadeUp) else {}
-    (ask,) = workload.draw(-1, 1)
+    ask = workload.of_words(_FEW_WORDS, f"{workload.seed}:first") if isinstance(workload, MadeUp) else workload.asks[0]
     ask = replace(ask, max_tokens=2)
     word: str | None = None
     for extra, lost in (
@@ -152,24 +152,26 @@ async def find_asker(server: Server, http: LeanHttp, workload: Workload, limit_s
         word = word or found.error
         if found.outcome != "refused":
             break
-    raise RuntimeFailure(f"{server.url} does not answer: {word}; see that it streams, or give the other of --chat")
+    raise RuntimeFailure(f"{server.url} does not answer: {word}; mend the server, or ask otherwise (--chat, --items)")
 
 
 async def measured_words(workload: MadeUp, asker: Asker, http: LeanHttp, limit_s: float) -> MadeUp:
-    """The workload with the words that make its tokens on this server, by the length of two texts.
-
-    Where the server does not count, a word is taken for a token.
+    """The workload with the words that make its tokens on this server, by the length of a short text and of one that is
+    about right. Where the server does not count, a word is taken for a token.
     """
-    lengths = []
-    for words in _RULER:
+
+    async def tokens(words: int) -> int | None:
         ask = replace(workload.of_words(words, f"{workload.seed}:ruler"), max_tokens=1)
-        (request,) = asker.requests([ask])
-        lengths.append((await stream(http, request, limit_s)).prompt_tokens)
-    short, long = lengths
-    if short is None or long is None or long <= short:
+        return (await stream(http, asker.requests([ask])[0], limit_s)).prompt_tokens
+
+    if not (few := await tokens(_FEW_WORDS)):
         return workload
-    slope = (long - short) / (_RULER[1] - _RULER[0])
-    return replace(workload, words=max(1, round(_RULER[0] + (workload.input_tokens - short) / slope)))
+    guess = max(1, round(_FEW_WORDS * workload.input_tokens / few))
+    found = await tokens(guess)
+    if found is None or found == few:
+        return replace(workload, words=guess)
+    per_token = (guess - _FEW_WORDS) / (found - few)
+    return replace(workload, words=max(1, round(guess + (workload.input_tokens - found) * per_token)))
 
 
 async def warm_up(asker: Asker, http: LeanHttp, workload: Workload, count: int, limit_s: float) -> tuple[Streamed, ...]:
