@@ -93,6 +93,8 @@ class Connection:
             return await self.plain(200, json.dumps({"choices": [{"text": "all at once"}]}))
         if wish["fault"] == "strict" and "ignore_eos" in body:
             return await self.plain(400, json.dumps({"error": {"message": "unknown field ignore_eos"}}))
+        if wish["fault"] == "exit":
+            os._exit(1)
         if wish["stall"]:
             time.sleep(wish["stall"])  # nobody is served meanwhile
             at = time.perf_counter()

@@ -10,6 +10,7 @@ import pytest
 from known_server import known_server
 from quantwise.core.errors import InputError
 from quantwise.core.progress import Silent
+from quantwise.core.runtime import Ask
 from quantwise.load.arrivals import Arrivals
 from quantwise.load.latency import ServiceLevels
 from quantwise.load.trial import Trial, run_trial
@@ -81,6 +82,16 @@ def test_bounds_are_shared_among_the_blocks(tmp_path: object) -> None:
         trial = Trial((url,), Arrivals(20, float("inf")), MadeUp(9, 1), requests=900, seconds=0.6, blocks=2, warm_up=0)
         (server,) = run_trial(trial, Silent())["servers"]
     assert server["num_prompts"] == 10
+
+
+def test_a_server_that_dies_under_load_is_a_record_and_not_an_error() -> None:
+    prompts = ['{"tokens": 2}'] * 5 + ['{"fault": "exit"}'] + ['{"tokens": 2}'] * 5
+    with known_server() as url:
+        items = Items(tuple(Ask(text=prompt) for prompt in prompts))
+        (server,) = run_trial(Trial((url,), 1, items, requests=11, blocks=11, warm_up=0), Silent())["servers"]
+    assert (server["completed"], server["failures"]) == (5, {"broken": 6})
+    assert server["server_metrics"]["generation_tokens"] is None
+    assert "6 of 11 requests failed (6 broken)" in server["notes"][0]
 
 
 def test_prompts_that_come_again_are_said() -> None:

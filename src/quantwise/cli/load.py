@@ -86,8 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
     from quantwise.report.progress import progress_on
 
     trial = _trial(arguments)
-    with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
-        record = run_trial(trial, bar)
+    try:
+        with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
+            record = run_trial(trial, bar)
+    except KeyboardInterrupt:
+        print("\nquantwise: stopped; nothing of a load that is not finished is kept", file=sys.stderr)
+        return 130
     if not arguments.detailed:
         for server in record["servers"]:
             del server["requests"]
