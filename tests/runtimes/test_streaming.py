@@ -8,16 +8,31 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from known_server import event, known_server
 from quantwise.core.errors import InputError
 from quantwise.core.item import Message
 from quantwise.core.runtime import Ask
 from quantwise.runtimes.process import free_port
-from quantwise.runtimes.streaming import Server, Streamed, clock, find_server, stream, stream_request, streaming_client
+from quantwise.runtimes.streaming import (
+    OUTCOMES,
+    Server,
+    Streamed,
+    clock,
+    find_server,
+    stream,
+    stream_request,
+    streaming_client,
+)
 
 CHUNK = {"model": "m", "choices": [{"text": "a", "index": 0, "finish_reason": None}]}
 LAST = {"model": "m", "choices": [{"text": "", "index": 0, "finish_reason": "stop"}]}
+NAMES = [
+    *("choices", "usage", "timings", "model", "error", "message", "text", "delta", "content", "tool_calls", "function"),
+    *("finish_reason", "prompt_tokens", "completion_tokens", "prompt_tokens_details", "prompt_ms", "predicted_ms"),
+]
 WHOLE = event(CHUNK) + event(LAST) + event("[DONE]")
 
 
@@ -159,6 +174,29 @@ def test_what_is_no_answer_is_never_ok(portions: tuple[bytes, ...], outcome: str
     assert got.outcome == outcome, got.error
     assert got.error
     assert "\n" not in got.error
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(chunks=st.lists(JSON, max_size=3))
+def test_no_event_is_too_strange(chunks: list[Any]) -> None:
+    got = answer_of(HEAD + b"\r\n", *(event(c) for c in chunks), event(CHUNK), event(LAST), event("[DONE]"))
+    assert got.outcome in OUTCOMES
+    assert (got.outcome == "ok") == (got.error is None)
+    json.dumps([got.text, got.prompt_tokens, got.output_tokens, got.server_seconds], allow_nan=False)
+
+
+def test_neither_depth_nor_size_brings_it_down() -> None:
+    assert answer_of(HEAD + b"\r\n", b"data: " + b"[" * 100_000 + b"\n\n").outcome == "malformed"
+    huge = {"usage": {"prompt_tokens": 10**400, "completion_tokens": 1e400}, "timings": {"prompt_ms": float("inf")}}
+    got = answer_of(HEAD + b"\r\n", event(huge), WHOLE)
+    assert (got.prompt_tokens, got.output_tokens, got.server_seconds) == (None, None, None)
+    assert answer_of(b"HTTP/1.1 500 X\r\n\r\n", b"no " * 1_000_000).outcome == "error"
 
 
 def test_what_comes_after_done_does_no_harm() -> None:

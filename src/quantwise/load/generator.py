@@ -105,28 +105,21 @@ async def open_loop(http: LeanHttp, requests: Sequence[StreamRequest], offsets: 
 
     A request that finds no room (`room_in_flight`) is recorded as not sent; it is never sent late for that.
     """
-    room, tasks, skipped = room_in_flight(), set[asyncio.Task[Answer]](), list[Answer]()
-    answers: list[Answer] = []
-
-    def keep(task: asyncio.Task[Answer]) -> None:
-        tasks.discard(task)
-        if not task.cancelled():
-            answers.append(task.result())
-
+    room, tasks, skipped = room_in_flight(), list[asyncio.Task[Answer]](), list[Answer]()
+    under_way: set[asyncio.Task[Answer]] = set()
     async with _heartbeat() as beats:
         start = clock() + _LEAD_S
         for request, offset in zip(requests, offsets, strict=False):
             due = start + float(offset)
             await _until(due)
-            if len(tasks) >= room:
+            if len(under_way) >= room:
                 skipped.append(Answer(due, Streamed("not_sent", due, due, f"{room} requests were under way already")))
                 continue
             task = asyncio.create_task(_one(http, request, due, limit_s))
-            tasks.add(task)
-            task.add_done_callback(keep)
-        while tasks:
-            await asyncio.wait(set(tasks))
-            await asyncio.sleep(0)  # the callbacks of the last ones
+            tasks.append(task)
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+        answers = await asyncio.gather(*tasks)
     return _block([*answers, *skipped], start, beats)
 
 

@@ -80,7 +80,7 @@ class LeanHttp:
         self._tls: ssl.SSLContext | None = httpx.create_ssl_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._path = parts.path.rstrip("/")
-        all_headers = {"Host": parts.netloc, "Connection": "close"} | dict(headers)
+        all_headers = {"Host": parts.netloc.rpartition("@")[2], "Connection": "close"} | dict(headers)
         self._head = "".join(f"{name}: {value}\r\n" for name, value in all_headers.items())
 
     @asynccontextmanager

@@ -35,6 +35,8 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 clock = time.perf_counter
 
 _MOST_BYTES = 64 << 20
+_MOST_SAID = 1 << 16
+_MOST_TOKENS = 1 << 40
 _FIELDS = (b"event", b"id", b"retry")
 _TEXTS = ("content", "reasoning_content", "reasoning")
 _NO_ANSWER = ("abort", "error", "content_filter")
@@ -148,7 +150,10 @@ async def stream(http: LeanHttp, request: StreamRequest, limit_s: float) -> Stre
 async def _read(response: Response, answer: _Answer) -> None:
     answer.status = status = response.status
     if not 200 <= status < 300:
-        data = b"".join([portion async for portion in response.portions()])
+        data = b""
+        async for portion in response.portions():
+            if len(data := data + portion) > _MOST_SAID:
+                break
         kind: Outcome = "error" if status >= 500 else "overloaded" if status == 429 else "refused"
         raise _Fault(kind, said(httpx.Response(status, content=data)))
     form = response.headers.get("content-type", "")
@@ -221,7 +226,7 @@ class _Answer:
             return
         try:
             self._chunk(json.loads(data), at)
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
             raise _Fault("malformed", f"an event that cannot be read ({error}): {_one_line(data)}") from error
 
     def _chunk(self, chunk: dict[str, Any], at: float) -> None:
@@ -230,8 +235,8 @@ class _Answer:
         told = chunk.get("model")
         if told and not _same_model(self._model, str(told)):
             raise _Fault("other_model", f"asked for {self._model!r}, answered as {str(told)!r}")
-        self._usage = chunk.get("usage") or self._usage
-        self._timings = chunk.get("timings") or self._timings
+        self._usage = dict(chunk.get("usage") or self._usage)
+        self._timings = dict(chunk.get("timings") or self._timings)
         if not chunk.get("choices"):
             return
         choice = chunk["choices"][0]
@@ -276,7 +281,7 @@ class _Answer:
 def _text(choice: dict[str, Any]) -> str:
     """The text that a chunk adds: of a completion, of a message, of its reasoning, or of a tool call."""
     delta = choice.get("delta") or {}
-    told = choice.get("text") or "".join(delta.get(name) or "" for name in _TEXTS)
+    told = "".join([choice.get("text") or "", *(delta.get(name) or "" for name in _TEXTS)])
     return told or "".join(
         str(call.get("function", {}).get("arguments") or "") for call in delta.get("tool_calls") or ()
     )
@@ -288,11 +293,12 @@ def _same_model(asked: str, told: str) -> bool:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS
+    return float(value) if known else None  # type: ignore[arg-type]
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS else None
 
 
 def _one_line(data: bytes) -> str:
