@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import RuntimeFailure
 from quantwise.core.evidence import Measurement, Pair
+from quantwise.core.imported import caveats, ended, imported_left
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.verdict import Verdict
@@ -97,6 +99,17 @@ def _crossed(seen: Sequence[Pair], missing: int, margin: float, rule: Rule) -> b
 
 def settle(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
     """The verdict that the committed rows carry; recomputed from the run folder it is always the same."""
+    verdict = _settled(store, question, candidate, task)
+    imported = store.imported()
+    said = caveats(question, candidate, imported)
+    left = imported_left(question, candidate, task.name, imported, look(store, question, candidate, task).asked)
+    if verdict.verdict == "UNKNOWN" and left == 0:
+        said += (ended(question, candidate, task.name, imported),)
+    explanation = "; ".join(filter(None, (verdict.explanation, *said)))
+    return replace(verdict, caveats=said, explanation=explanation) if said else verdict
+
+
+def _settled(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
     base = question.baseline_of(candidate)
     found = look(store, question, candidate, task)
     pace = _pace(store, base, candidate, task)
@@ -110,7 +123,7 @@ def settle(store: Store, question: Question, candidate: Candidate, task: TaskQue
         task=task.name,
         rule=_rule(question),
         supply=Supply(
-            items_left=_left(store, question, task, found.asked),
+            items_left=_left(store, question, candidate, task, found.asked),
             seconds_per_item=pace,
             budget_seconds=0.0 if _stopped_by_budget(store) else None,
         ),
@@ -135,12 +148,15 @@ def _unfinished(store: Store, base: Candidate, candidate: Candidate, task: TaskQ
     )
 
 
-def _left(store: Store, question: Question, task: TaskQuestion, asked: int) -> int | None:
-    """Items that could still be measured: what is left of a fixed number or of a file, or no limit (None)."""
+def _left(store: Store, question: Question, candidate: Candidate, task: TaskQuestion, asked: int) -> int | None:
+    """Items that could still be measured: what is left of a fixed number, of a file or of imported rows, or no limit
+    (None)."""
     if question.mode == "fixed":
         return max(0, task.items - asked)
     supply = store.get("supply", task.name)
-    return None if supply is None or supply["items"] is None else max(0, int(supply["items"]) - asked)
+    known = [imported_left(question, candidate, task.name, store.imported(), asked)]
+    known += [] if supply is None or supply["items"] is None else [max(0, int(supply["items"]) - asked)]
+    return min((n for n in known if n is not None), default=None)
 
 
 def _stopped_by_budget(store: Store) -> bool:
@@ -148,10 +164,11 @@ def _stopped_by_budget(store: Store) -> bool:
 
 
 def _pace(store: Store, base: Candidate, candidate: Candidate, task: TaskQuestion) -> float | None:
-    """Seconds that one more paired item takes, as last measured."""
-    paces = [store.get("pace", f"{arm.name}|{task.name}") for arm in (base, candidate)]
+    """Seconds that one more paired item takes, as last measured; imported rows take none here."""
+    imported = store.imported()
+    paces = [store.get("pace", f"{arm.name}|{task.name}") for arm in (base, candidate) if arm.name not in imported]
     known = [float(pace) for pace in paces if pace is not None]
-    return sum(known) if len(known) == len(paces) else None
+    return sum(known) if known and len(known) == len(paces) else None
 
 
 def verdicts(store: Store, question: Question) -> list[Verdict]:
@@ -173,7 +190,7 @@ def fewest_asked(store: Store, question: Question) -> dict[str, int]:
     return fewest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Certification:
     """The loop with what it needs: where rows go, what was asked, the arms by name, and their items."""
 
@@ -191,7 +208,8 @@ class Certification:
         A candidate that cannot be opened any more is ruled out; for a baseline RuntimeFailure is raised.
         """
         self.store.put("stopped", "certify", "")
-        candidates = [c for c in self.question.candidates if not c.baseline and c.name in self.arms]
+        here = {*self.arms, *self._imported_blocks}
+        candidates = [c for c in self.question.candidates if not c.baseline and c.name in here]
         open_pairs = {(c.name, t.name) for c in candidates for t in self.question.tasks}
         rounds = max((self._blocks(t) for t in self.question.tasks), default=0)
         known = self._begun() - 1  # the last of them may be unfinished
@@ -229,6 +247,20 @@ class Certification:
     def _blocks(self, task: TaskQuestion) -> int:
         return -(-self.limits.items[task.name] // self.question.block)
 
+    @cached_property
+    def _imported_blocks(self) -> dict[str, dict[str, int]]:
+        """Candidate that another machine measured to the blocks of each task that were imported."""
+        return {
+            name: {t.name: self.store.blocks("certify", name, t.name) for t in self.question.tasks}
+            for name in self.store.imported()
+        }
+
+    def _blocks_of(self, candidate: Candidate, task: TaskQuestion) -> int:
+        """Blocks that can be compared: as many as are asked for, and as imported rows reach."""
+        sides = (candidate.name, self.question.baseline_of(candidate).name)
+        known = [self._imported_blocks[name][task.name] for name in sides if name in self._imported_blocks]
+        return min([self._blocks(task), *known])
+
     def _still_open(self, open_pairs: set[tuple[str, str]], index: int) -> set[tuple[str, str]]:
         """Pairs that the first ``index`` blocks left open, without those of candidates that were lost meanwhile."""
         left = set()
@@ -236,7 +268,7 @@ class Certification:
             if self.store.get("broken", candidate.name) is not None:
                 continue
             for task in self.question.tasks:
-                if (candidate.name, task.name) not in open_pairs:
+                if (candidate.name, task.name) not in open_pairs or index >= self._blocks_of(candidate, task):
                     continue
                 if index == 0 or not look(self.store, self.question, candidate, task, first=index - 1).settled:
                     left.add((candidate.name, task.name))
@@ -247,7 +279,7 @@ class Certification:
         needed: dict[str, set[str]] = defaultdict(set)
         for candidate in self.question.candidates:
             for task in self.question.tasks:
-                if (candidate.name, task.name) in open_pairs and index < self._blocks(task):
+                if (candidate.name, task.name) in open_pairs and index < self._blocks_of(candidate, task):
                     needed[candidate.name].add(task.name)
                     needed[self.question.baseline_of(candidate).name].add(task.name)
         return needed

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Fit
 from quantwise.core.question import Question
+from quantwise.core.solved_item import SolvedItem
 from quantwise.core.verdict import Cost, Decision, RuledOut, Verdict
 
 # Of one: measured costs that differ by less are what nobody changes a deployment for.
@@ -27,7 +28,8 @@ class Evidence:
 
     ``accuracy`` is candidate -> task -> mean score, ``broken`` candidate -> why, ``noise`` runtime -> share of items on
     which the baseline differs from itself. ``ratios`` gives, for two candidates and a measured term of an objective,
-    the interval of the first's over the second's, or None where nothing can be said of it.
+    the interval of the first's over the second's, or None where nothing can be said of it. ``solved`` is what a solved
+    item costs with a candidate, where the scenario states prices.
     """
 
     verdicts: Sequence[Verdict]
@@ -38,6 +40,7 @@ class Evidence:
     p95_seconds: Mapping[str, float | None]
     noise: Mapping[str, float | None] = field(default_factory=dict)
     ratios: Mapping[tuple[str, str], Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
+    solved: Mapping[str, SolvedItem] = field(default_factory=dict)
 
 
 def decide(question: Question, evidence: Evidence) -> Decision:
@@ -75,7 +78,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
             rollback=base.name,
             because=_because(question, evidence, chosen),
             ruled_out=tuple(losers) + _ruled_out(arms, blocked),
-            unmeasured=_unmeasured(question, missing_objective),
+            unmeasured=_unmeasured(question, evidence, missing_objective),
             best_supported=chosen.name,
             acceptable=acceptable,
         )
@@ -84,7 +87,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         lead = f"; best supported so far is {best.name}" if best else ""
         headline = f"Unknown: no candidate has passed every gate yet{lead}. Until then keep {baselines[0].name}."
     else:
-        headline = f"Keep {baselines[0].name}: {_no_candidate(arms, acceptable)}."
+        headline = f"Keep {baselines[0].name}: {_no_candidate(question, arms, acceptable)}."
     return Decision(
         ship=None if open_arms else baselines[0].name,
         status="unknown" if open_arms else "keep",
@@ -93,7 +96,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         rollback=baselines[0].name,
         because=(),
         ruled_out=_ruled_out(arms, blocked),
-        unmeasured=_unmeasured(question, missing_objective),
+        unmeasured=_unmeasured(question, evidence, missing_objective),
         best_supported=best.name if best else None,
         acceptable=acceptable,
     )
@@ -120,20 +123,19 @@ def _why_not(question: Question, evidence: Evidence, candidate: Candidate) -> st
     unknown = [v for v in verdicts if v.verdict == "UNKNOWN"]
     level = question.scenario.get("max_p95_seconds")
     p95 = evidence.p95_seconds.get(name)
+    dearer = _dearer(question, evidence, candidate)
     if name in evidence.broken:
         return evidence.broken[name]
     if fit is not None and fit.fits == "no":
         return f"does not fit: {fit.fix or 'needs more memory than the site has'}"
     if failed:
-        tasks = ", ".join(f"{v.task} ({_points(v.comparison.delta)} in {v.comparison.n} items)" for v in failed)
-        return f"{'the negative control, and as it should it ' if candidate.control else ''}FAILs {tasks}"
-    for verdict in verdicts:
-        floor = next((t.floor for t in question.tasks if t.name == verdict.task), None)
-        mean = evidence.accuracy.get(name, {}).get(verdict.task)
-        if floor is not None and (mean is None or mean < floor):
-            return f"below the floor of {floor:.0%} on {verdict.task}: {'unknown' if mean is None else f'{mean:.1%}'}"
+        return f"{_fails(candidate, failed)}{f'; {dearer}' if dearer else ''}"
+    if (low := _below_floor(question, evidence, verdicts)) is not None:
+        return low
     if candidate.control:
         return "the negative control; it is measured and never shipped"
+    if dearer is not None:
+        return dearer
     if unknown:
         return _still_unknown(unknown, len(verdicts))
     if not candidate.computes_as_stored and candidate.runtime == "transformers" and candidate.cache != "f16":
@@ -150,6 +152,29 @@ def _why_not(question: Question, evidence: Evidence, candidate: Candidate) -> st
     if level is not None and p95 is not None and p95 > level:
         return f"too slow: p95 {p95:.2f} s, the scenario allows {level} s"
     return None
+
+
+def _below_floor(question: Question, evidence: Evidence, verdicts: Sequence[Verdict]) -> str | None:
+    for verdict in verdicts:
+        floor = next((t.floor for t in question.tasks if t.name == verdict.task), None)
+        mean = evidence.accuracy.get(verdict.candidate, {}).get(verdict.task)
+        if floor is not None and (mean is None or mean < floor):
+            return f"below the floor of {floor:.0%} on {verdict.task}: {'unknown' if mean is None else f'{mean:.1%}'}"
+    return None
+
+
+def _fails(candidate: Candidate, failed: Sequence[Verdict]) -> str:
+    tasks = ", ".join(f"{v.task} ({_points(v.comparison.delta)} in {v.comparison.n} items)" for v in failed)
+    return f"{'the negative control, and as it should it ' if candidate.control else ''}FAILs {tasks}"
+
+
+def _dearer(question: Question, evidence: Evidence, candidate: Candidate) -> str | None:
+    """That a solved item costs more than the baseline's, where that is shown."""
+    found = evidence.solved.get(candidate.name)
+    if found is None or candidate.control or not found.dearer(MATERIAL):
+        return None
+    own, whole = _bytes(evidence, candidate), _bytes(evidence, question.baseline_of(candidate))
+    return found.why_dearer(question.scenario, own / whole if own is not None and whole else None)
 
 
 def _still_unknown(unknown: Sequence[Verdict], tasks: int) -> str:
@@ -278,6 +303,8 @@ def _because(question: Question, evidence: Evidence, chosen: Candidate) -> tuple
     cost = evidence.costs.get(chosen.name)
     if cost and cost.seconds_per_item is not None:
         lines.append(f"{cost.seconds_per_item * 1000:.0f} ms per item at {question.requests(chosen.runtime)} at a time")
+    if (found := evidence.solved.get(chosen.name)) is not None:
+        lines += found.price(question.scenario)
     flips = sum(v.comparison.regressions + v.comparison.improvements for v in verdicts)
     noise = evidence.noise.get(chosen.runtime)
     if noise and items and noise >= flips / items / 2:
@@ -323,11 +350,13 @@ def _more(verdict: Verdict) -> str:
     return verdict.reason.replace("_", " ")
 
 
-def _no_candidate(arms: Sequence[Candidate], acceptable: Sequence[str]) -> str:
+def _no_candidate(question: Question, arms: Sequence[Candidate], acceptable: Sequence[str]) -> str:
     if not any(c.shippable for c in arms):
         return "no candidate here could be shipped as smaller or faster"
     if acceptable:
         return f"{', '.join(acceptable)} would be acceptable, but nothing shows that the change is worth making"
+    if "prices" in question.scenario:
+        return "no candidate passed every gate, fits, meets the service level and solves items at no higher cost"
     return "no candidate passed every gate, fits and meets the service level"
 
 
@@ -335,9 +364,13 @@ def _points(delta: float | None) -> str:
     return "unknown" if delta is None else f"{delta * 100:+.1f} points"
 
 
-def _unmeasured(question: Question, missing: Sequence[str]) -> tuple[str, ...]:
+def _unmeasured(question: Question, evidence: Evidence, missing: Sequence[str]) -> tuple[str, ...]:
     """What nobody should believe was shown."""
     lines = [f"{_words(term)} is unknown here and did not decide" for term in missing]
+    if "prices" in question.scenario:
+        priced = {name for name, found in evidence.solved.items() if found.interval is not None}
+        if open_ := [c.name for c in question.candidates if c.shippable and c.name not in priced]:
+            lines.append(f"what a solved item costs with {', '.join(open_)} (too few items, or times unknown)")
     lines.append("latency under your own traffic and concurrency (only batch time on this machine was seen)")
     lines.append(f"contexts longer than {question.context} tokens")
     lines.append(

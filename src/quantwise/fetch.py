@@ -24,10 +24,13 @@ from quantwise.pose import Request
 # What the check of recipes reads beside shapes and headers.
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 Tell = Callable[[str], None]
+Check = Callable[[Request], dict[str, Fit]]
 
 
-def fetched(request: Request, tell: Tell = lambda line: None) -> Request:
+def fetched(request: Request, tell: Tell = lambda line: None, check: Check = pose.check) -> Request:
     """The request with every hub id in it replaced by the path of its download; ``tell`` is given a line for each.
+
+    ``check`` looks at headers, and raises for what has no room here.
 
     Raises InputError and EnvironmentFailure, before anything but headers is downloaded, for a name that stands for
     nothing, a header that is damaged, and a model for which this machine has no memory or no disk.
@@ -39,17 +42,17 @@ def fetched(request: Request, tell: Tell = lambda line: None) -> Request:
     chosen = {text: select(name) for text, name in names.items()}
     with tempfile.TemporaryDirectory(prefix="quantwise-headers-") as folder:
         heads = {text: stand_in(s, Path(folder) / str(i), _TOKENIZER) for i, (text, s) in enumerate(chosen.items())}
-        for name, fit in _checked(request, heads).items():
+        for name, fit in _checked(request, heads, check).items():
             source = next((text for text, place in heads.items() if name.startswith(str(place))), None)
             if source is not None and fit.fits == "no":
                 raise EnvironmentFailure(f"{source} {needs(fit)}, so it was not downloaded; leave it out")
     return _replaced(request, {text: _downloaded(selection, tell) for text, selection in chosen.items()})
 
 
-def _checked(request: Request, heads: Mapping[str, Path]) -> dict[str, Fit]:
+def _checked(request: Request, heads: Mapping[str, Path], check: Check) -> dict[str, Fit]:
     """The quick look at headers."""
     with _named(heads):
-        return pose.check(_replaced(request, heads))
+        return check(_replaced(request, heads))
 
 
 @contextmanager

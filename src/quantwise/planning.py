@@ -82,9 +82,21 @@ def plan(request: PlanRequest, models: Sequence[Model] | None = None) -> dict[st
     if len(models) > 1:
         from quantwise.plan.frontier import frontier
 
-        return frontier(models, wanted, own_constants())
+        return _with_units(frontier(models, wanted, own_constants()), request)
     name = request.models[0] if request.models else ""
-    return _with_failure(answer(models[0], wanted, own_constants(), smaller=family(name)), wanted.site)
+    found = _with_units(answer(models[0], wanted, own_constants(), smaller=family(name)), request)
+    return _with_failure(found, wanted.site)
+
+
+def _with_units(record: dict[str, Any], request: PlanRequest) -> dict[str, Any]:
+    """The record, and a note where ``--memory`` alone was given in GB: graphics cards are sold by the GiB."""
+    memory, giga = request.memory_bytes or 0, 10**9
+    if request.site is not None or memory == 0 or memory % giga:
+        return record
+    amount = f"{memory // giga}"
+    note = (f"{amount} GB are {size(memory)}; a graphics card sold as {amount} GB has {amount} GiB: "
+            f"--memory {amount}GiB")  # fmt: skip
+    return record | {"notes": [*record.get("notes", ()), note]}
 
 
 def _check_experts(models: Sequence[Model], request: PlanRequest) -> None:
@@ -103,7 +115,8 @@ def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
 
     name = request.models[0] if request.models else ""
     wanted = wanted_of(request)
-    return _with_failure(training_answer(model_of(request).decoder, job, wanted, family(name)), wanted.site)
+    found = training_answer(model_of(request).decoder, job, wanted, family(name))
+    return _with_failure(_with_units(found, request), wanted.site)
 
 
 def _with_failure(record: dict[str, Any], site: Site) -> dict[str, Any]:
@@ -149,7 +162,7 @@ def wanted_of(request: PlanRequest) -> Wanted:
     site, machine = read_site(request.site) if request.site else scenario.site, None
     if request.memory_bytes is not None and not request.site and site.memory_bytes is None:
         # A budget without a site is what people say of a graphics card.
-        site = Site(name=f"a GPU of {size(request.memory_bytes)}", kind="gpu", memory_bytes=request.memory_bytes)
+        site = Site(name="a GPU", kind="gpu", memory_bytes=request.memory_bytes)
     if request.runtime not in RUNTIMES:
         raise InputError(f"unknown runtime {request.runtime!r:.40}; planned are: {', '.join(RUNTIMES)}")
     runtime: RuntimeName = next(known for known in RUNTIMES if known == request.runtime)

@@ -25,7 +25,7 @@ from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header import read_chat_metadata, read_gguf_header
 from quantwise.models import reference
 from quantwise.models.config import folder_format, read_config
-from quantwise.plan.preflight import preflight
+from quantwise.plan.preflight import no_room, preflight
 from quantwise.runtimes import runtime_named
 from quantwise.scenarios.reader import read_scenario
 from quantwise.scenarios.scenario import Scenario
@@ -64,6 +64,8 @@ class Request:
     context: int | None = None
     seed: int = 0
     run: Path | None = None
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    """Baseline that has no room here to the source of what is compared with in its place (`stand_in.chosen`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,16 @@ def check(request: Request) -> dict[str, Fit]:
 
     Returns the fit of each candidate on this machine, by its name. Raises InputError and EnvironmentFailure.
     """
-    candidates = _candidates(request)
+    fits = checked(request)
+    for candidate in candidates_of(request):
+        if candidate.baseline and fits[candidate.name].fits == "no":
+            raise no_room(candidate, fits[candidate.name])
+    return fits
+
+
+def checked(request: Request) -> dict[str, Fit]:
+    """The same for a caller who knows what to do where a baseline has no room. Raises InputError."""
+    candidates = candidates_of(request)
     model = _model(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if _is_demo(request) else "laptop"))
     context = _context(request.context or scenario.context, model, candidates)
@@ -125,7 +136,7 @@ def _check_recipes(candidates: Sequence[Candidate], model: Path) -> None:
 
 def pose(request: Request) -> Posed:
     """Read, check and freeze. Raises InputError naming what cannot work."""
-    candidates = _candidates(request)
+    candidates = candidates_of(request)
     model = _model(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if _is_demo(request) else "laptop"))
     tasks = read_all(request.tasks or [suite.name for suite in SUITES])
@@ -218,7 +229,12 @@ def _is_demo(request: Request) -> bool:
     return request.model is None and not request.candidates and request.baseline is None
 
 
-def _candidates(request: Request) -> tuple[Candidate, ...]:
+def candidates_of(request: Request) -> tuple[Candidate, ...]:
+    """Everything that a request compares, baselines first. Raises InputError naming what was not understood."""
+    return propose.with_stand_ins(_named(request), request.stand_ins)
+
+
+def _named(request: Request) -> tuple[Candidate, ...]:
     if not request.candidates:
         if request.baseline is not None:
             raise InputError(
@@ -237,7 +253,7 @@ def _model(request: Request, candidates: Sequence[Candidate]) -> Path | None:
     """The folder that recipes are applied to; None where everything was brought."""
     recipes = [c for c in candidates if _is_recipe(c)]
     if not recipes:
-        if request.model is not None:
+        if request.model is not None and not request.stand_ins:
             raise InputError(
                 f"no candidate is built from {request.model}: all were brought; leave MODEL out or name a recipe"
             )

@@ -22,17 +22,21 @@ from quantwise.store import Store
 def plan(store: Store, posed: Posed) -> None:
     """Keep a fit per candidate. What cannot fit is ruled out here, before a byte of it is loaded.
 
-    Raises EnvironmentFailure where a baseline does not fit: then nothing can be compared here.
+    Raises EnvironmentFailure where a baseline does not fit and no rows of it were imported: then nothing can be
+    compared here.
     """
     question = posed.question
+    elsewhere = store.imported()
     scenario, planner = read_scenario(question.scenario), Fits(posed.model)
     workload = Workload(question.context, scenario.concurrency, scenario.site)
     for candidate in question.candidates:
         store.put("fit", candidate.name, asdict(planner.of(candidate, workload)))
         able = planner.of(candidate, Workload(question.context, question.requests(candidate.runtime)))
-        if able.fits == "no":
+        if candidate.name in elsewhere:
+            store.put("note", candidate.name, f"it {needs(able)}" if able.fits == "no" else None)
+        elif able.fits == "no":
             if candidate.baseline:
-                raise no_room(candidate, able)
+                raise no_room(candidate, able, store.folder)
             store.put("broken", candidate.name, {"why": f"does not fit this machine: it {needs(able)}"})
 
 
@@ -50,7 +54,7 @@ def build(
     wanted = {
         c.name: recipe_of(c)
         for c in question.candidates
-        if c.name not in posed.brought and store.get("broken", c.name) is None
+        if c.name not in posed.brought and store.get("broken", c.name) is None and store.get("imported", c.name) is None
     }
     made = dict(posed.brought) | {name: known[name] for name in wanted if name in known and stands(known[name])}
     wanted = {name: recipe for name, recipe in wanted.items() if name not in made}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from quantwise.core.artifact import Candidate, FormatName
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import InputError
+from quantwise.core.evidence import Fit
 from quantwise.core.loads import homes, loading, refused
 from quantwise.core.recipe import parse_recipe
 from quantwise.models.config import folder_format
@@ -96,3 +98,42 @@ def with_baselines(candidates: Sequence[Candidate], baseline: Candidate | None) 
             "a server by URL has no 16-bit baseline of its own; name one with --baseline (a URL, a file or a folder)"
         )
     return (*(Candidate("16bit", r, baseline=True) for r in runtimes), *candidates)
+
+
+# What may stand in for 16 bit that has no room, of a model whose recipes are built here; from the most bits down.
+SAFEST: Mapping[str, tuple[str, ...]] = {
+    "llamacpp": ("q8_0", "q6_k", "q5_k_m"),
+    "transformers": ("llm-int8",),
+    "vllm": ("rtn:int8-channel",),
+}
+
+
+def with_stand_ins(candidates: Sequence[Candidate], stand_ins: Mapping[str, str]) -> tuple[Candidate, ...]:
+    """The candidates with each baseline that has a stand-in replaced by that, which then is no candidate any more.
+
+    ``stand_ins`` maps a baseline's name to the stand-in's source.
+    """
+    taken = {(c.runtime, stand_ins[c.name]) for c in candidates if c.name in stand_ins}
+    found = []
+    for candidate in candidates:
+        if candidate.name in stand_ins:
+            chosen = parse(f"{stand_ins[candidate.name]}@{candidate.runtime}", baseline=True)
+            found.append(replace(chosen, stands_for=candidate.name))
+        elif (candidate.runtime, candidate.source) not in taken or candidate.cache != "f16":
+            found.append(candidate)
+    return tuple(found)
+
+
+def stand_in_for(
+    baseline: Candidate, candidates: Sequence[Candidate], fits: Mapping[str, Fit], more: Sequence[Candidate]
+) -> Candidate | None:
+    """The safest artifact that fits: of the candidates of the baseline's runtime, and of ``more``, the one with the
+    most bytes of weights; None where there is none, or none would be left to compare with it.
+    """
+    same = [c for c in candidates if c.runtime == baseline.runtime and not c.baseline]
+    pool = [
+        c for c in (*same, *more) if not c.control and c.cache == "f16" and fits[c.name].fits in ("yes", "marginal")
+    ]
+    safest = max(pool, key=lambda c: fits[c.name].weights_bytes or 0, default=None)
+    left = [c for c in same if c is not safest and not c.control and fits[c.name].fits != "no"]
+    return safest if left else None

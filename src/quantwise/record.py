@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from quantwise import __version__
 from quantwise.certify import verdicts
 from quantwise.core.artifact import Artifact, Candidate, Degradation
 from quantwise.core.evidence import Fit, Measurement
+from quantwise.core.imported import Imported
 from quantwise.core.question import Question
 from quantwise.core.runtime import Footprint
+from quantwise.core.solved_item import SolvedItem
 from quantwise.core.verdict import Verdict
 from quantwise.cost import cost, percentile
 from quantwise.cost_ratios import Ratio, ratios
 from quantwise.decide import Evidence, decide, standing
 from quantwise.screen import noise, screened
+from quantwise.solved import run_cost, solved_items, way_of
 from quantwise.stats.compare import compare
 from quantwise.stats.pairing import ANSWERED, pairs
 from quantwise.store import Store
@@ -28,7 +31,10 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
     found = verdicts(store, question)
     rows = {c.name: store.rows("certify", c.name) for c in question.candidates}
     broken = {name: body["why"] for name, body in store.all("broken").items()}
+    imported = store.imported()
     artifacts = {name: artifact_from(body) for name, body in store.all("artifact").items()}
+    artifacts = {name: Artifact(**{"location": "", **one.artifact}) for name, one in imported.items()} | artifacts
+    artifacts = {name: _with_difference(question, one, imported.get(name)) for name, one in artifacts.items()}
     footprints = {name: Footprint(**body) for name, body in store.all("footprint").items()}
     fits = {name: Fit(**body) for name, body in store.all("fit").items()}
     costs = {
@@ -38,6 +44,8 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
     }
     accuracy = {c.name: _accuracy(question, rows[c.name]) for c in question.candidates}
     floor = noise(store, question)
+    timing = store.all("timing")
+    solved = solved_items(question, rows, costs, timing)
     evidence = Evidence(
         verdicts=found,
         fits=fits,
@@ -47,10 +55,10 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         p95_seconds={c.name: _p95(c, rows[c.name]) for c in question.candidates},
         noise=_noise_rates(floor),
         ratios=_ratios(question, rows),
+        solved=solved,
     )
     overall = {c.name: _overall(question, c, rows, found) for c in question.candidates if not c.baseline}
     facts = store.get("facts", "machine") or {"machine": {}, "versions": {}}
-    timing = store.all("timing")
     return {
         "schema": 1,
         "quantwise": __version__,
@@ -77,10 +85,14 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "screen": screened(store, question),
         "costs": [asdict(costs[c.name]) for c in question.candidates if c.name in costs],
         "timing": timing,
+        "caveats": _caveats(found),
+        "imported": [
+            one.to_json() | {"differs": one.differs(_build(question, name))} for name, one in imported.items()
+        ],
         "generations": sum(len(r) for r in rows.values()),
-        "generations_per_s": _rate(rows, timing),
+        "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),
         "folder": str(store.folder),
-    }
+    } | _solved(question, solved, timing)
 
 
 def flips(store: Store, question: Question) -> list[dict[str, Any]]:
@@ -116,6 +128,27 @@ def flips(store: Store, question: Question) -> list[dict[str, Any]]:
 def artifact_from(body: Mapping[str, Any]) -> Artifact:
     """An artifact as the store keeps it."""
     return Artifact(**{**body, "degradations": tuple(Degradation(**d) for d in body["degradations"])})
+
+
+def _with_difference(question: Question, artifact: Artifact, imported: Imported | None) -> Artifact:
+    """The artifact with the degradation that its rows come from another runtime build, where they do."""
+    other = None if imported is None else imported.differs(_build(question, imported.candidate))
+    if other is None:
+        return artifact
+    return replace(artifact, degradations=(*artifact.degradations, Degradation("evidence", other)))
+
+
+def _build(question: Question, candidate: str) -> str:
+    return next(question.runtimes[c.runtime] for c in question.candidates if c.name == candidate)
+
+
+def _caveats(found: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Each sentence on what verdicts rest on beside what was measured here, with the candidates that it concerns."""
+    said: dict[str, dict[str, None]] = {}
+    for verdict in found:
+        for sentence in verdict.caveats:
+            said.setdefault(sentence, {})[verdict.candidate] = None
+    return [{"says": sentence, "candidates": list(names)} for sentence, names in said.items()]
 
 
 def _said(row: Measurement) -> str:
@@ -168,6 +201,7 @@ def _candidate(
         "runtime": candidate.runtime,
         "cache": candidate.cache,
         "baseline": candidate.baseline,
+        "stands_for": candidate.stands_for or None,
         "control": candidate.control,
         "shippable": candidate.shippable,
         "computes_as_stored": candidate.computes_as_stored,
@@ -189,6 +223,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "margin": c.margin, "e_pass": c.e_pass, "e_fail": c.e_fail, "z": c.z, "missing": c.missing,
         "n_more": verdict.n_more, "minutes_more": verdict.minutes_more, "smallest_margin": verdict.smallest_margin,
         "max_drop": verdict.max_drop, "explanation": verdict.explanation,
+        "caveats": list(verdict.caveats),
     }  # fmt: skip
 
 
@@ -208,6 +243,14 @@ def _noise_rates(floor: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
         asked = sum(row["n"] for row in rows)
         rates[runtime] = sum(row["flips"] for row in rows) / asked if asked else None
     return rates
+
+
+def _solved(question: Question, solved: Mapping[str, SolvedItem], timing: Mapping[str, float | None]) -> dict[str, Any]:
+    """What a solved item costs with each candidate; nothing where the scenario states no prices."""
+    way = way_of(question)
+    if way is None:
+        return {}
+    return {"solved": asdict(way) | {"run_cost": run_cost(way, timing), "items": [asdict(s) for s in solved.values()]}}
 
 
 def _rate(rows: Mapping[str, Sequence[Measurement]], timing: Mapping[str, Any]) -> float | None:

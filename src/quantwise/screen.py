@@ -59,10 +59,11 @@ def screen(
                 bench.session(arm)
             _answers(store, question, arm, supply, bench, "screen")
             if distant:
-                base = arms[question.baseline_of(arm.candidate).name]
-                if base.name not in references:
-                    references[base.name] = _told(base, texts, bench)
-                _divergence(store, arm, references[base.name], texts, bench)
+                base = question.baseline_of(arm.candidate).name
+                # One that another machine measured is not opened here, and the divergence from it stays unknown.
+                if base not in references:
+                    references[base] = _told(arms[base], texts, bench) if base in arms else None
+                _divergence(store, arm, references[base], texts, bench)
         except RuntimeFailure as error:
             if arm.candidate.baseline:
                 raise

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.evidence import Measurement, Stage
+from quantwise.core.imported import Imported
 from quantwise.core.item import Item
 from quantwise.core.question import Question
 
@@ -139,8 +140,10 @@ class Store:
         query = "SELECT 1 FROM blocks WHERE candidate=? AND stage=? AND task=? AND block=?"
         return bool(self._read(query, (candidate, stage, task, block)))
 
-    def add_block(self, items: Iterable[Item], rows: Iterable[Measurement]) -> None:
-        """Commit the rows of one block, and what was asked, all or none."""
+    def add_block(
+        self, items: Iterable[Item], rows: Iterable[Measurement], record: tuple[str, str, Any] | None = None
+    ) -> None:
+        """Commit the rows of one block or of several, what was asked, and a record (kind, name, body), all or none."""
         rows = list(rows)
         asked = [(i.task, i.id, i.text, json.dumps(i.target, ensure_ascii=False)) for i in items]
         marks = {(r.candidate, r.stage, r.task, r.block) for r in rows}
@@ -149,6 +152,8 @@ class Store:
             db.executemany("INSERT OR IGNORE INTO items VALUES (?,?,?,?)", asked)
             db.executemany(f"INSERT INTO measurements VALUES ({slots})", [astuple(r) for r in rows])
             db.executemany("INSERT INTO blocks VALUES (?,?,?,?)", sorted(marks))
+            if record is not None:
+                _put(db, *record)
 
     def rows(self, stage: Stage, candidate: str | None = None, task: str | None = None) -> list[Measurement]:
         """Measurements in the order in which they were asked (block, then the order inside the block)."""
@@ -171,14 +176,16 @@ class Store:
         rows = self._read("SELECT item, prompt, target FROM items WHERE task=?", (task,))
         return {item: (prompt, json.loads(target)) for item, prompt, target in rows}
 
+    def imported(self) -> dict[str, Imported]:
+        """Candidate to where its rows came from, of every candidate that another machine measured."""
+        return {name: Imported(**body) for name, body in self.all("imported").items()}
+
     # -- other records --------------------------------------------------------------------------------------------
 
     def put(self, kind: str, name: str, body: Any) -> None:
         """Keep a small record (an artifact, a fit, a footprint); the newest of its name stays."""
         with self._transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO records VALUES (?,?,?)", (kind, name, json.dumps(body, ensure_ascii=False))
-            )
+            _put(db, kind, name, body)
 
     def forget(self, kind: str) -> None:
         """Drop every record of a kind."""
@@ -194,6 +201,10 @@ class Store:
         """Every record of a kind, by name."""
         rows = self._read("SELECT name, body FROM records WHERE kind=? ORDER BY name", (kind,))
         return {name: json.loads(body) for name, body in rows}
+
+
+def _put(db: sqlite3.Connection, kind: str, name: str, body: Any) -> None:
+    db.execute("INSERT OR REPLACE INTO records VALUES (?,?,?)", (kind, name, json.dumps(body, ensure_ascii=False)))
 
 
 def _make(folder: Path) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from quantwise import fetch, machine, pose, prepare, record
+from quantwise import fetch, machine, pose, prepare, record, stand_in
 from quantwise.certify import Certification, Limits, fewest_asked
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact
@@ -43,8 +43,7 @@ def decide(request: Request, progress: Progress, tell: Callable[[str], None] = l
     ``tell`` is given, before anything runs, what each margin will take, and what the builds will.
     """
     progress.stage("read the question", None)
-    request = fetch.fetched(request, tell)
-    pose.check(request)
+    request = stand_in.chosen(fetch.fetched(request, tell, stand_in.fits), tell)
     posed = pose.pose(request)
     for line in expectations(posed.question):
         tell(line)
@@ -159,7 +158,7 @@ def _answer(
         prepare.plan(store, posed)
     with _timed(store, "build"):
         artifacts = prepare.build(store, posed, _artifacts(store), progress, tell)
-    arms = prepare.arms(posed, artifacts, out=tuple(store.all("broken")))
+    arms = prepare.arms(posed, artifacts, out=(*store.all("broken"), *store.imported()))
     length = min(HELD_OUT_CHARACTERS, question.context - 2)  # a token is at least a character, and one opens the text
     texts = [text[:length] for text in held_out_text("screen", HELD_OUT_TEXTS, question.seed)]
     with Bench(available_bytes()) as bench:

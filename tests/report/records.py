@@ -77,3 +77,24 @@ def bare() -> dict[str, Any]:
     """The least that a record can be: a decision without evidence."""
     decision = dict(specimen()["decision"], ship=None, status="unknown", headline="Unknown: nothing was measured.")
     return {"schema": 1, "decision": decision, "candidates": [], "verdicts": [], "question": {}}
+
+
+def priced() -> dict[str, Any]:
+    """With what a solved item costs, and for one candidate nothing known of it."""
+    record = specimen()
+    arm = {
+        "failing": 0.3, "unsolved": 0.02, "answers": 1.3, "reviews": 0.1, "seconds": 1.4,
+        "seconds_interval": [1.2, 1.6], "joules": None, "money": 0.00131, "money_interval": [0.0012, 0.0014],
+    }  # fmt: skip
+    items = [
+        {"candidate": name, "baseline": "bf16@llamacpp", "items": 512, "ours": arm, "theirs": arm | {"money": 0.001},
+         "ratio": 1.31, "interval": [1.22, 1.41], "saved_per_month": None, "break_even_months": None,
+         "notes": ["energy is unknown"]}
+        for name in ("q8_0@llamacpp", "q4_0@llamacpp")
+    ]  # fmt: skip
+    items[1] |= {"ratio": None, "interval": None, "ours": blank(arm)}
+    record["solved"] = {
+        "prices": {"currency": "EUR", "machine_hour": 3.6}, "reruns": 2, "requests_per_month": None, "run_cost": None,
+        "review": {"probability": 0.25, "price": 0.6, "solves": 1.0}, "items": items,
+    }  # fmt: skip
+    return record

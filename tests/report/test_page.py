@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from records import bare, blank, brought, undecided
+from records import bare, blank, brought, priced, undecided
 
 from quantwise.report.page import render
 from quantwise.testing.sample_record import TASKS, specimen, specimen_flips
@@ -196,3 +196,13 @@ def test_reports_change_nothing() -> None:
     record = specimen()
     render(record, specimen_flips())
     assert record == specimen()
+
+
+def test_what_a_solved_item_costs_stands_in_a_table_of_its_own(page: Page) -> None:
+    found = Page(render(priced()))
+    assert found.open == []
+    assert "Table 5. Cost of a solved item, in EUR: an hour of the machine costs 3.6" in found.text
+    assert "asked again up to 2 times; of what is left 25.0 % goes to a person at 0.6 each" in found.text
+    for text in ("0.00131", "0.0012 to 0.0014", "1.31", "1.22 to 1.41", "30.0 %", "Energy is unknown."):
+        assert text in found.text
+    assert "Cost of a solved item" not in page.text

@@ -6,7 +6,7 @@ import io
 import re
 
 import pytest
-from records import bare, blank, brought, undecided
+from records import bare, blank, brought, priced, undecided
 
 from quantwise.report.terminal import print_screen
 from quantwise.testing.sample_record import specimen
@@ -117,3 +117,17 @@ def test_a_stream_that_knows_only_ascii() -> None:
     print_screen(specimen(), out, None, 100)
     out.flush()
     assert b"[-3.1, +2.5] pp" in raw.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_what_a_solved_item_costs_fits_and_unknown_is_said(width: int) -> None:
+    lines = shown(priced(), width).splitlines()
+    assert max(map(len, lines)) <= width
+    known, unknown = (
+        next(line.split() for line in lines if line.startswith(f"{name}@llamacpp ") and "0.001" in line)
+        for name in ("q8_0", "q4_0")
+    )
+    assert known == ["q8_0@llamacpp", "0.00131", "0.001", "1.31", "1.22", "to", "1.41", "30", "%", "2", "%"]
+    assert unknown == ["q4_0@llamacpp", "unknown", "0.001", *["unknown"] * 4]
+    assert "energy is unknown" in lines
+    assert "cost of a solved item" not in shown(specimen(), width)

@@ -9,6 +9,7 @@ import pytest
 
 from quantwise.core.errors import InputError
 from quantwise.scenarios.presets import DEMO, LAPTOP, PRESETS
+from quantwise.scenarios.prices import Prices, Review
 from quantwise.scenarios.reader import read_scenario
 from quantwise.scenarios.scenario import DEFAULT_MARGINS, KINDS, Scenario
 from quantwise.scenarios.site import Site
@@ -155,3 +156,73 @@ def test_what_is_no_scenario(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff")
     with pytest.raises(InputError, match=r"not TOML"):
         read_scenario(tmp_path / "bytes.toml")
+
+
+PRICED = """
+base = "laptop"
+reruns = 2
+requests_per_month = 100000
+[prices]
+currency = "CHF"
+machine_hour = 1.2
+[review]
+probability = 0.5
+price = 0.6
+"""
+
+
+def test_prices_are_read_and_kept_in_the_record(tmp_path: Path) -> None:
+    scenario = read_scenario(write(tmp_path / "priced.toml", PRICED))
+    assert scenario == replace(
+        LAPTOP,
+        name="priced",
+        note="",
+        prices=Prices("CHF", 1.2),
+        reruns=2,
+        review=Review(0.5, 0.6, 1.0),
+        requests_per_month=100000,
+    )
+    assert read_scenario(json.loads(json.dumps(scenario.to_json()))) == scenario
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_without_prices_the_record_is_what_it_was_before_there_were_any(name: str) -> None:
+    assert set(PRESETS[name].to_json()) == {
+        *("name", "objective", "site", "context", "concurrency", "max_p95_seconds"),
+        *("margins", "floors", "budget_seconds", "alpha", "note"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("reruns = 1", "reruns has no use without prices; add [prices]"),
+        ("requests_per_month = 9", "requests_per_month has no use without prices"),
+        ("[review]\nprobability = 1\nprice = 1", "review has no use without prices"),
+        ("prices = 3", "prices must be a table with currency, machine_hour"),
+        ("[prices]\ncurrency = 'EUR'", "prices machine_hour is missing"),
+        ("[prices]\ncurrency = 'EUR'\nmachine_hour = 1\nkwh = 1", "unknown field 'kwh' in prices; fields: currency"),
+        ("[prices]\ncurrency = 'EUR'\nmachine_hour = 0", "machine_hour must be an amount above 0"),
+        ("[prices]\ncurrency = 'EUR'\nmachine_hour = inf", "machine_hour must be an amount above 0"),
+        ("[prices]\ncurrency = ''\nmachine_hour = 1", "currency must be a short text"),
+        ("[prices]\ncurrency = 978\nmachine_hour = 1", "currency must be a short text"),
+        ("{prices}reruns = 1.5", "reruns must be a whole number"),
+        ("{prices}reruns = -1", "reruns must be a whole number"),
+        ("{prices}reruns = true", "reruns must be a whole number"),
+        ("{prices}requests_per_month = 0", "requests_per_month must be a number above 0"),
+        ("{prices}review = 0.5", "review must be a table with probability, price"),
+        ("{prices}review = { probability = 0.5 }", "review price is missing"),
+        ("{prices}review = { probability = 1.5, price = 1 }", "review probability must be a share from 0 to 1"),
+        ("{prices}review = { probability = 1, price = -1 }", "review price must be an amount of at least 0"),
+        ("{prices}review = { probability = 1, price = 1, solves = '1' }", "review solves must be a share"),
+        ("{prices}review = { probability = 1, price = 1, hours = 1 }", "unknown field 'hours' in review"),
+    ],
+)
+def test_broken_prices_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    prices = 'prices = { currency = "EUR", machine_hour = 1 }\n'
+    path = write(tmp_path / "mine.toml", 'base = "laptop"\n' + text.replace("{prices}", prices))
+    with pytest.raises(InputError) as caught:
+        read_scenario(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

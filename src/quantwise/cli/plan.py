@@ -45,7 +45,9 @@ def add_parser(verbs: Any) -> None:
     p.add_argument("--scenario", metavar="S", help="laptop, nas, lab-server, demo, or a .toml or .yaml file")
     p.add_argument("--site", metavar="S", help="hardware by name (rtx-4090, h100, m4-max, ...) or a file; "
                    "default: the scenario's")  # fmt: skip
-    p.add_argument("--memory", type=byte_count, metavar="SIZE", help="memory that the model may take, such as 12GB")
+    p.add_argument(
+        "--memory", type=byte_count, metavar="SIZE", help="memory that the model may take: 12GiB, or 12GB (10^9)"
+    )
     p.add_argument("--context", type=positive, metavar="N", help="tokens per request")
     p.add_argument("--concurrency", type=positive, metavar="N", help="requests at a time")
     p.add_argument("--runtime", metavar="R", help="llamacpp (default), transformers or vllm")

@@ -43,6 +43,7 @@ class Candidate:
     ``source`` is a recipe, a path or a URL. ``control`` marks the negative control, which is measured and never
     shipped.
     ``computes_as_stored`` is False where weights are stored small and computed in 16 bit (a quality verdict only).
+    ``stands_for`` names the baseline that has no room here, of a baseline that is compared with in its place.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Candidate:
     baseline: bool = False
     control: bool = False
     computes_as_stored: bool = True
+    stands_for: str = ""
 
     @property
     def name(self) -> str:

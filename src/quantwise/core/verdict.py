@@ -47,7 +47,8 @@ class Verdict:
 
     ``n_more`` is a (low, middle, high) forecast of further items, ``None`` where none is possible or needed.
     ``smallest_margin`` is the smallest margin that the items left could still certify. ``max_drop`` is the 95 % upper
-    bound of the drop.
+    bound of the drop. ``caveats`` are sentences on what it rests on beside what was measured here: rows of another
+    machine, a baseline that stands in for one that has no room.
     """
 
     candidate: str
@@ -61,6 +62,7 @@ class Verdict:
     smallest_margin: float | None = None
     max_drop: float | None = None
     explanation: str = ""
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,13 @@ _NOT_COPIED = {"config.json", "model.safetensors.index.json", "quantwise.json"}
 class ModelFolder(Mapping[str, Tensor]):
     """The tensors of a folder by name, each read when it is asked for. Its files are checked when it is opened.
 
-    Raises InputError where the folder, its config or a file is missing or damaged.
+    Raises InputError where the folder, its config or a file is missing or damaged, or where it is quantized already and
+    nobody said that it may be ``quantized``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, quantized: bool = False) -> None:
         self.path = path
-        self.config, self.entries = read_model(path)
+        self.config, self.entries = read_model(path, quantized=quantized)
 
     def __getitem__(self, name: str) -> Tensor:
         """One tensor as stored. Raises KeyError where there is none, InputError where it cannot be read."""

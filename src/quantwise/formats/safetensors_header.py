@@ -100,10 +100,11 @@ def _entry(name: str, value: Any, path: Path, data_start: int) -> TensorEntry:
         raise InputError(f"{path} is damaged: tensor {name!r:.60} is inconsistent; download it again") from error
 
 
-def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, TensorEntry]]:
+def read_model(folder: Path, *, quantized: bool = False) -> tuple[dict[str, Any], dict[str, TensorEntry]]:
     """The config and the tensors of a folder to build from.
 
-    Raises InputError where the folder, its config or a file is missing or damaged, or where it is quantized already.
+    Raises InputError where the folder, its config or a file is missing or damaged, or where it is quantized already and
+    nobody said that it may be ``quantized``.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -113,7 +114,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, TensorEntry]]:
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / 'config.json'} is missing or no JSON; give a model folder") from error
     entries = read_folder(folder)
-    if "quantization_config" in config:
+    if "quantization_config" in config and not quantized:
         raise InputError(f"{folder} is quantized already; build from the 16-bit model")
     return config, entries
 

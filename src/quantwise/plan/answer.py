@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from quantwise.core.errors import InputError
-from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
+from quantwise.plan.deployment import CONSTANTS, Constants
 from quantwise.plan.deployment_memory import most_on_gpu
 from quantwise.plan.deployment_plan import Plan, plan_deployment
+from quantwise.plan.device_cache import decoder_there
 from quantwise.plan.layouts import layouts
 from quantwise.plan.model import Model
 from quantwise.plan.plan_record import plan_record
@@ -64,7 +65,7 @@ def answer(
         "requests_at_a_time": wanted.concurrency,
         **rows[position],
         "fewer_bits": _fewer_bits(chosen, plans),
-        "what_if": _what_if(chosen.asked, constants),
+        "what_if": _what_if(chosen, constants),
         "layouts": None if wanted.trace is None else layouts(chosen, wanted.trace, constants),
         "candidates": rows,
         "refused": refused,
@@ -101,9 +102,11 @@ def _fewer_bits(chosen: Plan, plans: Sequence[Plan]) -> dict[str, Any] | None:
     return {"candidate": least.asked.name, "gains": list(fewer_bits(least.speed, chosen.speed))}
 
 
-def _what_if(asked: Deployment, constants: Constants) -> list[dict[str, Any]]:
+def _what_if(plan: Plan, constants: Constants) -> list[dict[str, Any]]:
+    asked = plan.asked
+    there = decoder_there(asked, plan.held.stages)
     try:
-        found = what_if(asked.runtime, asked.computed, asked.demand, constants.vllm_on(asked))
+        found = what_if(asked.runtime, there, asked.demand, constants.vllm_on(asked))
     except InputError:
         return []
     return [{"change": one.change, "kv_cache_bytes": one.bytes, "times": round(one.times, 4)} for one in found]

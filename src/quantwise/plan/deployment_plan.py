@@ -17,6 +17,7 @@ from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
 from quantwise.plan.deployment_memory import Held, bound_memory, held, host_share, unknown_compute, weights_of
 from quantwise.plan.deployment_speed import deployment_speed
 from quantwise.plan.fit import MARGINAL, size
+from quantwise.plan.request_limits import limit_notes, most_requests
 from quantwise.plan.speed import Speed
 from quantwise.plan.terms import Device
 from quantwise.plan.what_if import cache_of
@@ -104,7 +105,8 @@ def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capa
         speed_source=speed_source,
         notes=_notes(asked, weights, found_held),
     )
-    return replace(found, capacity=_capacity(found, constants)) if capacity else found
+    counted = _capacity(found, constants) if capacity else None
+    return replace(found, capacity=counted, notes=(*found.notes, *limit_notes(asked, counted, constants)))
 
 
 def request_bytes(found: Plan, constants: Constants = CONSTANTS) -> int:
@@ -134,7 +136,9 @@ def _capacity(found: Plan, constants: Constants) -> Capacity | None:
     if request < 1:
         return None
     layout: Layout = "paged" if asked.runtime == "vllm" else "contiguous"
-    return promise(theoretical_requests(room, 0, 0, request), max(2, asked.context), layout=layout)
+    theoretical, most = theoretical_requests(room, 0, 0, request), most_requests(asked)
+    served = theoretical if most is None else min(theoretical, most)
+    return replace(promise(served, max(2, asked.context), layout=layout), theoretical=theoretical)
 
 
 def _notes(asked: Deployment, weights: Weights, found: Held) -> tuple[str, ...]:

@@ -61,6 +61,7 @@ def frontier(models: Sequence[Model], wanted: Wanted, constants: Constants) -> d
         "least_context": _least(wanted),
         "frontier": rows,
         "refused": refused,
+        "notes": [],
         "quality": "unknown until measured: quantwise decide",
     }
 

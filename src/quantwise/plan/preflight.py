@@ -26,23 +26,19 @@ def preflight(
     """Check ``candidates``, of which ``recipes`` are made from ``model``; ``requests`` at a time by runtime.
 
     Returns each candidate's fit on this machine. Raises InputError where a folder or file is damaged or lacks what a
-    recipe needs, EnvironmentFailure where a baseline does not fit into the memory of this machine: then nothing can be
-    compared here.
+    recipe needs.
     """
     if model is not None and any(map(_reads_tokenizer, map(parse_recipe, recipes))):
         _check_tokenizer(model / "tokenizer.json")
-    fits, planner = {}, Fits(model)
-    for candidate in candidates:
-        fits[candidate.name] = able = planner.of(candidate, Workload(context, requests[candidate.runtime]))
-        if candidate.baseline and able.fits == "no":
-            raise no_room(candidate, able)
-    return fits
+    planner = Fits(model)
+    return {c.name: planner.of(c, Workload(context, requests[c.runtime])) for c in candidates}
 
 
-def no_room(candidate: Candidate, able: Fit) -> EnvironmentFailure:
-    """The complaint about a baseline that does not fit."""
+def no_room(candidate: Candidate, able: Fit, run: Path | None = None) -> EnvironmentFailure:
+    """The complaint about a baseline that does not fit, and whose rows nobody has brought into the folder ``run``."""
+    bring = f"`quantwise evidence import {run} FILE` brings its rows from elsewhere, or " if run else ""
     return EnvironmentFailure(
-        f"the baseline {candidate.name} {needs(able)}; name a smaller --baseline or a shorter --context"
+        f"the baseline {candidate.name} {needs(able)}; {bring}name a smaller --baseline or a shorter --context"
     )
 
 

@@ -49,7 +49,9 @@ def vllm_memory(
     version = version if device == "gpu" else VLLM_0_32_CPU
     if demand.concurrency < 1:
         raise InputError(f"concurrency must be a whole number of at least 1, not {demand.concurrency}")
-    settings = VllmSettings(demand.context, demand.cache, parallel)
+    # More requests than its own default are served only where --max-num-seqs says so.
+    sequences = max(version.sequences, demand.concurrency)
+    settings = VllmSettings(demand.context, demand.cache, parallel, sequences=sequences)
     pages = vllm_pages(decoder, settings, version)
     return Memory(
         (

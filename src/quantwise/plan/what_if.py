@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -58,7 +59,11 @@ def cache_of(runtime: str, decoder: Decoder, demand: Demand, version: VllmVersio
 
 
 def what_if(runtime: str, decoder: Decoder, demand: Demand, version: VllmVersion = VLLM_0_32) -> tuple[WhatIf, ...]:
-    """The usual changes, one at a time. A cache type that does not suit the model is left out."""
+    """The usual changes, one at a time, of a whole model or of what one device has of it (``device_cache``).
+
+    Left out are cache types that do not suit the model, more requests than the runtime takes, and fewer key-value heads
+    where that changes nothing: latent attention keeps none, and a single one is on every device.
+    """
     now = cache_of(runtime, decoder, demand, version)
     found: list[WhatIf] = []
 
@@ -67,17 +72,18 @@ def what_if(runtime: str, decoder: Decoder, demand: Demand, version: VllmVersion
         found.append(WhatIf(change, taken, taken / now if now else 1.0))
 
     add("the context doubles", decoder, replace(demand, context=2 * demand.context))
-    add("the requests at a time double", decoder, replace(demand, concurrency=2 * demand.concurrency))
+    with contextlib.suppress(InputError):
+        add("the requests at a time double", decoder, replace(demand, concurrency=2 * demand.concurrency))
     for cache in CACHES[runtime]:
-        if cache == demand.cache:
-            continue
-        try:
-            add(f"the cache is {cache}", decoder, replace(demand, cache=cache))
-        except InputError:
-            continue
-    if any(layer.attention and layer.attention.kv_heads > 1 for layer in decoder.layers):
-        add("half as many key-value heads", _with_heads(decoder, half=True), demand)
-        add("a single key-value head", _with_heads(decoder, half=False), demand)
+        if cache != demand.cache:
+            with contextlib.suppress(InputError):
+                add(f"the cache is {cache}", decoder, replace(demand, cache=cache))
+    least = now
+    for change, half in (("half as many key-value heads", True), ("a single key-value head", False)):
+        fewer = _with_heads(decoder, half=half)
+        if (taken := cache_of(runtime, fewer, demand, version)) < least:
+            add(change, fewer, demand)
+            least = taken
     return tuple(found)
 
 

@@ -161,3 +161,18 @@ def forecast(bounds: Sequence[object] | None) -> str:
         return UNKNOWN
     low, middle, high = (count(bound) for bound in bounds)
     return f"about {middle} ({low} to {high})"
+
+
+def amount(value: object) -> str:
+    """An amount of money or a ratio, with three figures: ``0.00342``, ``1,230``."""
+    number = finite(value)
+    if number is None:
+        return UNKNOWN
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}" if abs(number) >= 1e-4 else f"{number:.2e}"
+
+
+def amounts(bounds: Sequence[object] | None) -> str:
+    """An interval of such: ``0.003 to 0.004``."""
+    if bounds is None or len(bounds) != 2 or finite(bounds[0]) is None or finite(bounds[1]) is None:
+        return UNKNOWN
+    return f"{amount(bounds[0])} to {amount(bounds[1])}"

@@ -33,6 +33,8 @@ _FILTERS = {
     "decimal": notation.decimal,
     "evidence": notation.evidence,
     "forecast": notation.forecast,
+    "amount": notation.amount,
+    "amounts": notation.amounts,
     "sentence": lambda text: text[:1].upper() + text[1:],
 }
 

@@ -194,7 +194,7 @@ def _speed(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _what_if(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     told = [f"{one['change']}: {notation.size(one['kv_cache_bytes'])}" for one in record["what_if"]]
     if told:
-        yield _line("cache if", "; ".join(told) + (" (were it not split)" if record["devices"] else ""))
+        yield _line("cache if", "; ".join(told))
 
 
 def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -228,6 +228,8 @@ def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield table
     yield Text("Shown are the combinations of which no other of the same model has all of: as many bits of weights and "
                "of cache, and as long a context.", style="dim")  # fmt: skip
+    for note in record["notes"]:
+        yield _line("note", note)
     yield _line("quality", record["quality"])
 
 

@@ -91,6 +91,17 @@ class Reading:
         """The cost row, or an empty mapping."""
         return self._costs.get(candidate, {})
 
+    @property
+    def solved(self) -> Row:
+        """What a solved item costs, as the scenario prices it; an empty mapping where it states no prices."""
+        return self.record.get("solved") or {}
+
+    @property
+    def solved_notes(self) -> list[str]:
+        """What the costs of solved items do not rest on, each said once."""
+        items = self.solved.get("items") or ()
+        return list(dict.fromkeys(str(note) for item in items for note in item.get("notes") or ()))
+
     def candidate(self, name: str | None) -> Row:
         """The candidate of that name, or an empty mapping."""
         return self._by_name.get(name or "", {})

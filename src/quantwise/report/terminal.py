@@ -52,7 +52,11 @@ class Screen:
         if reading.focus is not None:
             yield Text()
             yield from _focus(reading, width)
+        if reading.solved.get("items"):
+            yield Text()
+            yield from _solved(reading)
         yield Text()
+        yield from _rests_on(reading)
         yield from _rest(reading)
         yield from _provenance(reading, self._report_path)
 
@@ -246,6 +250,39 @@ def _focus(reading: Reading, width: int) -> Iterator[Table | Text]:
             notation.count(row.get("n")),
         )
     yield table
+
+
+def _rests_on(reading: Reading) -> Iterator[Table | Text]:
+    """What verdicts rest on beside what was measured here, each with the candidates whose verdicts do."""
+    for number, row in enumerate(reading.record.get("caveats") or ()):
+        said = Text.assemble(
+            (", ".join(map(notation.plain, row["candidates"])), "bold"), "  ", notation.plain(row["says"])
+        )
+        yield _line("" if number else "rests on", said)
+
+
+def _solved(reading: Reading) -> Iterator[Table | Text]:
+    """What a solved item costs with each candidate, beside its baseline on the same items."""
+    currency = notation.shorten((reading.solved.get("prices") or {}).get("currency") or "", 12)
+    yield Text("cost of a solved item: answers, reruns and review, over the items that end solved", style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("candidate", no_wrap=True, width=22)
+    for title in (currency, "baseline", "ratio", f"{reading.level} interval", "invalid", "unsolved"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for item in reading.solved["items"]:
+        ours, theirs = item["ours"], item["theirs"]
+        table.add_row(
+            Text(notation.shorten(item["candidate"], 22)),
+            notation.amount(ours.get("money")),
+            notation.amount(theirs.get("money")),
+            notation.amount(item.get("ratio")),
+            notation.amounts(item.get("interval")),
+            notation.share(ours.get("failing"), 0),
+            notation.share(ours.get("unsolved"), 0),
+        )
+    yield table
+    for note in reading.solved_notes:
+        yield Text(notation.plain(note), style="dim")
 
 
 def _rest(reading: Reading) -> Iterator[Table | Text]:

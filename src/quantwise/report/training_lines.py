@@ -21,7 +21,7 @@ def training_head(record: Mapping[str, Any]) -> str:
 
 
 def training(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is trained, every term, the moments of a step, what may leave the GPU, and what makes it fit."""
+    """What is trained, every term, the moments of a step, what may leave the GPU, what makes it fit, and notes."""
     share = notation.share(record["trainable_share"], 2)
     numbers = notation.count(record["trainable_parameters"])
     yield "trains", f"{numbers} numbers, {share} of the model's{_beside(record)}"
@@ -42,6 +42,8 @@ def training(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     for number, fix in enumerate(record["fixes"]):
         yield "" if number else "to fit", fix["what"]
+    for note in record.get("notes", ()):
+        yield "note", note
 
 
 def _beside(record: Mapping[str, Any]) -> str:

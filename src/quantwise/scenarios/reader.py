@@ -12,6 +12,7 @@ from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.scenarios.presets import PRESETS
+from quantwise.scenarios.prices import prices_of, review_of
 from quantwise.scenarios.records import SUFFIXES, read_record
 from quantwise.scenarios.scenario import Scenario
 from quantwise.scenarios.site import Site
@@ -58,6 +59,9 @@ def _scenario(record: Mapping[str, Any], where: str) -> Scenario:
         refuse_unknown(given, FIELDS)
         if "site" in given:
             given["site"] = site_of(given["site"])
+        for name, read in (("prices", prices_of), ("review", review_of)):
+            if name in given:
+                given[name] = read(given[name])
         if isinstance(given.get("objective"), list):
             given["objective"] = tuple(given["objective"])
         if base is None:

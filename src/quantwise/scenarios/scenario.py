@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from quantwise.core.errors import InputError
+from quantwise.scenarios.prices import Prices, Review
 from quantwise.scenarios.site import Site
 
 OBJECTIVES = ("bytes", "memory_bytes", "seconds_per_item", "joules_per_item", "p99_over_p50", "-tokens_per_s")
@@ -24,6 +25,9 @@ class Scenario:
     requests at a time. ``max_p95_seconds`` is a service level for a whole request. ``margins`` (the largest acceptable
     drop) and ``floors`` (the least acceptable score) lie in [0, 1]; margins are by kind of task or by a task's name,
     floors by a task's name. ``budget_seconds`` bounds the measuring.
+
+    With ``prices`` the decision also asks what a solved item costs: an answer that is not valid is asked again up to
+    ``reruns`` times and then goes to ``review``; ``requests_per_month`` are the items to be solved in a month.
     """
 
     name: str
@@ -37,6 +41,10 @@ class Scenario:
     budget_seconds: float | None = None
     alpha: float = 0.05
     note: str = ""
+    prices: Prices | None = None
+    reruns: int = 0
+    review: Review | None = None
+    requests_per_month: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -58,6 +66,19 @@ class Scenario:
         for task, floor in _shares(self.floors, "floors"):
             if not _between(floor, 0, 1) and floor != 1:
                 raise InputError(f"floor of {task} must be above 0 and at most 1, such as 0.7, not {floor!r:.40}")
+        self._check_solving()
+
+    def _check_solving(self) -> None:
+        if not _whole(self.reruns, 0):
+            raise InputError(f"reruns must be a whole number of at least 0, not {self.reruns!r:.40}")
+        monthly = self.requests_per_month
+        if monthly is not None and not _between(monthly, 0, float("inf")):
+            raise InputError(f"requests_per_month must be a number above 0, not {monthly!r:.40}")
+        for name in ("reruns", "review", "requests_per_month") if self.prices is None else ():
+            if getattr(self, name):
+                raise InputError(
+                    f'{name} has no use without prices; add [prices] with currency = "EUR" and machine_hour = 1.2'
+                )
 
     def margin(self, task: str, kind: str) -> float:
         """Margin of a task: its own, else that of its kind here, else the default of its kind."""
@@ -68,10 +89,15 @@ class Scenario:
 
     def to_json(self) -> dict[str, Any]:
         """The record that goes into the question; ``reader.read_scenario`` reads it back."""
-        return asdict(self) | {
+        record = asdict(self) | {
             "objective": list(self.objective), "margins": dict(self.margins), "floors": dict(self.floors),
             "site": self.site.to_json(),
         }  # fmt: skip
+        # A scenario without prices is the record that it was before there were any, and hashes alike.
+        for name in ("prices", "reruns", "review", "requests_per_month"):
+            if not record[name]:
+                del record[name]
+        return record
 
 
 def _check_objective(objective: object) -> None:

@@ -93,6 +93,12 @@ def read_chat_metadata(path: Path) -> dict[str, Any]:
     return keys
 
 
+def read_vocabulary(path: Path) -> list[str]:
+    """The texts of the tokens by their ids, or an empty list. Raises InputError as ``read_gguf_header`` does."""
+    found, _ = _parsed(path, frozenset({_TOKENS}))
+    return [str(text) for text in found.arrays.get(_TOKENS, ())]
+
+
 def _parsed(path: Path, wanted: frozenset[str] = frozenset()) -> tuple[WireHeader, int]:
     if not path.is_file():
         raise InputError(f"GGUF file {path} does not exist; check the path")

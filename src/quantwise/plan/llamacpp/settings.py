@@ -12,6 +12,8 @@ PADDING = 256
 """Cells are counted in this many (src/llama-context.cpp, https://github.com/ggml-org/llama.cpp/pull/17046)."""
 BATCH = 2048
 """The default ``n_batch``."""
+MOST_SLOTS = 256
+"""``LLAMA_MAX_SEQ`` of src/llama-cparams.h (2026): a server of more does not start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class LlamacppSettings:
         for name in ("context", "slots", "ubatch"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, not {getattr(self, name)}")
+        if self.slots > MOST_SLOTS:
+            raise InputError(
+                f"llama.cpp serves at most {MOST_SLOTS} requests at a time, not {self.slots}; plan several servers, or "
+                "another runtime"
+            )
         for name in ("gpu_layers", "experts_on_cpu"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be 0 or more, not {getattr(self, name)}")

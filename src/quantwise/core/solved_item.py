@@ -1,0 +1,106 @@
+"""What a solved item costs, with the sentences that a decision says of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Solving:
+    """What one arm takes until an item is solved. Shares, answers and reviews are per item.
+
+    ``failing`` is the share of first answers that are not valid, ``unsolved`` that of items which nothing solves.
+    ``seconds`` (of the machine), ``joules`` and ``money`` are per solved item, intervals beside them; None: unknown.
+    """
+
+    failing: float
+    unsolved: float
+    answers: float
+    reviews: float
+    seconds: float | None
+    seconds_interval: tuple[float, float] | None
+    joules: float | None
+    money: float | None
+    money_interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedItem:
+    """A candidate (``ours``) beside its baseline (``theirs``) on the ``items`` that both were asked.
+
+    ``ratio`` is money per solved item over the baseline's. ``saved_per_month`` is in the currency of the prices,
+    ``break_even_months`` what the run cost over that; both are (low, value, high), and None where they are unknown or
+    the interval of the saving includes zero.
+    """
+
+    candidate: str
+    baseline: str
+    items: int
+    ours: Solving
+    theirs: Solving
+    ratio: float | None
+    interval: tuple[float, float] | None
+    saved_per_month: tuple[float, float, float] | None = None
+    break_even_months: tuple[float, float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+    def dearer(self, material: float) -> bool:
+        """Whether a solved item is shown to cost more than the baseline's, and by more than a share ``material``."""
+        return self.ratio is not None and self.interval is not None and self.interval[0] > 1 < self.ratio - material
+
+    def why_dearer(self, scenario: Mapping[str, Any], bytes_share: float | None) -> str:
+        """The sentence that rules it out; ``bytes_share`` is its bytes over the baseline's, None where unknown."""
+        smaller = bytes_share is not None and bytes_share < 1
+        lead = f"is {1 - bytes_share:.0%} smaller, yet " if bytes_share is not None and smaller else ""
+        return f"{lead}a solved item costs {self._times()}: {self._reason(scenario)}"
+
+    def price(self, scenario: Mapping[str, Any]) -> list[str]:
+        """What a solved item costs, and when what the run cost is earned back, where that is known."""
+        if self.ratio is None or self.interval is None:
+            return []
+        currency = scenario["prices"]["currency"]
+        lines = [f"a solved item costs {_number(self.ours.money)} {currency}, {self._times()}"]
+        if self.saved_per_month is not None and self.break_even_months is not None:
+            least, saved, most = map(_number, self.saved_per_month)
+            when = _duration(*self.break_even_months)
+            lines.append(
+                f"quantizing and evaluating are earned back in {when}: {saved} {currency} a month ({least} to "
+                f"{most}) are saved at {scenario['requests_per_month']:,} requests"
+            )
+        return lines
+
+    def _times(self) -> str:
+        low, high = self.interval or (float("nan"), float("nan"))
+        return f"{self.ratio:.2f} times ({low:.2f} to {high:.2f}) that of {self.baseline}"
+
+    def _reason(self, scenario: Mapping[str, Any]) -> str:
+        """Answers that fail, slower ones, or both: whatever adds a twentieth, else the larger of the two."""
+        ours, theirs = self.ours, self.theirs
+        pace = _per_answer(ours) / _per_answer(theirs)
+        rest = (self.ratio or 1.0) / pace
+        then = " and are rerun" if scenario.get("reruns") else " and go to review" if scenario.get("review") else ""
+        words = {
+            f"{ours.failing:.0%} of its answers fail validation{then}, {theirs.failing:.0%} of the baseline's": rest,
+            f"an answer takes {pace:.2f} times the baseline's": pace,
+        }
+        told = [said for said, factor in words.items() if factor >= min(1.05, max(words.values()))]
+        return "; ".join(told)
+
+
+def _per_answer(arm: Solving) -> float:
+    """Seconds of an answer: from those of a solved item."""
+    return (arm.seconds or math.nan) * (1.0 - arm.unsolved) / arm.answers
+
+
+def _duration(low: float, middle: float, high: float) -> str:
+    """Months as the largest unit of which there is at least one."""
+    units = {"months": 1.0, "days": 365.25 / 12, "hours": 365.25 * 2, "minutes": 365.25 * 120}
+    unit = next((u for u, many in units.items() if middle * many >= 1.0), "minutes")
+    return f"{_number(middle * units[unit])} {unit} ({_number(low * units[unit])} to {_number(high * units[unit])})"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.0f}" if value >= 1e4 else f"{value:,.3g}"

@@ -1,0 +1,1 @@
+"""Latency and throughput of running servers under load, with the field's own definitions."""

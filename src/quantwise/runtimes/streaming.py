@@ -1,0 +1,305 @@
+"""Streamed answers of an OpenAI-compatible server, with the time of every piece of text.
+
+A request ends in exactly one :data:`Outcome`; only a stream with a finish reason and the closing ``[DONE]`` is ``ok``.
+Nothing is tried twice: whoever counts latencies must see what the user would have seen.
+
+Sources: https://platform.openai.com/docs/api-reference/chat-streaming and the event-stream syntax of
+https://html.spec.whatwg.org/multipage/server-sent-events.html (lines that end in a lone CR are not understood).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import httpx
+
+from quantwise.core.runtime import Ask
+from quantwise.runtimes.lean_http import LeanHttp, NotHttp, Response
+from quantwise.runtimes.llama_server import key_header, said
+from quantwise.runtimes.openai import _client, _models, _split, server_artifact
+
+Outcome = Literal[
+    "ok", "refused", "overloaded", "error", "timeout", "broken", "malformed", "unfinished", "other_model", "not_sent"
+]
+"""``refused`` is status 4xx, ``overloaded`` 429, ``error`` 5xx or an error told within the stream, ``broken`` a lost
+connection, ``unfinished`` a stream without finish reason or ``[DONE]``; ``not_sent`` is for whoever had no room for it.
+"""
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+clock = time.perf_counter
+
+_MOST_BYTES = 64 << 20
+_MOST_SAID = 1 << 16
+_MOST_TOKENS = 1 << 40
+_FIELDS = (b"event", b"id", b"retry")
+_TEXTS = ("content", "reasoning_content", "reasoning")
+_NO_ANSWER = ("abort", "error", "content_filter")
+_SNAPSHOT = re.compile(r"(:latest|-\d{4}(-?\d\d){0,2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One model behind a URL: ``root`` is its address without ``/v1``."""
+
+    url: str
+    root: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """A request that is ready to be sent."""
+
+    path: str
+    body: bytes
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What came back. Times are seconds of :data:`clock`; None reads as unknown.
+
+    ``pieces`` are the times at which text came (several tokens may share one), ``finished`` when the finish reason
+    did. Tokens are as the server counts them. ``server_seconds`` are the seconds of (prefill, decode) that a
+    llama-server tells, ``server_tokens`` the tokens computed in each.
+    """
+
+    outcome: Outcome
+    sent: float
+    ended: float
+    error: str | None = None
+    status: int | None = None
+    text: str = ""
+    pieces: tuple[float, ...] = ()
+    finished: float | None = None
+    finish: str | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    server_seconds: tuple[float, float] | None = None
+    server_tokens: tuple[int, int] | None = None
+
+
+class _Fault(Exception):
+    """Why this is no answer."""
+
+    def __init__(self, outcome: Outcome, message: str) -> None:
+        super().__init__(message)
+        self.outcome: Outcome = outcome
+
+
+def find_server(url: str) -> Server:
+    """The server behind a URL, and its model (the first it names, or the one after ``#``).
+
+    Raises InputError naming the URL where nothing there speaks this protocol.
+    """
+    server_artifact(url)
+    root, wanted = _split(url)
+    if wanted:
+        return Server(url, root, wanted)
+    with _client(root, 15.0, 1) as http:
+        return Server(url, root, _models(http, root)[0])
+
+
+def streaming_client(server: Server) -> LeanHttp:
+    """A client for :func:`stream`. QUANTWISE_API_KEY, where set, is sent as the bearer token."""
+    headers = {"Content-Type": "application/json", "Accept": "text/event-stream", "Accept-Encoding": "identity"}
+    return LeanHttp(server.root, headers | key_header(os.environ.get("QUANTWISE_API_KEY")))
+
+
+def stream_request(ask: Ask, model: str, extra: dict[str, Any]) -> StreamRequest:
+    """The greedy request for ``ask``: messages go to the chat endpoint, a text to the other; ``extra`` is added."""
+    body: dict[str, Any] = {"model": model, "max_tokens": ask.max_tokens, "temperature": 0, "stream": True, **extra}
+    if ask.stop:
+        body["stop"] = list(ask.stop)
+    if ask.text is None:
+        path = "/v1/chat/completions"
+        body["messages"] = [{"role": m.role, "content": m.content} for m in ask.messages]
+    else:
+        path = "/v1/completions"
+        body["prompt"] = ask.text
+    return StreamRequest(path, json.dumps(body).encode(), model)
+
+
+async def stream(http: LeanHttp, request: StreamRequest, limit_s: float) -> Streamed:
+    """Send one request and read its answer to the end. It ends after ``limit_s`` seconds at the latest."""
+    answer = _Answer(request.model, clock())
+    try:
+        async with asyncio.timeout(limit_s), http.post(request.path, request.body) as response:
+            await _read(response, answer)
+    except _Fault as fault:
+        return answer.ended(fault.outcome, str(fault))
+    except TimeoutError:
+        if not answer.done:
+            return answer.ended("timeout", f"no end after {limit_s:g} s, {len(answer.pieces)} pieces of text came")
+    except (OSError, EOFError) as error:
+        if not answer.done:
+            return answer.ended("broken", " ".join(str(error).split()) or type(error).__name__)
+    except NotHttp as error:
+        if not answer.done:
+            return answer.ended("malformed", f"no HTTP: {error}")
+    return answer.closed()
+
+
+async def _read(response: Response, answer: _Answer) -> None:
+    answer.status = status = response.status
+    if not 200 <= status < 300:
+        data = b""
+        async for portion in response.portions():
+            if len(data := data + portion) > _MOST_SAID:
+                break
+        kind: Outcome = "error" if status >= 500 else "overloaded" if status == 429 else "refused"
+        raise _Fault(kind, said(httpx.Response(status, content=data)))
+    form = response.headers.get("content-type", "")
+    if not form.startswith("text/event-stream"):
+        raise _Fault("malformed", f"no event stream but {form or 'an untyped body'}")
+    events = _Events()
+    async for data in response.portions():
+        at = clock()
+        for event in events.feed(data):
+            answer.take(event, at)
+
+
+class _Events:
+    """Data of server-sent events out of bytes that come in any portions."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._bytes = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The data of every event that is complete now; raises _Fault for what is no event stream."""
+        self._bytes += len(data)
+        if self._bytes > _MOST_BYTES:
+            raise _Fault("malformed", f"more than {_MOST_BYTES >> 20} MiB in one answer")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        found = []
+        for line in lines:
+            if (event := self._line(line.removesuffix(b"\r"))) is not None:
+                found.append(event)
+        return found
+
+    def _line(self, line: bytes) -> bytes | None:
+        if not line:
+            event, self._data = b"\n".join(self._data), []
+            return event or None
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            self._data.append(value.removeprefix(b" "))
+        elif field == b"error":  # llama-server before 2025
+            raise _Fault("error", _one_line(value))
+        elif field and field not in _FIELDS:  # an empty field name is a comment, which keeps a connection alive
+            raise _Fault("malformed", f"no line of an event stream: {_one_line(line)}")
+        return None
+
+
+class _Answer:
+    """An answer while it comes in."""
+
+    def __init__(self, model: str, sent: float) -> None:
+        self._model = model
+        self._sent = sent
+        self._at = sent
+        self._texts: list[str] = []
+        self._usage: dict[str, Any] = {}
+        self._timings: dict[str, Any] = {}
+        self._finished: float | None = None
+        self._finish: str | None = None
+        self.status: int | None = None
+        self.pieces: list[float] = []
+        self.done = False
+
+    def take(self, data: bytes, at: float) -> None:
+        """One event that came at ``at``; raises _Fault where it is no part of an answer of this model."""
+        if self.done:
+            return
+        self._at = at
+        if data == b"[DONE]":
+            self.done = True
+            return
+        try:
+            self._chunk(json.loads(data), at)
+        except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
+            raise _Fault("malformed", f"an event that cannot be read ({error}): {_one_line(data)}") from error
+
+    def _chunk(self, chunk: dict[str, Any], at: float) -> None:
+        if error := chunk.get("error"):
+            raise _Fault("error", _one_line(str(error.get("message") if isinstance(error, dict) else error).encode()))
+        told = chunk.get("model")
+        if told and not _same_model(self._model, str(told)):
+            raise _Fault("other_model", f"asked for {self._model!r}, answered as {str(told)!r}")
+        self._usage = dict(chunk.get("usage") or self._usage)
+        self._timings = dict(chunk.get("timings") or self._timings)
+        if not chunk.get("choices"):
+            return
+        choice = chunk["choices"][0]
+        if text := _text(choice):
+            self._texts.append(text)
+            self.pieces.append(at)
+        if (finish := choice.get("finish_reason")) is not None:
+            if finish in _NO_ANSWER:
+                raise _Fault("error", f"the server ended it with {finish!r}")
+            self._finish, self._finished = str(finish), at
+
+    def closed(self) -> Streamed:
+        """The answer of a stream that ended by itself."""
+        if self._finish is None:
+            return self.ended("unfinished", f"the stream ended without a finish reason after {len(self.pieces)} pieces")
+        return self.ended("ok", None) if self.done else self.ended("unfinished", "the stream ended without [DONE]")
+
+    def ended(self, outcome: Outcome, error: str | None) -> Streamed:
+        """Everything that is known of it now."""
+        usage, timings = self._usage, self._timings
+        details = usage.get("prompt_tokens_details")
+        seconds = [_number(timings.get(key)) for key in ("prompt_ms", "predicted_ms")]
+        tokens = [_whole(timings.get(key)) for key in ("prompt_n", "predicted_n")]
+        return Streamed(
+            outcome=outcome,
+            sent=self._sent,
+            ended=self._at if outcome == "ok" else clock(),
+            error=error,
+            status=self.status,
+            text="".join(self._texts),
+            pieces=tuple(self.pieces),
+            finished=self._finished,
+            finish=self._finish,
+            prompt_tokens=_whole(usage.get("prompt_tokens")),
+            output_tokens=_whole(usage.get("completion_tokens")),
+            cached_tokens=_whole(details.get("cached_tokens")) if isinstance(details, dict) else None,
+            server_seconds=None if None in seconds else (seconds[0] / 1000, seconds[1] / 1000),  # type: ignore[operator]
+            server_tokens=None if None in tokens else (tokens[0], tokens[1]),  # type: ignore[arg-type]
+        )
+
+
+def _text(choice: dict[str, Any]) -> str:
+    """The text that a chunk adds: of a completion, of a message, of its reasoning, or of a tool call."""
+    delta = choice.get("delta") or {}
+    told = "".join([choice.get("text") or "", *(delta.get(name) or "" for name in _TEXTS)])
+    return told or "".join(
+        str(call.get("function", {}).get("arguments") or "") for call in delta.get("tool_calls") or ()
+    )
+
+
+def _same_model(asked: str, told: str) -> bool:
+    """Whether an answer's model is the one asked for: the name itself, its dated snapshot, or Ollama's ``:latest``."""
+    return told == asked or (told.startswith(asked) and _SNAPSHOT.fullmatch(told[len(asked) :]) is not None)
+
+
+def _number(value: object) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS
+    return float(value) if known else None  # type: ignore[arg-type]
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS else None
+
+
+def _one_line(data: bytes) -> str:
+    return " ".join(data.decode("utf-8", errors="replace").split())[:200]

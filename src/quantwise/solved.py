@@ -1,0 +1,314 @@
+"""Cost of a solved item: generate, validate, rerun up to k times, then a person, from answers that were measured.
+
+An answer is valid where its scorer gives it the full score. Of the repeats measured of an item in any order, the first
+valid one ends it; a rerun that no repeat was measured for is paid for and counted as failing, so that one greedy answer
+per item lets no rerun help. What is left goes to review with a probability and at a price. Items that end unsolved cost
+too, and the solved ones carry it: sums over sums, tasks weighing alike.
+
+Intervals: paired percentile bootstrap over items, or over clusters where items share one, within each task
+(Efron and Tibshirani, "An Introduction to the Bootstrap", 1993), smoothed by half an item that only one arm fails on
+and widened by what whole blocks differ in time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from quantwise.core.artifact import Candidate
+from quantwise.core.evidence import Measurement
+from quantwise.core.question import Question
+from quantwise.core.solved_item import SolvedItem, Solving
+from quantwise.core.verdict import Cost
+from quantwise.scenarios.prices import Prices, Review
+from quantwise.scenarios.reader import read_scenario
+from quantwise.stats.block_noise import block_noise
+from quantwise.stats.compare import MOST_MISSING
+from quantwise.stats.differences import FloatArray
+from quantwise.stats.pairing import ANSWERED
+
+RESAMPLES = 2000
+# Below these the percentile interval of a ratio covers too seldom, and nothing is said.
+MIN_ITEMS = 30
+_ROOM = 2_000_000
+# Columns of an item: first answers not valid, answers, seconds, reviews, solved.
+_FAILING, _ANSWERS, _SECONDS, _REVIEWS, _SOLVED = range(5)
+
+Key = tuple[str, str]
+Repeats = list[tuple[bool, float]]
+"""Of one item: whether valid, and seconds of the machine."""
+Arm = dict[Key, Repeats]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How an item is worked on until it is solved, and what that costs; as the scenario says."""
+
+    prices: Prices
+    reruns: int = 0
+    review: Review | None = None
+    requests_per_month: float | None = None
+
+    def money(self, seconds: FloatArray, reviews: FloatArray) -> FloatArray:
+        """Amount for so many seconds of the machine and so many reviews."""
+        return seconds * (self.prices.machine_hour / 3600.0) + reviews * (self.review.price if self.review else 0.0)
+
+
+def way_of(question: Question) -> Way | None:
+    """The way of a question's scenario; None where it states no prices."""
+    if "prices" not in question.scenario:
+        return None
+    said = read_scenario(question.scenario)
+    return None if said.prices is None else Way(said.prices, said.reruns, said.review, said.requests_per_month)
+
+
+def course(repeats: Sequence[tuple[bool, float]], way: Way) -> tuple[float, float, float, float, float]:
+    """Expected course of one item over all orders of its measured ``repeats`` (valid, seconds), at least one.
+
+    Returns the share of first answers that fail, answers, seconds, reviews and the probability that it ends solved.
+    With K repeats, F of them failing, the first j answers all fail with probability C(F, j) / C(K, j). Answers beyond
+    the K measured take what a failing one takes, and fail.
+    """
+    failed = [seconds for valid, seconds in repeats if not valid]
+    passed = [seconds for valid, seconds in repeats if valid]
+    open_, answers, spent = 1.0, 0.0, 0.0
+    for asked in range(1 + way.reruns):
+        left, failing = len(repeats) - asked, len(failed) - asked
+        fails = failing / left if left > 0 else 1.0
+        answers += open_
+        spent += open_ * (fails * _mean(failed) + (1.0 - fails) * _mean(passed))
+        open_ *= fails
+        if not open_:
+            break
+    review = way.review
+    reviews = open_ * review.probability if review else 0.0
+    solved = 1.0 - open_ + (reviews * review.solves if review else 0.0)
+    return len(failed) / len(repeats), answers, spent, reviews, solved
+
+
+def solved_items(
+    question: Question,
+    rows: Mapping[str, Sequence[Measurement]],
+    costs: Mapping[str, Cost],
+    timing: Mapping[str, float | None],
+) -> dict[str, SolvedItem]:
+    """Candidate to what a solved item costs with it, for every candidate whose times are known; empty without prices.
+
+    ``rows`` are the certification rows of each arm, ``timing`` the seconds of each stage (None: unknown).
+    """
+    way = way_of(question)
+    if way is None:
+        return {}
+    found = {}
+    for candidate in question.candidates:
+        base = question.baseline_of(candidate)
+        if not candidate.baseline and (item := _against(question, way, candidate, base, rows, costs)) is not None:
+            found[candidate.name] = _break_even(item, run_cost(way, timing))
+    return found
+
+
+def run_cost(way: Way, timing: Mapping[str, float | None]) -> float | None:
+    """What quantizing and evaluating cost: hours of all stages at the machine's price; None where one is unknown."""
+    known = [seconds for seconds in timing.values() if seconds is not None]
+    return sum(known) / 3600.0 * way.prices.machine_hour if known and len(known) == len(timing) else None
+
+
+def _against(
+    question: Question, way: Way, candidate: Candidate, base: Candidate,
+    rows: Mapping[str, Sequence[Measurement]], costs: Mapping[str, Cost],
+) -> SolvedItem | None:  # fmt: skip
+    """A candidate beside its baseline on the items that both were asked; None where times or items are too few."""
+    ours, theirs = (_arm(rows[c.name], question.requests(c.runtime)) for c in (candidate, base))
+    if ours is None or theirs is None:
+        return None
+    asked = sorted(set(ours) & set(theirs))
+    clusters = {(r.task, r.item): r.cluster or r.item for r in rows[base.name]}
+    strata = _strata([(key, clusters[key], (*course(ours[key], way), *course(theirs[key], way))) for key in asked])
+    if not strata or sum(len(s) for s in strata) < MIN_ITEMS:
+        return None
+    means = _means(strata)
+    drawn = _resampled(strata, way, question.seed)
+    blocks = {(r.task, r.item): r.block for r in rows[base.name]}
+    turns = _turns({key: (blocks[key], ours[key], theirs[key]) for key in asked}, question.seed)
+    drawn[:, [_SECONDS, 5 + _SECONDS]] *= turns
+    level = question.alpha
+    joules = [costs[c.name].joules_per_item if c.name in costs else None for c in (candidate, base)]
+    ratio = _over(_unit(way, drawn[:, :5]), _unit(way, drawn[:, 5:]))
+    whole = _over(_unit(way, means[:, :5]), _unit(way, means[:, 5:]))
+    saved = _saved(way, means, drawn, level)
+    return SolvedItem(
+        candidate=candidate.name,
+        baseline=base.name,
+        items=len(asked),
+        ours=_solving(way, means[:, :5], drawn[:, :5], level, joules[0]),
+        theirs=_solving(way, means[:, 5:], drawn[:, 5:], level, joules[1]),
+        ratio=_finite(whole[0]),
+        interval=_interval(ratio, level),
+        saved_per_month=saved,
+        notes=_notes(way, min(len(arm[key]) for arm in (ours, theirs) for key in asked), joules),
+    )
+
+
+def _arm(rows: Sequence[Measurement], requests: int) -> Arm | None:
+    """Repeats of each item; None where times are unknown, but for a few failed requests: they count as the mean.
+
+    Requests that are under way together share the machine, so each takes its share of the time that it waited.
+    """
+    together: dict[tuple[str, int, int], int] = defaultdict(int)
+    for row in rows:
+        together[row.task, row.block, row.repeat] += 1
+    found: Arm = {}
+    times: dict[str, list[float]] = defaultdict(list)
+    untimed: list[tuple[Key, int]] = []
+    for row in rows:
+        key = row.task, row.item
+        repeats = found.setdefault(key, [])
+        valid = row.finish in ANSWERED and row.score is not None and row.score >= 1.0
+        if row.seconds is None:
+            untimed.append((key, len(repeats)))
+            repeats.append((valid, 0.0))
+            continue
+        seconds = row.seconds / min(requests, together[row.task, row.block, row.repeat])
+        times[row.task].append(seconds)
+        repeats.append((valid, seconds))
+    if len(untimed) > MOST_MISSING * len(rows) or any(key[0] not in times for key, _ in untimed):
+        return None
+    for key, place in untimed:
+        found[key][place] = found[key][place][0], _mean(times[key[0]])
+    return found
+
+
+def _strata(items: Sequence[tuple[Key, str, tuple[float, ...]]]) -> list[FloatArray]:
+    """Per task an array (clusters, 11): sums over the cluster of both arms' five columns, and its number of items."""
+    sums: dict[str, dict[str, FloatArray]] = defaultdict(dict)
+    for (task, _), cluster, columns in items:
+        row = np.array([*columns, 1.0])
+        sums[task][cluster] = sums[task][cluster] + row if cluster in sums[task] else row
+    return [np.stack(list(clusters.values())) for clusters in sums.values()]
+
+
+def _means(strata: Sequence[FloatArray]) -> FloatArray:
+    """Per item, tasks weighing alike: shape (1, 10)."""
+    of_task = [s[:, :-1].sum(axis=0, keepdims=True) / s[:, -1].sum() for s in strata]
+    return np.asarray(sum(of_task) / len(of_task), dtype=np.float64)
+
+
+def _resampled(strata: Sequence[FloatArray], way: Way, seed: int) -> FloatArray:
+    """The same of ``RESAMPLES`` resamples of the clusters of each task and of what was not seen: (resamples, 10).
+
+    Half an item that only one arm fails on stands for each kind of flip that was not seen: without it nothing could
+    ever fail where nothing has failed so far, and intervals of rare and dear failures would be far too narrow.
+    """
+    rng = np.random.default_rng(seed)
+    total = np.zeros((RESAMPLES, 10))
+    for seen in strata:
+        count, rows = len(seen), np.vstack([seen, _unseen(seen, way)])
+        halves = np.append(np.repeat(np.arange(count), 2), [count, count + 1])
+        step = max(1, _ROOM // len(rows))
+        for start in range(0, RESAMPLES, step):
+            many = min(step, RESAMPLES - start)
+            drawn = halves[rng.integers(0, len(halves), size=(many, count), dtype=np.int32)]
+            drawn += len(rows) * np.arange(many)[:, None]
+            times = np.bincount(drawn.ravel(), minlength=many * len(rows)).reshape(many, len(rows))
+            sums = times @ rows
+            total[start : start + many] += sums[:, :-1] / sums[:, -1:]
+    return total / len(strata)
+
+
+def _turns(items: Mapping[Key, tuple[int, Repeats, Repeats]], seed: int) -> FloatArray:
+    """Factors on both arms' seconds of each resample, (resamples, 2): the luck of turns that whole blocks share."""
+    tasks: dict[str, dict[int, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    for (task, _), (block, *arms) in items.items():
+        tasks[task][block].append([_mean([seconds for _, seconds in repeats]) for repeats in arms])
+    error, freedom = block_noise([[np.array(b) for b in blocks.values()] for blocks in tasks.values()])
+    if not freedom:
+        return np.ones((RESAMPLES, 2))
+    luck = error * np.random.default_rng([seed, 1]).standard_t(freedom, RESAMPLES).clip(-99, 99)
+    return np.asarray(np.exp(np.stack([luck / 2.0, -luck / 2.0], axis=1)), dtype=np.float64)
+
+
+def _unseen(rows: FloatArray, way: Way) -> FloatArray:
+    """Two clusters that only one arm fails on, each arm once: shape (2, 11)."""
+    per_item, size = rows[:, :-1].sum(axis=0) / rows[:, -1].sum(), rows[:, -1].mean()
+    took = [float(per_item[arm + _SECONDS] / per_item[arm + _ANSWERS]) for arm in (0, 5)]
+    both = [[*course([(not ours, took[0])], way), *course([(ours, took[1])], way), 1.0] for ours in (True, False)]
+    return np.asarray(both, dtype=np.float64) * float(size)
+
+
+def _unit(way: Way, columns: FloatArray) -> FloatArray:
+    """Money per solved item of each row; infinite where nothing is solved."""
+    return _over(way.money(columns[:, _SECONDS], columns[:, _REVIEWS]), columns[:, _SOLVED])
+
+
+def _over(top: FloatArray, bottom: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: FloatArray = top / bottom
+    ratio[~np.isfinite(ratio)] = np.inf
+    return ratio
+
+
+def _solving(way: Way, mean: FloatArray, drawn: FloatArray, alpha: float, joules: float | None) -> Solving:
+    failing, answers, _, reviews, solved = (float(x) for x in mean[0])
+    return Solving(
+        failing=failing,
+        unsolved=max(0.0, 1.0 - solved),
+        answers=answers,
+        reviews=reviews,
+        seconds=_finite(_over(mean[:, _SECONDS], mean[:, _SOLVED])[0]),
+        seconds_interval=_interval(_over(drawn[:, _SECONDS], drawn[:, _SOLVED]), alpha),
+        joules=joules * answers / solved if solved and joules is not None else None,
+        money=_finite(_unit(way, mean)[0]),
+        money_interval=_interval(_unit(way, drawn), alpha),
+    )
+
+
+def _saved(way: Way, mean: FloatArray, drawn: FloatArray, alpha: float) -> tuple[float, float, float] | None:
+    """(low, value, high) that a month's solved items of the baseline would cost less with the candidate.
+
+    None where the traffic is not stated, and where the interval includes zero.
+    """
+    if way.requests_per_month is None:
+        return None
+    monthly = [
+        way.requests_per_month * rows[:, 5 + _SOLVED] * (_unit(way, rows[:, 5:]) - _unit(way, rows[:, :5]))
+        for rows in (mean, drawn)
+    ]
+    bounds = _interval(np.nan_to_num(monthly[1], nan=-np.inf), alpha)
+    return None if bounds is None or bounds[0] <= 0.0 else (bounds[0], float(monthly[0][0]), bounds[1])
+
+
+def _break_even(item: SolvedItem, spent: float | None) -> SolvedItem:
+    if item.saved_per_month is None or spent is None:
+        return item
+    low, middle, high = item.saved_per_month
+    return replace(item, break_even_months=(spent / high, spent / middle, spent / low))
+
+
+def _interval(values: FloatArray, alpha: float) -> tuple[float, float] | None:
+    """Percentile interval of level 1 - alpha; None where a bound is not finite."""
+    low, high = np.quantile(values, [alpha / 2.0, 1.0 - alpha / 2.0], method="nearest")
+    return (float(low), float(high)) if np.isfinite(low) and np.isfinite(high) else None
+
+
+def _notes(way: Way, repeats: int, joules: Sequence[float | None]) -> tuple[str, ...]:
+    """What the figures do not rest on; ``repeats`` is the fewest that were measured of an item."""
+    notes = []
+    if way.reruns and repeats == 1:
+        notes.append("one answer per item was measured: a rerun is paid for and counted as failing like it")
+    elif way.reruns >= repeats:
+        notes.append(f"{repeats} answers per item were measured: what is asked after them is counted as failing")
+    if None in joules:
+        notes.append("energy is unknown")
+    return tuple(notes)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,78 @@
+"""``quantwise load`` as a user meets it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from known_server import known_server
+from quantwise.cli.load import service_levels
+from quantwise.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with known_server(ttft=0.02, tokens=4) as url:
+        yield url
+
+
+def test_the_screen_says_what_is_known_and_what_is_not(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["load", url, "--users", "2", "--requests", "10", "--slo", "ttft=1s", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "closed loop, 2 users; 10 answered, 0 failed" in out
+    assert "of all" in out
+    assert "unknown" in next(line for line in out.splitlines() if line.split()[:1] == ["TTFT"])
+    assert "p95 is unknown: it takes 59 requests, there were 10" in out
+    assert max(map(len, (line for line in out.splitlines() if "note:" not in line))) <= 80
+
+
+def test_json_of_one_server_is_flat_and_requests_are_asked_for(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["load", url, "--rate", "50", "--requests", "5", "--warm-up", "0", "--json"]
+    assert main(base) == 0
+    flat = json.loads(capsys.readouterr().out)
+    assert flat["mean_ttft_ms"] > 20
+    assert "requests" not in flat
+    assert main([*base, "--detailed", "--burstiness", "inf", "--chat"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["requests"]) == 5
+
+
+def test_two_servers_are_compared(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with known_server(ttft=0.02, tokens=4) as other:
+        assert main(["load", url, other, "--users", "4", "--requests", "12", "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert f"{other} over {url} (95 % intervals)" in out
+    assert out.count("answered, 0 failed") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "one of --rate"),
+        (["--rate", "1", "--users", "1"], "one of --rate"),
+        (["--rate", "0"], "rate of 0"),
+        (["--users", "1", "--items", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
+        (["--users", "1", "--items", "json_output", "--chat"], "leave them out with --items"),
+        (["--users", "1", "--warm-up", "-1"], "--warm-up -1 is negative"),
+        (["--users", "1", "--requests", "2", "--blocks", "3"], "2 requests do not make 3 blocks"),
+    ],
+)
+def test_bad_input_is_one_line(
+    url: str, options: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["load", url, *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_levels_have_units() -> None:
+    assert service_levels("ttft=500ms,tpot=50,e2e=1.5s") == {"ttft": 500.0, "tpot": 50.0, "e2e": 1500.0}
+    for wrong in ("", "ttft", "ttft=0", "ttft=1h", "p99=3ms", "ttft=1,ttft=2"):
+        with pytest.raises(argparse.ArgumentTypeError, match="no list of levels"):
+            service_levels(wrong)

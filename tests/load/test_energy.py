@@ -1,0 +1,60 @@
+"""Energy from counters and power as Linux and nvidia-smi tell them, stood in for by files and a program."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from quantwise.load.energy import meter
+
+
+def zone(root: Path, name: str, microjoules: int) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "energy_uj").write_text(f"{microjoules}\n")
+    (folder / "max_energy_range_uj").write_text("9999999\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path / "bin"
+
+
+def test_packages_are_added_up_and_a_wrapped_counter_goes_on(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", 1_000_000)
+    zone(tmp_path, "intel-rapl:1", 9_000_000)
+    zone(tmp_path, "intel-rapl:0:0", 500)  # a part of package 0
+    with meter(tmp_path) as used:
+        zone(tmp_path, "intel-rapl:0", 4_000_000)
+        zone(tmp_path, "intel-rapl:1", 1_000_000)
+        zone(tmp_path, "intel-rapl:0:0", 900_000)
+    assert used.cpu == pytest.approx(3 + 2)
+    assert used.gpu is None
+
+
+def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:
+    with meter(tmp_path / "nothing") as used:
+        pass
+    assert (used.cpu, used.gpu) == (None, None)
+    zone(tmp_path, "intel-rapl:0", 1)
+    (zone(tmp_path, "intel-rapl:1", 1) / "energy_uj").write_text("?")
+    with meter(tmp_path) as used:
+        pass
+    assert used.cpu is None
+
+
+def test_the_power_of_gpus_is_summed_over_time(tmp_path: Path, no_gpu: Path) -> None:
+    no_gpu.mkdir()
+    smi = no_gpu / "nvidia-smi"
+    smi.write_text("#!/bin/sh\nwhile :; do echo '0, 100.00'; echo '1, 50.00'; echo '2, [N/A]'; /bin/sleep 0.05; done\n")
+    smi.chmod(0o755)
+    start = time.monotonic()
+    with meter(tmp_path / "nothing") as used:
+        time.sleep(0.6)
+    most = 150 * (time.monotonic() - start)
+    assert used.gpu is not None
+    assert 0.5 * 150 * 0.6 < used.gpu <= most

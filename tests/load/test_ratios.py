@@ -1,0 +1,68 @@
+"""Intervals of ratios cover as often as they promise, in simulated trials whose machine drifts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from quantwise.load.ratios import MIN_BLOCKS, TERMS, expanded_alpha, paired_ratio, ratios, spread, student_t
+from quantwise.stats.bootstrap import bootstrap_ratio
+
+
+@pytest.mark.parametrize("freedom", [4, 5, 9, 20, 99])
+@pytest.mark.parametrize("tail", [0.01, 0.025, 0.05])
+def test_students_quantile_is_scipys(tail: float, freedom: int) -> None:
+    assert student_t(tail, freedom) == pytest.approx(stats.t.isf(tail, freedom), rel=0.003)
+
+
+@pytest.mark.parametrize("blocks", [6, 10])
+def test_intervals_cover_the_true_ratio_under_drift(blocks: int) -> None:
+    rng = np.random.default_rng(blocks)
+    true, trials = 1.1, 300
+    covered = plain = 0
+    for _ in range(trials):
+        drift = np.exp(np.cumsum(rng.normal(0, 0.2, blocks)))  # the machine slows down and recovers
+        one = true * drift * np.exp(rng.normal(0, 0.05, blocks))
+        two = drift * np.exp(rng.normal(0, 0.05, blocks))
+        got = paired_ratio(one, two)
+        assert got is not None
+        assert got.low is not None
+        assert got.high is not None
+        covered += got.low <= true <= got.high
+        narrow = bootstrap_ratio(one, two, resamples=1000)
+        plain += narrow.low <= true <= narrow.high  # type: ignore[operator]
+    assert covered / trials >= 0.92
+    assert plain < covered
+
+
+def test_drift_cancels_in_pairs() -> None:
+    drift = np.linspace(1, 3, 10)
+    got = paired_ratio(2 * drift, drift)
+    assert got is not None
+    assert (got.value, got.low, got.high) == pytest.approx((2, 2, 2))
+
+
+def test_too_few_blocks_say_nothing() -> None:
+    assert paired_ratio([1.0] * (MIN_BLOCKS - 1), [1.0] * (MIN_BLOCKS - 1)) is None
+    assert paired_ratio([1.0] * 9, [0.0] * 9) is None
+    assert expanded_alpha(0.05, 5) < expanded_alpha(0.05, 50) < 0.05
+
+
+def row(value: float | None) -> dict[str, float | None]:
+    return dict.fromkeys(TERMS, value)
+
+
+def test_blocks_without_a_figure_are_left_out_in_pairs() -> None:
+    first = [row(2.0)] * 6 + [row(None)]
+    second = [row(1.0)] * 7
+    assert ratios(first, second)["mean_ttft_ms"] == {"ratio": 2.0, "low": 2.0, "high": 2.0}
+    assert ratios(first[1:], second[1:])["mean_ttft_ms"] is None
+    assert ratios([row(0.0)] * 6 + [row(1.0)], second)["request_goodput"]["ratio"] == pytest.approx(1 / 7)
+
+
+def test_spread_is_the_coefficient_of_variation_between_blocks() -> None:
+    got = spread([row(1.0), row(2.0), row(3.0)])
+    assert got["cv_mean_ttft_ms"] == pytest.approx(1 / 2)
+    assert spread([row(1.0)])["cv_mean_ttft_ms"] is None
+    assert spread([row(1.0), row(None)])["cv_mean_ttft_ms"] is None

@@ -1,0 +1,109 @@
+"""Servers in turns: the record, its ratios, and the order of the blocks."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+
+from known_server import known_server
+from quantwise.core.errors import InputError
+from quantwise.core.progress import Silent
+from quantwise.core.runtime import Ask
+from quantwise.load.arrivals import Arrivals
+from quantwise.load.latency import ServiceLevels
+from quantwise.load.trial import Trial, run_trial
+from quantwise.load.workload import Items, MadeUp, read_items
+
+OF_VLLM = {
+    *("date", "endpoint_type", "model_id", "num_prompts", "request_rate", "burstiness", "max_concurrency", "duration"),
+    *("completed", "failed", "total_input_tokens", "total_output_tokens", "request_throughput", "request_goodput"),
+    *("output_throughput", "total_token_throughput", "max_concurrent_requests"),
+    *(f"{kind}_{name}_ms" for kind in ("mean", "median", "std", "p99") for name in ("ttft", "tpot", "itl", "e2el")),
+}
+"""Names in the results of `vllm bench serve`."""
+
+
+class Watched(Silent):
+    """Progress that remembers."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        self.order.append(note)
+
+
+def test_servers_take_turns_and_the_slower_one_is_told_by_how_much() -> None:
+    with known_server(ttft=0.1, tpot=0.01, tokens=4) as fast, known_server(ttft=0.2, tpot=0.01, tokens=4) as slow:
+        watched = Watched()
+        trial = Trial((fast, slow), 8, MadeUp(30, 4), requests=48, blocks=6, warm_up=2)
+        record = run_trial(trial, watched)
+    order = [note for note in watched.order if note]
+    assert sorted(order) == sorted([fast, slow] * 6)
+    assert [a == b for a, b in pairwise(order)] == [False, True] * 5 + [False]  # fast slow, slow fast, fast ...
+    (row,) = record["ratios"]
+    assert (row["server"], row["over"]) == (slow, fast)
+    got = row["mean_ttft_ms"]
+    assert got["ratio"] == pytest.approx(2, rel=0.1)
+    assert 1.5 < got["low"] <= got["ratio"] <= got["high"] < 2.5
+    assert row["mean_tpot_ms"]["low"] < 1.1
+    assert row["request_goodput"] is None
+    for server in record["servers"]:
+        assert (server["completed"], server["failed"], len(server["blocks"])) == (48, 0, 6)
+        assert server["spread"]["cv_mean_ttft_ms"] < 0.2
+        assert server["warm_up"]["completed"] == 2
+
+
+def test_the_record_has_vllms_names_and_is_json() -> None:
+    with known_server(ttft=0.02, tokens=3) as url:
+        levels = ServiceLevels(ttft_ms=1000)
+        record = run_trial(Trial((url,), Arrivals(100), MadeUp(30, 3), requests=20, levels=levels), Silent())
+    (server,) = record["servers"]
+    assert set(server) >= OF_VLLM
+    assert record["ratios"] == []
+    assert json.loads(json.dumps(server, allow_nan=False)) == server
+    assert (server["model_id"], server["endpoint_type"], server["loop"]) == ("known", "openai", "open")
+    assert (server["num_prompts"], server["total_output_tokens"]) == (20, 60)
+    assert server["server_metrics"]["generation_tokens"] == 60
+    assert server["server_metrics"]["prefix_cache_hit_rate"] == pytest.approx(0.25, abs=0.02)
+    assert server["server_metrics"]["preemptions"] == 0
+    assert server["good_share"] == 1
+    assert len(server["requests"]) == 20
+    assert all(request["ttft_s"] > 0.02 and len(request["itl_s"]) == 2 for request in server["requests"])
+
+
+def test_bounds_are_shared_among_the_blocks(tmp_path: object) -> None:
+    with known_server() as url:
+        trial = Trial((url,), Arrivals(200, float("inf")), MadeUp(9, 1), requests=11, seconds=9, blocks=3, warm_up=0)
+        (server,) = run_trial(trial, Silent())["servers"]
+        assert (server["num_prompts"], server["burstiness"], server["warm_up"]["requests"]) == (11, "inf", 0)
+        trial = Trial((url,), Arrivals(20, float("inf")), MadeUp(9, 1), requests=900, seconds=0.6, blocks=2, warm_up=0)
+        (server,) = run_trial(trial, Silent())["servers"]
+    assert server["num_prompts"] == 10
+
+
+def test_a_server_that_dies_under_load_is_a_record_and_not_an_error() -> None:
+    prompts = ['{"tokens": 2}'] * 5 + ['{"fault": "exit"}'] + ['{"tokens": 2}'] * 5
+    with known_server() as url:
+        items = Items(tuple(Ask(text=prompt) for prompt in prompts))
+        (server,) = run_trial(Trial((url,), 1, items, requests=11, blocks=11, warm_up=0), Silent())["servers"]
+    assert (server["completed"], server["failures"]) == (5, {"broken": 6})
+    assert server["server_metrics"]["generation_tokens"] is None
+    assert "6 of 11 requests failed (6 broken)" in server["notes"][0]
+
+
+def test_prompts_that_come_again_are_said() -> None:
+    with known_server() as url:
+        items = Items(read_items("json_output", 4, 0).asks)
+        (server,) = run_trial(Trial((url,), 2, items, requests=6), Silent())["servers"]
+    assert server["endpoint_type"] == "openai-chat"
+    assert any("more than once" in note for note in server["notes"])
+
+
+def test_impossible_trials_are_refused() -> None:
+    with pytest.raises(InputError, match="blocks"):
+        Trial(("http://a",), 1, MadeUp(9, 1), requests=3, blocks=4)
+    with pytest.raises(InputError, match="named twice"):
+        Trial(("http://a", "http://a"), 1, MadeUp(9, 1))
