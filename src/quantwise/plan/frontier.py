@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
 
 from quantwise.core.errors import InputError
-from quantwise.plan.deployment import Constants, Deployment
-from quantwise.plan.deployment_memory import bound_memory, held, needed_bytes, unknown_compute
+from quantwise.plan.deployment import Constants
+from quantwise.plan.deployment_memory import bound_memory, held, needed, needed_bytes, unknown_compute
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.model import Model
 from quantwise.plan.wanted import Wanted
@@ -105,26 +105,38 @@ def _row(model: Model, scheme: str, cache: str, wanted: Wanted, limit: int, cons
     if own < _least(wanted):
         why = f"{model.decoder.name} was trained for {own} tokens"
         return row | {"total_bytes": needed_bytes(asked, constants)[1], "fits": "no", "why": why}
-    longest, total = _longest(asked, own, MARGINAL * limit, constants)
-    return row | {"longest_context": longest, "total_bytes": total, "fits": "yes" if longest else "no", "why": None}
+    host = None if asked.host is None else asked.host.limit_bytes
+    if asked.is_partial and host is None:
+        why = "whether the host has room for the rest is unknown: name the machine with --host"
+        return row | {"fits": "unknown", "why": why}
+
+    def needs(context: int) -> int:
+        return needed_bytes(replace(asked, context=context), constants)[1]
+
+    def beside(context: int) -> int:
+        share = needed(replace(asked, context=context), constants).host
+        return 0 if share is None else share.bytes[1]
+
+    longest, total = _longest(needs, (least, own), MARGINAL * limit)
+    why = None
+    if longest is not None and host is not None and asked.is_partial and beside(longest) > MARGINAL * host:
+        longest, _ = _longest(beside, (least, longest), MARGINAL * host)
+        total, why = needs(longest or least), f"{wanted.host.name if wanted.host else 'the host'} holds no more"
+    return row | {"longest_context": longest, "total_bytes": total, "fits": "yes" if longest else "no", "why": why}
 
 
 _CACHE_BITS = {"q8_0": 8.5, "q5_1": 6.0, "q4_0": 4.5, "fp8": 8.0, "int8-token-head": 8.25, "int8-token": 8.25,
                "int8-channel": 8.5, "int4-token": 4.5, "int4-channel": 5.0}  # fmt: skip
 
 
-def _longest(asked: Deployment, own: int, budget: float, constants: Constants) -> tuple[int | None, int]:
-    """The longest context up to the model's ``own`` within the budget, and its total; where not even that of ``asked``
-    is, None and that one's total.
+def _longest(needs: Callable[[int], int], between: tuple[int, int], budget: float) -> tuple[int | None, int]:
+    """The longest context ``between`` two whose need is within the budget, and that; where not even the first one is,
+    None and that one's need.
 
     Memory grows with the context, nearly as a line: where the line between a context that fits and one that does not
     meets the budget, the next is tried.
     """
-
-    def needs(context: int) -> int:
-        return needed_bytes(replace(asked, context=context), constants)[1]
-
-    low, high = asked.context, own
+    low, high = between
     held_low = needs(low)
     if held_low > budget:
         return None, held_low
