@@ -226,3 +226,12 @@ def test_a_family_counts_the_host(capsys: pytest.CaptureFixture[str]) -> None:
             assert longer["fits"] != "yes" or row["longest_context"] in (40960, 131072)
     assert main(["plan", "llama-3.1-8b", "qwen3-8b", "--memory", "12GB", "-ngl", "5"]) == 0
     assert "name the machine with --host" in " ".join(capsys.readouterr().out.split())
+
+
+def test_requests_have_room_by_what_they_keep_with_the_host_too() -> None:
+    # One layer's cache on the GPU, those of 79 with the host.
+    found = planned(gpu_layers=2, host="50GiB", context=8192)
+    cache = next(t["bytes"][1] for t in found["terms"] if (t["name"], t["device"]) == ("cache", "cpu"))
+    room = found["host"]["limit_bytes"] - found["host"]["bytes"][1] + cache
+    assert found["concurrency"]["theoretical"] == room // cache
+    assert found["concurrency"]["theoretical"] < planned(gpu_layers=2, context=8192)["concurrency"]["theoretical"]
