@@ -11,7 +11,8 @@ from quantwise.plan.deployment import Constants, Deployment
 from quantwise.plan.deployment_memory import needed, unknown_compute
 from quantwise.plan.deployment_plan import Plan
 from quantwise.plan.fit import MARGINAL
-from quantwise.plan.fixes import Change, Fix, Need, Rest, ServedCase, fixes
+from quantwise.plan.fix import Change, Fix, Need, Rest, ServedCase
+from quantwise.plan.fixes import fixes
 from quantwise.plan.model import Model, find_model
 from quantwise.plan.other_models import plannable
 from quantwise.plan.served_changes import more_experts_away, usual_changes
