@@ -184,6 +184,18 @@ def test_equals_are_ruled_out_at_most_as_often_as_alpha(name: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("name", ["a busy machine", "a busy machine, nothing fails"])
+def test_taking_items_for_independent_rules_out_equals_on_a_busy_machine(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the blocks' share of the noise is there for."""
+    monkeypatch.setattr(solved, "block_noise", lambda tasks: (0.0, 0))
+    covered, ruled_out = shares(EQUALS[name], 400)
+    print(f"equals, {name}, blocks left out: covered {covered:.3f}, ruled out {ruled_out:.3f}")
+    assert ruled_out > 0.08
+
+
+@pytest.mark.long
 def test_stopping_when_quality_is_settled_does_not_rule_out_equals() -> None:
     """The loop ends at the first block at which quality is settled, which depends on the same answers."""
     runs, ruled_out = 300, 0
