@@ -11,6 +11,7 @@ from quantwise import planning
 from quantwise.cli.main import main
 from quantwise.core.errors import InputError
 from quantwise.plan.deployment import Deployment
+from quantwise.plan.fit import size
 from quantwise.plan.machine_rates import MachineRates
 from quantwise.plan.measure_machine import keep_rates
 from quantwise.plan.model import find_model
@@ -181,3 +182,25 @@ def test_the_screen_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "q4_k_m 41 of 81 layers fit on the GPU" in capsys.readouterr().out
     assert main([*words, "-ngl", "42", "--host", "x86-avx512"]) == 0
     assert "39 layers with x86-avx512" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_headline_says_which_memory_has_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "llama-3.1-70b", "--site", "rtx-4090", "--scheme", "q4_k_m"]
+
+    def headline(*more: str) -> str:
+        assert main([*words, *more]) == 0
+        return capsys.readouterr().out.splitlines()[1]
+
+    # Fewer layers on the GPU would do, so not nothing fits.
+    assert headline().startswith("nothing fits as it was asked for: q4_k_m@llamacpp, the smallest, takes 40.1 GiB of")
+    assert headline("-ngl", "30", "--host", "laptop").endswith("takes 25.4 GiB of 16.0 GiB on the host")
+    assert headline("-ngl", "30").endswith("whether the host has 25.4 GiB is unknown")
+    assert headline("-ngl", "0").endswith("the host's memory is unknown: name it with --host")
+
+
+def test_a_machine_with_more_is_told_as_more() -> None:
+    for scheme in ("q6_k", "q5_k_m", "q4_k_m"):
+        for memory in range(5_000_000_000, 5_200_000_000, 20_000_000):
+            found = planned("llama-3.1-8b", scheme, memory_bytes=memory)
+            told = [fix["what"] for fix in found["fixes"] if fix["what"].startswith("a machine with")]
+            assert not any(f"with {size(memory)} free" in what for what in told)

@@ -164,7 +164,7 @@ def fixes(
                 break
             if any(_covers(fix, combination) for fix in (*found, *of_kind)):
                 continue
-            if not known.fits_here(_applied(case, combination)):
+            if not known.may_fit(_applied(case, combination)):
                 continue
             combination = _furthest(combination, lambda tried: known.fits_here(_applied(case, tried)))
             fix = _fix(case, combination, kind, known)
@@ -184,7 +184,7 @@ class _Asked(Generic[C]):
     ) -> None:
         self._need, self._least, self.share = need, least, share
         self._known: dict[C, Need | None] = {}
-        self._hopeless: dict[C, bool] = {}
+        self._low: dict[C, Need | None] = {}
 
     def need(self, case: C) -> Need | None:
         if case not in self._known:
@@ -193,13 +193,24 @@ class _Asked(Generic[C]):
 
     def fits_here(self, case: C) -> bool:
         if case not in self._known and self._least is not None:
-            if case not in self._hopeless:
-                low = self._least(case)
-                self._hopeless[case] = low is None or not low.fits_here(self.share)
-            if self._hopeless[case]:
+            low = self._at_least(case)
+            if low is None or not low.fits_here(self.share):
                 return False
         found = self.need(case)
         return found is not None and found.fits_here(self.share)
+
+    def may_fit(self, case: C) -> bool:
+        """Whether the first memory has room, and both together for what is moved between them."""
+        if self._least is not None and (low := self._at_least(case)) is not None and low.beside is not None:
+            both = low.limit_bytes + (low.beside.limit_bytes or low.beside.total_bytes / self.share)
+            if low.total_bytes + low.beside.total_bytes > self.share * both:
+                return False
+        return self.fits_here(case)
+
+    def _at_least(self, case: C) -> Need | None:
+        if case not in self._low:
+            self._low[case] = None if self._least is None else self._least(case)
+        return self._low[case]
 
 
 def _fix(case: C, combination: tuple[Change, ...], kind: CostClass, known: _Asked[C]) -> Fix[C] | None:
