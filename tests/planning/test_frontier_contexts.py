@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -75,19 +74,3 @@ def test_no_model_holds_more_than_it_was_trained_for() -> None:
     short = [row for row in rows if row["model"] == "phi-2"]
     assert short
     assert all((row["fits"], row["why"]) == ("no", "phi-2 was trained for 2048 tokens") for row in short)
-
-
-def test_a_host_that_holds_the_rest_has_to_have_room() -> None:
-    asked: dict[str, Any] = {"memory_bytes": 12 * GIB, "gpu_layers": 5, "schemes": ("16bit",)}
-    unknown = plan(PlanRequest(("llama-3.1-8b", "qwen3-8b"), **asked))["frontier"]
-    assert {row["fits"] for row in unknown} == {"unknown"}
-    assert all("--host" in row["why"] for row in unknown)
-    assert {
-        row["fits"] for row in plan(PlanRequest(("llama-3.1-8b", "qwen3-8b"), host="8GiB", **asked))["frontier"]
-    } == {"no"}
-    for row in plan(PlanRequest(("llama-3.1-8b", "qwen3-8b"), host="15GiB", **asked))["frontier"]:
-        longest = row["longest_context"]
-        for context, fits in ((longest, True), (longest + 256, False)):
-            alone = PlanRequest((row["model"],), host="15GiB", cache=row["cache"], context=context, **asked)
-            if fits or row["why"]:
-                assert (plan(alone)["fits"] == "yes") == fits

@@ -11,7 +11,8 @@ from quantwise.plan.deployment import Constants, Deployment
 from quantwise.plan.deployment_memory import needed, unknown_compute
 from quantwise.plan.deployment_plan import Plan
 from quantwise.plan.fit import MARGINAL
-from quantwise.plan.fixes import Change, Fix, Need, Rest, ServedCase, fixes
+from quantwise.plan.fix import Change, Fix, Need, Rest, ServedCase
+from quantwise.plan.fixes import fixes
 from quantwise.plan.model import Model, find_model
 from quantwise.plan.other_models import plannable
 from quantwise.plan.served_changes import more_experts_away, usual_changes
@@ -82,6 +83,8 @@ def _changes(case: ServedCase, plan: Plan, schemes: Sequence[str] | None, smalle
         models = plannable(MARGINAL * limit - (plan.total[0] - plan.weights_bytes), plan.weights.bits_per_weight)
         # Models that are files of one type are proposed with a type.
         schemes = ("q4_k_m",) if asked.model.is_file else schemes
+    if not models and schemes is None and asked.devices == 1 and _weights_alone_are_too_many(plan, splits=splits):
+        return []
     # A model that is not on the GPU gains nothing from another one.
     kind = None if asked.on_host else asked.site.kind
     larger = [s for s in sites().values() if s.kind == kind and (s.limit_bytes or 0) > limit]
@@ -97,6 +100,15 @@ def _changes(case: ServedCase, plan: Plan, schemes: Sequence[str] | None, smalle
     if splits and any(layer.experts for layer in layers):
         changes += more_experts_away(case, len(layers))
     return changes
+
+
+def _weights_alone_are_too_many(plan: Plan, *, splits: bool) -> bool:
+    """Whether no setting can help, since wherever the weights lie they have no room."""
+    host = plan.asked.host if splits else None
+    if splits and (host is None or host.limit_bytes is None):
+        return False
+    there = (plan.limit_bytes or 0) + ((host.limit_bytes or 0) if host else 0)
+    return sum(term.low for term in plan.held.terms if term.name == "weights") > MARGINAL * there
 
 
 def _most_devices(asked: Deployment) -> int:
