@@ -113,7 +113,13 @@ class LlamaServer:
         return checked(self._http.get(path))
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return checked(self._http.post(path, json=body))
+        start = time.perf_counter()
+        response = self._http.post(path, json=body)
+        limit = self._http.timeout.read
+        # A client that was not scheduled meanwhile finds an answer that came too late.
+        if limit is not None and time.perf_counter() - start > limit:
+            raise httpx.ReadTimeout("answered too late", request=response.request)
+        return checked(response)
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:
