@@ -181,7 +181,8 @@ def _table(machine: MachineRates, took: float, seen: dict[tuple[str, str], Seen]
     lines = [
         "# Decoding, predicted and measured",
         "",
-        f"`python benchmarks/plan_speed.py {' '.join(sys.argv[1:])}`. Random weights in Llama's shape; one request, after a few tokens.",
+        f"`python benchmarks/plan_speed.py {' '.join(sys.argv[1:])}`. Random weights in Llama's shape; one request, "
+        "after a few tokens.",
         f"The machine was measured in {took:.1f} s; no model was run for that. Of several tries each, the "
         + ("middle one," if how.cpu_time else "fastest;"),
         ("by the seconds that the server computed for; " if how.cpu_time else "")
