@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import httpx
 
-from quantwise.runtimes.openai import _client
+from quantwise.runtimes.openai import http_client
 from quantwise.runtimes.streaming import Server
 
 # What we call it, and who counts it by which name. The text format puts _total behind a counter, old servers did not.
@@ -31,7 +31,7 @@ Counts = Mapping[str, float]
 def read_counts(server: Server) -> Counts:
     """The counters that the server shows now, by our names; empty where it shows none."""
     try:
-        with _client(server.root, _PATIENCE_S, 1) as http:
+        with http_client(server.root, _PATIENCE_S, 1) as http:
             response = http.get("/metrics")
     except httpx.HTTPError:
         return {}

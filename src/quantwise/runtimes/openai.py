@@ -50,12 +50,12 @@ class OpenAI:
             raise RuntimeFailure(reason)
         if options.cache != "f16":
             raise InputError("the cache scheme of a running server is set where it was started; leave kv= out")
-        root, wanted = _split(artifact.location)
+        root, wanted = split_url(artifact.location)
         found = server_artifact(artifact.location)
         if artifact.hash and found.hash != artifact.hash:
             raise RuntimeFailure(f"{artifact.location} serves another model or build than before; decide again")
-        with _client(root, _PROBE_S, options.parallel) as http:
-            model = wanted or _models(http, root)[0]
+        with http_client(root, _PROBE_S, options.parallel) as http:
+            model = wanted or model_ids(http, root)[0]
             props = _props(http)
             native = LlamaServer(http) if props is not None else None
             server = native or OpenAIServer(http, model)
@@ -103,9 +103,9 @@ def server_artifact(url: str) -> Artifact:
     ``url`` may end in ``/v1`` and may name one of several models after ``#``. Raises InputError naming the URL when
     nothing there speaks this protocol.
     """
-    root, wanted = _split(url)
-    with _client(root, _PROBE_S, 2) as http:
-        models = _models(http, root)
+    root, wanted = split_url(url)
+    with http_client(root, _PROBE_S, 2) as http:
+        models = model_ids(http, root)
         if wanted and wanted not in models:
             raise InputError(f"{root} has no model {wanted!r}; it has {', '.join(models[:8])}")
         props = _props(http) or {}
@@ -117,8 +117,8 @@ def server_artifact(url: str) -> Artifact:
 
 def server_props(url: str) -> dict[str, Any] | None:
     """What a llama-server tells at ``/props`` (``chat_template``, ``bos_token`` ...); None for others."""
-    root, _ = _split(url)
-    with _client(root, _PROBE_S, 2) as http:
+    root, _ = split_url(url)
+    with http_client(root, _PROBE_S, 2) as http:
         return _props(http)
 
 
@@ -129,7 +129,7 @@ def server_context(url: str) -> int | None:
     return tokens if isinstance(tokens, int) and tokens > 0 else None
 
 
-def _split(url: str) -> tuple[str, str | None]:
+def split_url(url: str) -> tuple[str, str | None]:
     """(address without ``/v1``, model after ``#``)."""
     try:
         parts = urlsplit(url)
@@ -141,7 +141,7 @@ def _split(url: str) -> tuple[str, str | None]:
     return f"{parts.scheme}://{parts.netloc}{path}", parts.fragment or None
 
 
-def _client(root: str, timeout_s: float, parallel: int) -> httpx.Client:
+def http_client(root: str, timeout_s: float, parallel: int) -> httpx.Client:
     """A proxy from the environment is for hosts elsewhere, never for this machine."""
     here = urlsplit(root).hostname in ("localhost", "127.0.0.1", "::1")
     headers = key_header(os.environ.get("QUANTWISE_API_KEY"))
@@ -149,7 +149,8 @@ def _client(root: str, timeout_s: float, parallel: int) -> httpx.Client:
     return httpx.Client(base_url=root, timeout=timeout_s, headers=headers, limits=limits, trust_env=not here)
 
 
-def _models(http: httpx.Client, root: str) -> list[str]:
+def model_ids(http: httpx.Client, root: str) -> list[str]:
+    """The models that a server names. Raises InputError naming ``root`` when nothing there speaks this protocol."""
     advice = "give the URL of a running llama-server, Ollama or vLLM"
     try:
         response = http.get("/v1/models")

@@ -22,7 +22,7 @@ import httpx
 from quantwise.core.runtime import Ask
 from quantwise.runtimes.lean_http import LeanHttp, NotHttp, Response
 from quantwise.runtimes.llama_server import key_header, said
-from quantwise.runtimes.openai import _client, _models, _split, server_artifact
+from quantwise.runtimes.openai import http_client, model_ids, server_artifact, split_url
 
 Outcome = Literal[
     "ok", "refused", "overloaded", "error", "timeout", "broken", "malformed", "unfinished", "other_model", "not_sent"
@@ -100,11 +100,11 @@ def find_server(url: str) -> Server:
     Raises InputError naming the URL where nothing there speaks this protocol.
     """
     server_artifact(url)
-    root, wanted = _split(url)
+    root, wanted = split_url(url)
     if wanted:
         return Server(url, root, wanted)
-    with _client(root, 15.0, 1) as http:
-        return Server(url, root, _models(http, root)[0])
+    with http_client(root, 15.0, 1) as http:
+        return Server(url, root, model_ids(http, root)[0])
 
 
 def streaming_client(server: Server) -> LeanHttp:
