@@ -20,10 +20,11 @@ from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.verdict import Verdict
 from quantwise.measure import Arm, Bench, ItemSupply
-from quantwise.stats.compare import MOST_MISSING, Rule, Supply, compare, verdict_from_comparison
+from quantwise.stats.compare import Rule, Supply, compare, verdict_from_comparison
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import e_value, log_e, log_e_fail
 from quantwise.stats.pairing import pairs
+from quantwise.stats.wording import MOST_MISSING
 from quantwise.store import Store
 
 
@@ -39,10 +40,12 @@ class Limits:
 class Look:
     """What the committed rows show at the block at which a pair was settled, or at its last one.
 
-    ``missing`` of the ``pairs`` were scored at their worst; ``asked`` counts items, several of which may be one pair.
+    ``missing`` of the ``pairs`` were scored at their worst, and in ``kindly`` at their best, for the candidate;
+    ``asked`` counts items, several of which may be one pair.
     """
 
     pairs: list[Pair]
+    kindly: list[Pair]
     missing: int
     asked: int
     settled: bool
@@ -60,14 +63,16 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
     done = min(store.blocks("certify", name, task.name) for name in names)
     rule = _rule(question)
     seen: list[Pair] = []
+    kindly: list[Pair] = []
     missing, block, settled = 0, -1, False
     for block in range(done):
         matched, failed = pairs(*(side[block] for side in blocks))
         seen += matched
+        kindly += pairs(*(side[block] for side in blocks), kindly=True)[0] if failed else matched
         missing += failed
-        if block >= first and (settled := _crossed(seen, missing, task.margin, rule)):
+        if block >= first and (settled := _crossed(seen, kindly, missing, task.margin, rule)):
             break
-    return Look(seen, missing, len({row.item for row in theirs if row.block <= block}), settled)
+    return Look(seen, kindly, missing, len({row.item for row in theirs if row.block <= block}), settled)
 
 
 def _by_block(rows: Sequence[Measurement]) -> dict[int, list[Measurement]]:
@@ -88,13 +93,14 @@ def _rule(question: Question) -> Rule:
     return Rule(alpha=question.alpha, multiplicity=question.m, mode=question.mode)
 
 
-def _crossed(seen: Sequence[Pair], missing: int, margin: float, rule: Rule) -> bool:
+def _crossed(seen: Sequence[Pair], kindly: Sequence[Pair], missing: int, margin: float, rule: Rule) -> bool:
     """Whether either e-value has reached its threshold (and not too much is missing for a verdict)."""
     differences = Differences.of_pairs(seen)
+    best = Differences.of_pairs(kindly) if missing else differences
     if rule.mode == "fixed" or missing > MOST_MISSING * differences.n:
         return False
     passed = e_value(log_e(differences, margin)) >= rule.pass_threshold
-    return passed or e_value(log_e_fail(differences, margin)) >= rule.fail_threshold
+    return passed or e_value(log_e_fail(best, margin)) >= rule.fail_threshold
 
 
 def settle(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
@@ -117,7 +123,7 @@ def _settled(store: Store, question: Question, candidate: Candidate, task: TaskQ
         return _unfinished(store, base, candidate, task, found.asked)
     differences = Differences.of_pairs(found.pairs)
     return verdict_from_comparison(
-        compare(found.pairs, task.margin, alpha=question.alpha, missing=found.missing),
+        compare(found.pairs, task.margin, question.alpha, found.missing, found.kindly if found.missing else None),
         candidate=candidate.name,
         baseline=base.name,
         task=task.name,
