@@ -14,12 +14,13 @@ from functools import cached_property
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import RuntimeFailure
-from quantwise.core.evidence import Measurement, Pair
+from quantwise.core.evidence import LOST, Measurement, Pair
 from quantwise.core.imported import caveats, ended, imported_left
+from quantwise.core.item import Item
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.verdict import Verdict
-from quantwise.measure import Arm, Bench, ItemSupply
+from quantwise.measure import Arm, Bench, ItemSupply, why_lost
 from quantwise.stats.compare import Rule, Supply, compare, verdict_from_comparison
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import e_value, log_e, log_e_fail
@@ -107,12 +108,23 @@ def settle(store: Store, question: Question, candidate: Candidate, task: TaskQue
     """The verdict that the committed rows carry; recomputed from the run folder it is always the same."""
     verdict = _settled(store, question, candidate, task)
     imported = store.imported()
-    said = caveats(question, candidate, imported)
+    said = caveats(question, candidate, imported) + _losses(store, question, candidate, task)
     left = imported_left(question, candidate, task.name, imported, look(store, question, candidate, task).asked)
     if verdict.verdict == "UNKNOWN" and left == 0:
         said += (ended(question, candidate, task.name, imported),)
     explanation = "; ".join(filter(None, (verdict.explanation, *said)))
     return replace(verdict, caveats=said, explanation=explanation) if said else verdict
+
+
+def _losses(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> tuple[str, ...]:
+    """How many items of either side were lost, where any were."""
+    names = (question.baseline_of(candidate).name, candidate.name)
+    sides = [store.rows("certify", name, task.name) for name in names]
+    lost = [sum(row.finish in LOST for row in side) for side in sides]
+    if not any(lost):
+        return ()
+    told = ", ".join(f"{n} of {len(side)} of {name}" for n, side, name in zip(lost, sides, names, strict=True))
+    return (f"lost items on {task.name}: {told}; they count as they would have to for this verdict to be wrong",)
 
 
 def _settled(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
@@ -220,6 +232,7 @@ class Certification:
         rounds = max((self._blocks(t) for t in self.question.tasks), default=0)
         known = self._begun() - 1  # the last of them may be unfinished
         self.progress.stage("certify", rounds, max(0, min(known, rounds)))
+        self._ask_lost_again(open_pairs)
         for index in range(rounds):
             open_pairs = self._still_open(open_pairs, index)
             if not open_pairs:
@@ -290,17 +303,57 @@ class Certification:
                     needed[self.question.baseline_of(candidate).name].add(task.name)
         return needed
 
-    def _measure(self, arm: Arm, task: TaskQuestion, index: int) -> None:
+    def _ask_lost_again(self, open_pairs: set[tuple[str, str]]) -> None:
+        """Ask once more what servers of somebody else lost in an earlier process, if a verdict is still open on it.
+
+        An answer replaces what was unknown and was held against every verdict, so those that were reached stand.
+        """
+        left = {pair for pair in open_pairs if self.store.get("broken", pair[0]) is None}
+        settled = {
+            (c.name, t.name)
+            for c in self.question.candidates
+            for t in self.question.tasks
+            if (c.name, t.name) in left and look(self.store, self.question, c, t).settled
+        }
+        needed = self._needed(left - settled, 0)
+        for name, arm in self.arms.items():
+            if arm.candidate.runtime != "openai":
+                continue
+            for task in (t for t in self.question.tasks if t.name in needed.get(name, ())):
+                lost: dict[int, set[str]] = defaultdict(set)
+                for row in self.store.rows("certify", name, task.name):
+                    if row.finish in LOST:
+                        lost[row.block].add(row.item)
+                for index, ids in sorted(lost.items()):
+                    if self.limits.deadline is not None and time.monotonic() >= self.limits.deadline:
+                        return
+                    self.progress.advance(0, f"{len(ids)} lost before, {task.name} {name}")
+                    items = [item for item in self._items(task, index) if item.id in ids]
+                    if (rows := self._asked(arm, task, index, items)) is not None:
+                        self.store.replace_rows(rows)
+
+    def _items(self, task: TaskQuestion, index: int) -> Sequence[Item]:
         first = index * self.question.block
         last = min(first + self.question.block, self.limits.items[task.name])
-        items = self.supply(task.name, last)[first:last]
-        began = time.monotonic()
+        return self.supply(task.name, last)[first:last]
+
+    def _asked(self, arm: Arm, task: TaskQuestion, index: int, items: Sequence[Item]) -> Sequence[Measurement] | None:
+        """Rows, or None where the candidate is out now because its runtime is gone. Raises for a baseline."""
+        if self.store.get("broken", arm.name) is not None:
+            return None
         try:
-            rows = self.bench.block(arm, items, stage="certify", task=task.name, block=index)
+            return self.bench.block(arm, items, stage="certify", task=task.name, block=index)
         except RuntimeFailure as error:
             if arm.candidate.baseline:
                 raise
-            self.store.put("broken", arm.name, {"why": f"cannot be run any more: {error}"})
+            why = why_lost(arm, error).replace("cannot be run:", "cannot be run any more:", 1)
+            self.store.put("broken", arm.name, {"why": why})
+            return None
+
+    def _measure(self, arm: Arm, task: TaskQuestion, index: int) -> None:
+        items = self._items(task, index)
+        began = time.monotonic()
+        if (rows := self._asked(arm, task, index, items)) is None:
             return
         self.store.add_block(items, rows)
         self.store.put("pace", f"{arm.name}|{task.name}", (time.monotonic() - began) / len(items))

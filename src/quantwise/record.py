@@ -10,7 +10,7 @@ from typing import Any
 from quantwise import __version__
 from quantwise.certify import verdicts
 from quantwise.core.artifact import Artifact, Candidate, Degradation
-from quantwise.core.evidence import Fit, Measurement
+from quantwise.core.evidence import LOST, Fit, Measurement
 from quantwise.core.imported import Imported
 from quantwise.core.question import Question
 from quantwise.core.runtime import Footprint
@@ -54,6 +54,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         broken=broken,
         p95_seconds={c.name: _p95(c, rows[c.name]) for c in question.candidates},
         noise=_noise_rates(floor),
+        lost={name: {t: a["lost"] / (a["n"] or 1) for t, a in of.items()} for name, of in accuracy.items()},
         ratios=_ratios(question, rows),
         solved=solved,
     )
@@ -89,6 +90,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "imported": [
             one.to_json() | {"differs": one.differs(_build(question, name))} for name, one in imported.items()
         ],
+        "faults": [_faults(name, of) for name, of in rows.items()],
         "generations": sum(len(r) for r in rows.values()),
         "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),
         "folder": str(store.folder),
@@ -151,6 +153,16 @@ def _caveats(found: Sequence[Verdict]) -> list[dict[str, Any]]:
     return [{"says": sentence, "candidates": list(names)} for sentence, names in said.items()]
 
 
+def _faults(candidate: str, rows: Sequence[Measurement]) -> dict[str, Any]:
+    """Certification requests that ended without an answer, and those that were answered after further tries."""
+    lost = [r for r in rows if r.finish in LOST]
+    refused = [r for r in rows if r.finish == "refused"]
+    retried = [r for r in rows if r.finish in ANSWERED and r.error]
+    last = next((r.error for r in reversed([*retried, *refused, *lost])), None)
+    counts = {"asked": len(rows), "lost": len(lost), "refused": len(refused), "retried": len(retried)}
+    return {"candidate": candidate} | counts | {"example": last}
+
+
 def _said(row: Measurement) -> str:
     return row.output if row.finish in ANSWERED else f"[{row.finish}] {row.error or ''}"
 
@@ -166,8 +178,13 @@ def _accuracy(question: Question, rows: Sequence[Measurement]) -> dict[str, dict
     out = {}
     for task in question.tasks:
         scores = [r.score for r in rows if r.task == task.name and r.score is not None]
-        out[task.name] = {"n": len(scores), "mean": sum(scores) / len(scores) if scores else None}
+        lost = sum(r.task == task.name and r.finish in LOST for r in rows)
+        out[task.name] = {"n": len(scores), "mean": _mean(scores), "lost": lost}
     return out
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return sum(scores) / len(scores) if scores else None
 
 
 def _p95(candidate: Candidate, rows: Sequence[Measurement]) -> float | None:

@@ -16,7 +16,7 @@ from quantwise.core.evidence import Stage
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.runtime import Ask, Distributions
-from quantwise.measure import Arm, Bench, ItemSupply
+from quantwise.measure import Arm, Bench, ItemSupply, why_lost
 from quantwise.stats.compare import compare
 from quantwise.stats.divergence import divergence
 from quantwise.stats.pairing import ANSWERED, pairs
@@ -68,7 +68,7 @@ def screen(
         except RuntimeFailure as error:
             if arm.candidate.baseline:
                 raise
-            broken[arm.name] = f"cannot be run: {error}"
+            broken[arm.name] = why_lost(arm, error)
         progress.advance(int(arm.name not in known), arm.name)
     for name, arm in arms.items():
         if name not in broken and not arm.candidate.baseline and (why := _dropped(store, question, arm)):
