@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from fault_server import FaultServer, never
 from quantwise import prepare, workbench
-from quantwise.core.errors import EnvironmentFailure, QuantwiseError
+from quantwise.core.errors import EnvironmentFailure, QuantwiseError, RuntimeFailure
 from quantwise.core.progress import Silent
 from quantwise.core.runtime import RuntimeOptions
 from quantwise.pose import Request
@@ -96,7 +97,34 @@ def test_what_both_lose_is_no_pass_either(tmp_path: Path, copying: Path, monkeyp
     assert verdict(record) == ("UNKNOWN", "missing")
 
 
-def test_a_candidate_whose_server_dies_is_unknown_and_gone_on_with(tmp_path: Path, copying: Path) -> None:
+@pytest.mark.parametrize("whose", ["baseline", "candidate"])
+def test_a_server_that_dies_decides_nothing_and_is_gone_on_with(tmp_path: Path, copying: Path, whose: str) -> None:
+    base, ours = FaultServer(), FaultServer()
+    dying = base if whose == "baseline" else ours
+    left = threading.Semaphore(1)
+
+    def dies(prompt: str, time: int) -> str:
+        if dying.asked.total() > 150 and left.acquire(blocking=False):
+            threading.Thread(target=dying.stop).start()
+        return ""
+
+    dying.plan = dies
+    with base, ours:
+        if whose == "baseline":
+            with pytest.raises(RuntimeFailure, match="no server answers at"):
+                decided(tmp_path, copying, base, ours, retry=0.1)
+        else:
+            record = decided(tmp_path, copying, base, ours, retry=0.1)
+            assert verdict(record)[0] == record["decision"]["status"].upper() == "UNKNOWN"
+            assert "its server is away" in record["decision"]["ruled_out"][0]["why"]
+        dying.start()
+        record = decided(tmp_path, copying, base, ours)
+    assert verdict(record) == ("PASS", "")
+    assert max((base.asked + ours.asked).values()) <= 6  # a block at most is asked again
+    assert faults(record)["lost"] == 0
+
+
+def test_a_budget_that_is_spent_ends_the_run_and_the_same_command_goes_on(tmp_path: Path, copying: Path) -> None:
     ours = FaultServer()
 
     def dying(prompt: str, time: int) -> str:

@@ -14,12 +14,13 @@ from functools import cached_property
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import RuntimeFailure
-from quantwise.core.evidence import LOST, Measurement, Pair
+from quantwise.core.evidence import Measurement, Pair
 from quantwise.core.imported import caveats, ended, imported_left
 from quantwise.core.item import Item
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.verdict import Verdict
+from quantwise.losses import lost_items, told
 from quantwise.measure import Arm, Bench, ItemSupply, why_lost
 from quantwise.stats.compare import Rule, Supply, compare, verdict_from_comparison
 from quantwise.stats.differences import Differences
@@ -108,23 +109,14 @@ def settle(store: Store, question: Question, candidate: Candidate, task: TaskQue
     """The verdict that the committed rows carry; recomputed from the run folder it is always the same."""
     verdict = _settled(store, question, candidate, task)
     imported = store.imported()
-    said = caveats(question, candidate, imported) + _losses(store, question, candidate, task)
+    names = (question.baseline_of(candidate).name, candidate.name)
+    sides = {name: store.rows("certify", name, task.name) for name in names}
+    said = caveats(question, candidate, imported) + told(task.name, sides)
     left = imported_left(question, candidate, task.name, imported, look(store, question, candidate, task).asked)
     if verdict.verdict == "UNKNOWN" and left == 0:
         said += (ended(question, candidate, task.name, imported),)
     explanation = "; ".join(filter(None, (verdict.explanation, *said)))
     return replace(verdict, caveats=said, explanation=explanation) if said else verdict
-
-
-def _losses(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> tuple[str, ...]:
-    """How many items of either side were lost, where any were."""
-    names = (question.baseline_of(candidate).name, candidate.name)
-    sides = [store.rows("certify", name, task.name) for name in names]
-    lost = [sum(row.finish in LOST for row in side) for side in sides]
-    if not any(lost):
-        return ()
-    told = ", ".join(f"{n} of {len(side)} of {name}" for n, side, name in zip(lost, sides, names, strict=True))
-    return (f"lost items on {task.name}: {told}; they count as they would have to for this verdict to be wrong",)
 
 
 def _settled(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
@@ -320,11 +312,7 @@ class Certification:
             if arm.candidate.runtime != "openai":
                 continue
             for task in (t for t in self.question.tasks if t.name in needed.get(name, ())):
-                lost: dict[int, set[str]] = defaultdict(set)
-                for row in self.store.rows("certify", name, task.name):
-                    if row.finish in LOST:
-                        lost[row.block].add(row.item)
-                for index, ids in sorted(lost.items()):
+                for index, ids in sorted(lost_items(self.store.rows("certify", name, task.name)).items()):
                     if self.limits.deadline is not None and time.monotonic() >= self.limits.deadline:
                         return
                     self.progress.advance(0, f"{len(ids)} lost before, {task.name} {name}")

@@ -162,7 +162,7 @@ def _below_floor(question: Question, evidence: Evidence, verdicts: Sequence[Verd
         mean = evidence.accuracy.get(verdict.candidate, {}).get(verdict.task)
         lost = evidence.lost.get(verdict.candidate, {}).get(verdict.task, 0.0)
         if floor is not None and mean is not None and mean < floor <= mean + lost:
-            return f"UNKNOWN whether above the floor of {floor:.0%} on {verdict.task}: {lost:.1%} of the items are lost"
+            return f"UNKNOWN whether at the floor of {floor:.0%} on {verdict.task}: {lost:.1%} of the items are lost"
         if floor is not None and (mean is None or mean < floor):
             return f"below the floor of {floor:.0%} on {verdict.task}: {'unknown' if mean is None else f'{mean:.1%}'}"
     return None

@@ -19,6 +19,7 @@ from quantwise.core.verdict import Verdict
 from quantwise.cost import cost, percentile
 from quantwise.cost_ratios import Ratio, ratios
 from quantwise.decide import Evidence, decide, standing
+from quantwise.losses import faults
 from quantwise.screen import noise, screened
 from quantwise.solved import run_cost, solved_items, way_of
 from quantwise.stats.compare import compare
@@ -90,7 +91,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "imported": [
             one.to_json() | {"differs": one.differs(_build(question, name))} for name, one in imported.items()
         ],
-        "faults": [_faults(name, of) for name, of in rows.items()],
+        "faults": [faults(name, of) for name, of in rows.items()],
         "generations": sum(len(r) for r in rows.values()),
         "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),
         "folder": str(store.folder),
@@ -151,16 +152,6 @@ def _caveats(found: Sequence[Verdict]) -> list[dict[str, Any]]:
         for sentence in verdict.caveats:
             said.setdefault(sentence, {})[verdict.candidate] = None
     return [{"says": sentence, "candidates": list(names)} for sentence, names in said.items()]
-
-
-def _faults(candidate: str, rows: Sequence[Measurement]) -> dict[str, Any]:
-    """Certification requests that ended without an answer, and those that were answered after further tries."""
-    lost = [r for r in rows if r.finish in LOST]
-    refused = [r for r in rows if r.finish == "refused"]
-    retried = [r for r in rows if r.finish in ANSWERED and r.error]
-    last = next((r.error for r in reversed([*retried, *refused, *lost])), None)
-    counts = {"asked": len(rows), "lost": len(lost), "refused": len(refused), "retried": len(retried)}
-    return {"candidate": candidate} | counts | {"example": last}
 
 
 def _said(row: Measurement) -> str:
