@@ -160,10 +160,23 @@ def test_another_models_name_ends_the_run_in_one_line() -> None:
         assert opened.ask(asks())[0].text == "w0"
 
 
+def test_nobody_is_waited_for_when_the_run_ends() -> None:
+    later = {"say w0": "other model"}
+    with FaultServer(lambda prompt, time: later.get(prompt, "503"), later="20") as server:
+        began = time.monotonic()
+        with session(server, replace(QUICK, retry_s=60.0)) as opened, pytest.raises(EnvironmentFailure):
+            opened.ask(asks(4))
+        assert time.monotonic() - began < 5.0
+        server.plan = lambda prompt, time: "503" if time < 3 else ""
+        server.later = ""
+        with session(server) as opened:
+            assert opened.ask(asks(4)[1:])[0].text == "w1"
+
+
 def test_waits_double_and_are_drawn_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "FIRST_S", 0.5)
     slept: list[float] = []
-    monkeypatch.setattr(patience.time, "sleep", slept.append)
+    monkeypatch.setattr(Patience, "_pause", lambda self, wait: slept.append(wait))
 
     def busy_nine_times(ask: Ask) -> Reply:
         if len(slept) % 9 == 0 and slept:

@@ -164,12 +164,14 @@ def failure(error: Exception, waited: float) -> Reply:
 
 
 def ask_all(
-    asks: Sequence[Ask], answer: Callable[[Ask], Reply], parallel: int, gone: Callable[[], str | None]
-) -> list[Reply]:
+    asks: Sequence[Ask], answer: Callable[[Ask], Reply], parallel: int, gone: Callable[[], str | None],
+    give_up: Callable[[bool], None] = lambda yes: None,
+) -> list[Reply]:  # fmt: skip
     """Answer all asks, ``parallel`` at a time, in order. No request is tried twice here.
 
     A time limit, a refusal and a server error are replies. When the connection breaks, ``gone`` says whether the server
-    is gone (its last word) or not (None); if it is, RuntimeFailure is raised and what waits is dropped.
+    is gone (its last word) or not (None); if it is, RuntimeFailure is raised and what waits is dropped. ``give_up`` is
+    told so whenever this ends before its time.
     """
 
     def one(ask: Ask) -> Reply:
@@ -186,8 +188,12 @@ def ask_all(
     if len(asks) <= 1:
         return [one(ask) for ask in asks]
     pool = ThreadPoolExecutor(max_workers=max(1, parallel), thread_name_prefix="ask")
+    give_up(False)
     try:
         return list(pool.map(one, asks))
+    except BaseException:
+        give_up(True)
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -90,7 +90,7 @@ class OpenAISession:
 
         Raises EnvironmentFailure where another model answers, or retries have taken the budget of the run.
         """
-        return ask_all(asks, self._answer, self._parallel, self._gone)
+        return ask_all(asks, self._answer, self._parallel, self._gone, self._patience.give_up)
 
     def _answer(self, ask: Ask) -> Reply:
         reply = self._patience.answer(ask, self._server.answer)

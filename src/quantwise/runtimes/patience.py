@@ -43,6 +43,7 @@ class Patience:
         self._item_s = item_s
         self._lots = random.Random(seed)
         self._lock = threading.Lock()
+        self._given_up = threading.Event()
         self._retrying = 0
         self._since = 0.0
         self._spent = 0.0
@@ -65,7 +66,8 @@ class Patience:
         began = time.monotonic()
         faults = [error]
         while (wait := self._wait(faults, time.monotonic() - began)) is not None:
-            time.sleep(wait)
+            if self._pause(wait):
+                break
             self._check_run(faults[-1])
             try:
                 reply = once(ask)
@@ -82,6 +84,13 @@ class Patience:
             raise type(last)(f"{_why(last)} ({tries})") from last
         lost = failure(last, waited)
         return replace(lost, error=f"{lost.error} ({tries})")
+
+    def give_up(self, yes: bool) -> None:
+        """Whether nothing is waited for any more, because the run ends; else one that was told to stop hangs on."""
+        (self._given_up.set if yes else self._given_up.clear)()
+
+    def _pause(self, seconds: float) -> bool:
+        return self._given_up.wait(seconds)
 
     def _wait(self, faults: list[Exception], waited: float) -> float | None:
         """Seconds until the next try, or None where there is none."""
