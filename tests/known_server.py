@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+LATE = [0.0]
+"""Seconds by which the latest piece since the last question was late by this server's own fault."""
+
 COUNTS = {"prompt": 0, "generated": 0, "queries": 0, "hits": 0}
 WORDS: dict[str, Any] = {"tpot": 0.0, "ttft": 0.0, "fault": "", "stall": 0.0, "overhead": 0, "per_word": 1}
 
@@ -63,6 +66,9 @@ class Connection:
         path = lines[0].split()[1]
         if path == "/v1/models":
             return await self.plain(200, json.dumps({"data": [{"id": "known"}]}))
+        if path == "/late":
+            late, LATE[0] = LATE[0], 0.0
+            return await self.plain(200, json.dumps(late))
         if path == "/metrics":
             return await self.plain(200, metrics(), "text/plain; version=0.0.4")
         if path in ("/v1/completions", "/v1/chat/completions"):
@@ -109,7 +115,9 @@ class Connection:
         fault, count = wish["fault"], wish["tokens"]
         named = {"model": "another" if fault == "other model" else model}
         for i in range(count):
-            await asyncio.sleep(at + wish["ttft"] + i * wish["tpot"] - time.perf_counter())
+            due = at + wish["ttft"] + i * wish["tpot"]
+            await asyncio.sleep(due - time.perf_counter())
+            LATE[0] = max(LATE[0], time.perf_counter() - due)
             if i == 2 and fault == "die":
                 return False
             if i == 2 and fault == "hang":

@@ -109,6 +109,7 @@ def test_break_even_is_not_told_where_the_saving_may_be_none_or_a_stage_is_unkno
     assert item.interval is not None
     assert item.interval[0] < 1.0 < item.interval[1]
     assert (item.saved_per_month, item.break_even_months) == (None, None)
+    assert [line.endswith("; more items would settle whether it is cheaper") for line in item.price(SCENARIO)] == [True]
     cheaper = found(arm(SMALL.name, 64, 0, 1.0), base, build=None, certify=60.0)
     assert cheaper is not None
     assert cheaper.saved_per_month is not None

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from quantwise.core.errors import InputError
 from quantwise.models import reference
-from quantwise.plan.answer import answer, family
+from quantwise.plan.answer import answer
 from quantwise.plan.deployment import RUNTIMES, RuntimeName, own_constants
 from quantwise.plan.fit import size
 from quantwise.plan.machine_rates import rates_path, read_rates
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, find_model
+from quantwise.plan.other_models import family
 from quantwise.plan.refit import refit, save_refit
 from quantwise.plan.text_file import read_text_file
 from quantwise.plan.wanted import Wanted

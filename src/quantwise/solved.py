@@ -220,11 +220,20 @@ def _resampled(strata: Sequence[FloatArray], way: Way, seed: int) -> FloatArray:
 
 
 def _turns(items: Mapping[Key, tuple[int, Repeats, Repeats]], seed: int) -> FloatArray:
-    """Factors on both arms' seconds of each resample, (resamples, 2): the luck of turns that whole blocks share."""
-    tasks: dict[str, dict[int, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
+    """Factors on both arms' seconds of each resample, (resamples, 2): the luck of turns that whole blocks share.
+
+    In its turn an arm answers a block of every task, so blocks of one number share it; tasks are brought to one scale.
+    """
+    tasks: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
     for (task, _), (block, *arms) in items.items():
-        tasks[task][block].append([_mean([seconds for _, seconds in repeats]) for repeats in arms])
-    error, freedom = block_noise([[np.array(b) for b in blocks.values()] for blocks in tasks.values()])
+        tasks[task].append((block, [_mean([seconds for _, seconds in repeats]) for repeats in arms]))
+    blocks: dict[int, list[FloatArray]] = defaultdict(list)
+    for rows in tasks.values():
+        seconds = np.array([took for _, took in rows])
+        scaled = seconds / np.maximum(seconds.mean(axis=0), np.finfo(float).tiny)
+        for (block, _), row in zip(rows, scaled, strict=True):
+            blocks[block].append(row)
+    error, freedom = block_noise([np.array(rows) for rows in blocks.values()])
     if not freedom:
         return np.ones((RESAMPLES, 2))
     luck = error * np.random.default_rng([seed, 1]).standard_t(freedom, RESAMPLES).clip(-99, 99)

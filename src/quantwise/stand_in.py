@@ -6,6 +6,7 @@ is replaced by the safest artifact that fits, which is another question, and eve
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -48,9 +49,10 @@ def chosen(request: Request, tell: Callable[[str], None] = lambda line: None) ->
 
 def _begun(request: Request) -> dict[str, str] | None:
     """What the run folder's question compares with, where there is one."""
-    if request.run is None or not (request.run / "question.json").is_file():
-        return None
-    if not (request.run / "evidence.sqlite").is_file():
+    # A name that no folder can have is no begun run; the store says what is wrong with it.
+    if request.run is None or not all(
+        os.path.isfile(request.run / name) for name in ("question.json", "evidence.sqlite")
+    ):
         return None
     with Store(request.run) as store:
         return {c.stands_for: c.source for c in store.question().candidates if c.stands_for}

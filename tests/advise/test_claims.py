@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from quantwise.advise.claims import HARDWARE, NEEDS, SIZES, STATUSES, chosen, claim_of, claims, hardware_of, size_of
+from quantwise.advise.claims import STATUSES, chosen, claim_of, claims
 from quantwise.core.errors import InputError
-from quantwise.scenarios.sites import sites
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIM = {"claim": "c", "source": "s", "status": "untested here", "overturned": "o"}
@@ -71,16 +70,3 @@ def test_broken_claims_are_refused(change: dict[str, object], message: str) -> N
     assert claim_of("x", CLAIM).name == "x"
     with pytest.raises(InputError, match=message):
         claim_of("x", CLAIM | change)
-
-
-def test_every_shipped_site_has_its_word() -> None:
-    words = {name: hardware_of(name, site.kind) for name, site in sites().items()}
-    assert set(words.values()) == set(HARDWARE)
-    assert (words["h200"], words["m3-max"], words["nas"], words["a100-40gb"]) == ("hopper", "apple", "cpu", "ampere")
-    assert hardware_of("mine", None) is None
-
-
-def test_sizes() -> None:
-    assert [size_of(int(n * 1e9)) for n in (0.1, 4, 8, 34, 70)] == ["small", "small", "medium", "medium", "large"]
-    assert set(SIZES) == {"small", "medium", "large"}
-    assert "train" in NEEDS

@@ -126,3 +126,32 @@ def test_a_log_without_an_end_is_left(capsys: pytest.CaptureFixture[str]) -> Non
     code, _, err = typed(capsys, "--refit", "/dev/zero")
     assert code == 2
     assert err.startswith("quantwise: /dev/zero has more than 67,108,864 bytes; give a runtime's start-up log")
+
+
+def test_more_requests_than_are_promised_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "llama-3.1-8b", "--site", "rtx-4090", "--context", "16384", "--concurrency"]
+    assert main([*words, "8"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "promise 6 at a time" in shown
+    assert "the 8 asked for have room, but if so many came on average, some would wait" in shown
+    assert main([*words, "2"]) == 0
+    assert "asked for" not in capsys.readouterr().out
+    # May fit: only where buffers are small.
+    assert main([*words, "8", "--scheme", "q6_k"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "may fit" in shown
+    assert "asked for" in shown
+
+
+def test_what_does_not_fit_has_no_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "llama-3.1-70b", "--site", "rtx-4090"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "does not fit" in line]
+    assert rows
+    assert all(line.split()[-1] in ("unknown", "?", "–", "-") for line in rows), rows
+
+
+def test_fewer_bits_are_not_sold_as_faster(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "llama-3.1-8b", "--site", "h100", "--scheme", "q8_0", "--scheme", "q2_k"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "with q2_k@llamacpp decoding may be up to" in shown
+    assert "a prompt is no faster: both are multiplied in int8" in shown

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from quantwise.load.ratios import MIN_BLOCKS, TERMS, expanded_alpha, paired_ratio, ratios, spread, student_t
+from quantwise.load.generator import Answer, Block
+from quantwise.load.ratios import (
+    MIN_BLOCKS,
+    TERMS,
+    expanded_alpha,
+    paired_ratio,
+    ratios,
+    spread,
+    student_t,
+    tail_ratios,
+)
+from quantwise.runtimes.streaming import Streamed
 from quantwise.stats.bootstrap import bootstrap_ratio
 
 
@@ -47,6 +60,45 @@ def test_too_few_blocks_say_nothing() -> None:
     assert paired_ratio([1.0] * (MIN_BLOCKS - 1), [1.0] * (MIN_BLOCKS - 1)) is None
     assert paired_ratio([1.0] * 9, [0.0] * 9) is None
     assert expanded_alpha(0.05, 5) < expanded_alpha(0.05, 50) < 0.05
+
+
+def times(seconds: Iterable[float], lost: int = 0) -> Block:
+    """A block of answers whose first text came after so many seconds, and of failures."""
+    answers = [
+        Answer(0.0, Streamed("ok", 0.0, t + 0.1, pieces=(t,), finished=t + 0.1, finish="stop", output_tokens=1))
+        for t in seconds
+    ]
+    return Block((*answers, *[Answer(0.0, Streamed("error", 0.0, 0.1, "no"))] * lost), 1.0, ())
+
+
+def test_intervals_of_tails_cover_the_true_ratio_under_drift() -> None:
+    rng = np.random.default_rng(7)
+    covered, trials = 0, 60
+    for _ in range(trials):
+        drift = np.exp(np.cumsum(rng.normal(0, 0.2, 6)))
+        one = [times(1.2 * d * rng.gamma(3, 0.1, 20)) for d in drift]
+        two = [times(d * rng.gamma(3, 0.1, 20)) for d in drift]
+        got = tail_ratios(one, two)
+        covered += got["p95_ttft_ms"]["low"] <= 1.2 <= got["p95_ttft_ms"]["high"]
+        assert got["p99_ttft_ms"] is None  # 120 requests
+    assert covered / trials >= 0.92
+
+
+def test_tails_are_ratios_of_percentiles_and_unknown_where_those_are() -> None:
+    blocks = [times(np.linspace(0.1, 0.2, 60)) for _ in range(6)]
+    twice = [times(2 * np.linspace(0.1, 0.2, 60)) for _ in range(6)]
+    got = tail_ratios(twice, blocks)
+    assert got["p95_ttft_ms"] == {"ratio": pytest.approx(2), "low": pytest.approx(2), "high": pytest.approx(2)}
+    assert got["p99_ttft_ms"]["ratio"] == pytest.approx(2)
+    assert 1 < got["p95_e2el_ms"]["ratio"] < 2
+    failing = [times(np.linspace(0.1, 0.2, 56), lost=4) for _ in range(6)]
+    assert tail_ratios(failing, blocks)["p95_ttft_ms"] is None
+    assert tail_ratios(twice[:5], blocks[:5])["p95_ttft_ms"] is None
+    assert set(tail_ratios([], []).values()) == {None}
+    one_bad = [*blocks[:5], times(np.linspace(0.1, 0.2, 48), lost=12)]
+    got = tail_ratios(one_bad, blocks)  # 12 of 360 failures: p95 is known, but not in every resample
+    assert got["p95_ttft_ms"]["high"] is None
+    assert got["p95_ttft_ms"]["low"] is not None
 
 
 def row(value: float | None) -> dict[str, float | None]:

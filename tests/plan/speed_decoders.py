@@ -1,10 +1,12 @@
-"""Decoders of Llama's kind, written by hand: shapes only."""
+"""Decoders of Llama's kind, written by hand: shapes only; and loads of them."""
 
 from __future__ import annotations
 
 import math
 
 from quantwise.models.decoder import Attention, Decoder, Layer
+from quantwise.plan.speed import Load
+from quantwise.plan.work import scaled, work_of
 
 
 def llama(
@@ -58,3 +60,9 @@ def mixture(experts: int = 8, used: int = 2) -> Decoder:
 def in_bits(decoder: Decoder, bits: float) -> dict[str, int]:
     """Bytes of each tensor where every number takes ``bits``."""
     return {name: int(math.prod(shape) * bits / 8) for name, shape in decoder.tensors.items()}
+
+
+def load_of(decoder: Decoder, weights_bytes: int, multiplied: str, context: int, cache_bytes: float = 2.0) -> Load:
+    """A load of which only the sum of its bytes is known."""
+    work = work_of(decoder)
+    return Load(decoder, work, scaled(work, weights_bytes), multiplied, context, cache_bytes)

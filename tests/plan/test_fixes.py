@@ -10,7 +10,8 @@ from itertools import combinations, product
 import pytest
 
 from quantwise.plan.fit import MARGINAL
-from quantwise.plan.fixes import CLASSES, Change, Need, Rest, ServedCase, fixes
+from quantwise.plan.fix import CLASSES, Change, Need, Rest, ServedCase
+from quantwise.plan.fixes import fixes
 from quantwise.plan.served_changes import more_experts_away, usual_changes
 
 GIB = 1 << 30

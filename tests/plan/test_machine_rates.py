@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from speed_decoders import llama, mixture
+from speed_decoders import llama, load_of, mixture
 
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.plan import measure_machine as measuring
@@ -19,7 +19,6 @@ from quantwise.plan.machine_rates import (
     MachineRates,
     decode_time,
     found_in_cache,
-    prompt_time,
     rates_of,
     rates_path,
     read_by_type,
@@ -27,7 +26,7 @@ from quantwise.plan.machine_rates import (
 )
 from quantwise.plan.measure_machine import cores, keep_rates, measure_machine
 from quantwise.plan.probe import matrix, memory, undisturbed
-from quantwise.plan.speed import load_of, speed
+from quantwise.plan.speed import speed
 
 MACHINE = MachineRates(
     cpu="a processor",
@@ -98,12 +97,6 @@ def test_a_type_that_was_not_measured_is_as_fast_as_its_neighbour() -> None:
 def test_unknown_without_llama_cpp() -> None:
     bare = replace(MACHINE, kernels={}, node_seconds=None, cached=(), attention={})
     assert decode_time(bare, llama(2, 256, 4, 2, 512, 1000), {"f16": 1e6}, 0) is None
-    assert prompt_time(bare, llama(2, 256, 4, 2, 512, 1000), {"f16": 1e6}, 10) is None
-
-
-def test_a_prompt_is_products() -> None:
-    decoder = replace(llama(2, 256, 4, 2, 512, 1000), layers=())
-    assert prompt_time(MACHINE, decoder, {"q4_k": 4.5e6}, 100) == pytest.approx(100 * 2 * 8e6 / 9e10)
 
 
 def test_what_a_token_reads_of_a_file() -> None:

@@ -3,10 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from speed_decoders import llama, mixture
+from speed_decoders import llama, load_of, mixture
 
 from quantwise.plan.offload_speed import away_experts, away_layers, offload_speed
-from quantwise.plan.speed import SHARES, load_of, speed
+from quantwise.plan.speed import SHARES, speed
 from quantwise.plan.work import cache_numbers
 from quantwise.scenarios.sites import sites
 

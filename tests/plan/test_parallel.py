@@ -3,12 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from speed_decoders import in_bits, llama, mixture
+from speed_decoders import in_bits, llama, load_of, mixture
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Layer
 from quantwise.plan.parallel import parallel_speed, split_devices
-from quantwise.plan.speed import load_of, speed
+from quantwise.plan.speed import speed
 from quantwise.scenarios.sites import sites
 
 SEVENTY = llama(80, 8192, 64, 8, 28672, 128256)

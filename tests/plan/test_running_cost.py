@@ -3,10 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from speed_decoders import llama
+from speed_decoders import llama, load_of
 
 from quantwise.plan.running_cost import decode_cost, prompt_cost
-from quantwise.plan.speed import load_of, speed
+from quantwise.plan.speed import speed
 from quantwise.scenarios.sites import sites
 
 CARD = sites()["h100"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from speed_decoders import llama, mixture
+from speed_decoders import llama, load_of, mixture
 
 from quantwise.core.scheme import parse_scheme
 from quantwise.plan.speed import (
@@ -15,7 +15,6 @@ from quantwise.plan.speed import (
     decode_operations,
     fewer_bits,
     flips_at,
-    load_of,
     multiplied_in,
     prefill_operations,
     speed,

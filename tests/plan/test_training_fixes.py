@@ -9,7 +9,8 @@ import pytest
 
 from quantwise.models.decoder import Attention, Decoder, Layer
 from quantwise.plan.fit import MARGINAL
-from quantwise.plan.fixes import CLASSES, Need, fixes
+from quantwise.plan.fix import CLASSES, Need
+from quantwise.plan.fixes import fixes
 from quantwise.plan.training import training_memory
 from quantwise.plan.training_fixes import (
     TrainingCase,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from quantwise import planning
 from quantwise.cli.main import main
 from quantwise.core.errors import InputError
 from quantwise.plan.deployment import Deployment
+from quantwise.plan.fit import size
 from quantwise.plan.machine_rates import MachineRates
 from quantwise.plan.measure_machine import keep_rates
 from quantwise.plan.model import find_model
@@ -181,3 +183,55 @@ def test_the_screen_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "q4_k_m 41 of 81 layers fit on the GPU" in capsys.readouterr().out
     assert main([*words, "-ngl", "42", "--host", "x86-avx512"]) == 0
     assert "39 layers with x86-avx512" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_headline_says_which_memory_has_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "llama-3.1-70b", "--site", "rtx-4090", "--scheme", "q4_k_m"]
+
+    def headline(*more: str) -> str:
+        assert main([*words, *more]) == 0
+        return capsys.readouterr().out.splitlines()[1]
+
+    # Fewer layers on the GPU would do, so not nothing fits.
+    assert headline().startswith("nothing fits as it was asked for: q4_k_m@llamacpp, the smallest, takes 40.1 GiB of")
+    assert headline("-ngl", "30", "--host", "laptop").endswith("takes 25.4 GiB of 16.0 GiB on the host")
+    assert headline("-ngl", "30").endswith("whether the host has 25.4 GiB is unknown")
+    assert headline("-ngl", "0").endswith("the host's memory is unknown: name it with --host")
+
+
+def test_a_machine_with_more_is_told_as_more() -> None:
+    for scheme in ("q6_k", "q5_k_m", "q4_k_m"):
+        for memory in range(5_000_000_000, 5_200_000_000, 20_000_000):
+            found = planned("llama-3.1-8b", scheme, memory_bytes=memory)
+            told = [fix["what"] for fix in found["fixes"] if fix["what"].startswith("a machine with")]
+            assert not any(f"with {size(memory)} free" in what for what in told)
+
+
+def test_a_family_counts_the_host(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = PlanRequest(
+        ("llama-3.1-8b", "qwen3-8b"), memory_bytes=12 * 10**9, gpu_layers=5, schemes=("16bit", "q4_k_m")
+    )
+    unknown = plan(asked)["frontier"]
+    assert {row["fits"] for row in unknown} == {"unknown"}
+    assert all("--host" in row["why"] and row["longest_context"] is None for row in unknown)
+    small, large = (plan(replace(asked, host=host))["frontier"] for host in ("11GiB", "lab-server"))
+    assert {row["fits"] for row in large} == {"yes"}
+    assert {(row["scheme"], row["fits"]) for row in small} == {("16bit", "no"), ("q4_k_m", "yes")}
+    for row in small:
+        if row["fits"] == "yes":
+            alone = replace(asked, models=(row["model"],), host="11GiB", schemes=(row["scheme"],), cache=row["cache"])
+            found = plan(replace(alone, context=row["longest_context"]))
+            assert (found["fits"], found["host"]["bytes"][1]) == ("yes", row["host_bytes"])
+            longer = plan(replace(alone, context=row["longest_context"] + 256))
+            assert longer["fits"] != "yes" or row["longest_context"] in (40960, 131072)
+    assert main(["plan", "llama-3.1-8b", "qwen3-8b", "--memory", "12GB", "-ngl", "5"]) == 0
+    assert "name the machine with --host" in " ".join(capsys.readouterr().out.split())
+
+
+def test_requests_have_room_by_what_they_keep_with_the_host_too() -> None:
+    # One layer's cache on the GPU, those of 79 with the host.
+    found = planned(gpu_layers=2, host="50GiB", context=8192)
+    cache = next(t["bytes"][1] for t in found["terms"] if (t["name"], t["device"]) == ("cache", "cpu"))
+    room = found["host"]["limit_bytes"] - found["host"]["bytes"][1] + cache
+    assert found["concurrency"]["theoretical"] == room // cache
+    assert found["concurrency"]["theoretical"] < planned(gpu_layers=2, context=8192)["concurrency"]["theoretical"]

@@ -59,6 +59,10 @@ def best(words: list[str], environment: dict[str, str]) -> float:
         ["deepseek-v3", "--site", "rtx-4090"],
         ["deepseek-v3", "--site", "rtx-4090", "--runtime", "vllm", "--context", "32768", "--concurrency", "8"],
         ["kimi-k2", "--site", "h100"],
+        ["qwen3-4b", "qwen3-8b", "qwen3-14b", "--memory", "12GB"],
+        ["kimi-k2", "--site", "h100", "--context", "32768", "--concurrency", "16"],
+        ["kimi-k2", "--site", "rtx-4090", "--context", "32768", "--concurrency", "16", "--host", "lab-server"],
+        ["qwen3-next-80b-a3b", "--site", "laptop"],
     ],
 )
 def test_the_largest_models_answer_at_once(words: list[str], environment: dict[str, str]) -> None:

@@ -129,7 +129,7 @@ def test_the_frontier_is_drawn_and_follows_the_memory(tmp_path: Path) -> None:
     "changed",
     [
         {"cache": "q5_0", "concurrency": 6},
-        {"cache": "iq4_nl", "schemes": ("iq4_xs",), "concurrency": 400},
+        {"cache": "iq4_nl", "schemes": ("iq4_xs",), "concurrency": 250},
         {"schemes": ("q5_k_m", "iq4_xs"), "concurrency": 3, "gpu_layers": 99},
     ],
 )

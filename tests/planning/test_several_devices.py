@@ -11,7 +11,7 @@ import pytest
 from quantwise.cli.main import main
 from quantwise.core.errors import InputError
 from quantwise.plan.constants import VLLM_0_32
-from quantwise.plan.fixes import CLASSES
+from quantwise.plan.fix import CLASSES
 from quantwise.planning import PlanRequest, plan
 
 

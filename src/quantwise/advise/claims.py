@@ -16,11 +16,6 @@ STATUSES: tuple[str, ...] = get_args(Status)
 HARDWARE = ("cpu", "apple", "ampere", "ada", "hopper", "blackwell", "cdna3")
 SIZES = ("small", "medium", "large")
 NEEDS = ("fit", "decode", "prompt", "throughput", "quality", "context", "train")
-# Billions of weights up to which a model counts as small and as medium.
-SMALL, MEDIUM = 4, 34
-# What the shipped sites are.
-_GENERATION = {"rtx-3090": "ampere", "a100": "ampere", "rtx-4090": "ada", "rtx-5090": "blackwell", "h100": "hopper",
-               "h200": "hopper", "mi300x": "cdna3"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +87,3 @@ def chosen(
         if word is not None and word not in allowed:
             raise InputError(f"unknown {what} {word!r}; allowed: {', '.join(allowed)}")
     return [c for c in claims() if c.about(hardware, size, need) and status in (None, c.status)]
-
-
-def hardware_of(site: str, kind: str | None) -> str | None:
-    """The word for a site, by its name or kind; None where that says nothing."""
-    by_name = next((word for start, word in _GENERATION.items() if site.startswith(start)), None)
-    return by_name or {"cpu": "cpu", "unified": "apple"}.get(kind or "")
-
-
-def size_of(weights: int) -> str:
-    """The word for a number of weights."""
-    billions = weights / 1e9
-    return "small" if billions <= SMALL else "medium" if billions <= MEDIUM else "large"

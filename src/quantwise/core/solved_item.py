@@ -62,7 +62,8 @@ class SolvedItem:
         if self.ratio is None or self.interval is None:
             return []
         currency = scenario["prices"]["currency"]
-        lines = [f"a solved item costs {_number(self.ours.money)} {currency}, {self._times()}"]
+        open_ = "; more items would settle whether it is cheaper" if self.interval[0] <= 1 <= self.interval[1] else ""
+        lines = [f"a solved item costs {_number(self.ours.money)} {currency}, {self._times()}{open_}"]
         if self.saved_per_month is not None and self.break_even_months is not None:
             least, saved, most = map(_number, self.saved_per_month)
             when = _duration(*self.break_even_months)

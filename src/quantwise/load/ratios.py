@@ -8,16 +8,18 @@ interval). Source: T. Hesterberg, "What Teachers Should Know About the Bootstrap
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from quantwise.core.errors import InputError
-from quantwise.load.generator import Block
+from quantwise.cost import percentile
+from quantwise.load.generator import Answer, Block
 from quantwise.load.latency import ServiceLevels, summary
 from quantwise.stats.bootstrap import Estimate, bootstrap_ratio
+from quantwise.stats.differences import FloatArray
 
 MIN_BLOCKS = 6
 """Six ratios have the true one between the least and the greatest 97 times in 100; fewer do so too seldom."""
@@ -25,6 +27,15 @@ MIN_BLOCKS = 6
 TERMS = (
     *("mean_ttft_ms", "mean_tpot_ms", "mean_itl_ms", "mean_e2el_ms"),
     *("request_throughput", "output_throughput", "request_goodput"),
+)
+
+
+_RESAMPLES = 1000
+_TAILS: tuple[tuple[str, float, Callable[[Answer], float | None]], ...] = (
+    ("p95_ttft_ms", 0.95, lambda a: a.ttft),
+    ("p99_ttft_ms", 0.99, lambda a: a.ttft),
+    ("p95_e2el_ms", 0.95, lambda a: a.e2e),
+    ("p99_e2el_ms", 0.99, lambda a: a.e2e),
 )
 
 
@@ -58,6 +69,42 @@ def ratios(
         got = paired_ratio([a for a, _ in pairs], [b for _, b in pairs], seed)
         found[term] = None if got is None else {"ratio": got.value, "low": got.low, "high": got.high}
     return found
+
+
+def tail_ratios(first: Sequence[Block], second: Sequence[Block], seed: int = 0) -> dict[str, Any]:
+    """As :func:`ratios`, for percentiles over all blocks; None also where one of both is unknown (see latency.py).
+
+    Blocks are resampled together here too, and the percentile is that of all their requests.
+    """
+    enough = len(first) == len(second) >= MIN_BLOCKS
+    drawn = np.random.default_rng(seed).integers(0, max(len(first), 1), size=(_RESAMPLES, len(first)))
+    found: dict[str, Any] = {}
+    for name, q, read in _TAILS:
+        one, two = [_times(b, read) for b in first], [_times(b, read) for b in second]
+        top, bottom = (percentile(np.concatenate([*times, []]).tolist(), q) for times in (one, two))
+        if not enough or top is None or not bottom or not math.isfinite(top) or not math.isfinite(bottom):
+            found[name] = None
+            continue
+        with np.errstate(invalid="ignore"):
+            resampled = np.asarray([_tail(one, row, q) / _tail(two, row, q) for row in drawn])
+        level = expanded_alpha(0.05, len(first))
+        known = np.nan_to_num(resampled, nan=np.inf, posinf=np.inf)
+        low, high = np.quantile(known, [level / 2, 1 - level / 2], method="nearest")
+        bounds = [float(bound) if np.isfinite(bound) else None for bound in (low, high)]
+        found[name] = {"ratio": top / bottom, "low": bounds[0], "high": bounds[1]}
+    return found
+
+
+def _times(block: Block, read: Callable[[Answer], float | None]) -> FloatArray:
+    """Seconds of every request of a block; one without an answer takes for ever."""
+    times = (read(a) if a.ok else math.inf for a in block.answers)
+    return np.asarray([t for t in times if t is not None], dtype=np.float64)
+
+
+def _tail(blocks: Sequence[FloatArray], drawn: np.ndarray[tuple[int, ...], np.dtype[np.int64]], q: float) -> float:
+    """The order statistic that cost.percentile takes, of the drawn blocks together."""
+    times = np.sort(np.concatenate([blocks[i] for i in drawn]))
+    return float(times[min(len(times) - 1, int(q * len(times)))]) if len(times) else math.nan
 
 
 def paired_ratio(

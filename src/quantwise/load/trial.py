@@ -17,7 +17,7 @@ from quantwise.load.energy import Joules, meter
 from quantwise.load.findings import notes
 from quantwise.load.generator import Block, closed_loop, open_loop
 from quantwise.load.latency import ServiceLevels, summary
-from quantwise.load.ratios import block_figures, ratios, spread
+from quantwise.load.ratios import block_figures, ratios, spread, tail_ratios
 from quantwise.load.server_metrics import Counts, difference, read_counts
 from quantwise.load.workload import Asker, Items, MadeUp, Workload, find_asker, measured_words, warm_up
 from quantwise.runtimes.lean_http import LeanHttp
@@ -89,7 +89,12 @@ async def _run(trial: Trial, servers: Sequence[Server], progress: Progress) -> d
     return {
         "servers": [_record(trial, arm, row) for arm, row in zip(arms, rows, strict=True)],
         "ratios": [
-            {"server": arm.server.url, "over": arms[0].server.url, **ratios(row, rows[0], trial.seed)}
+            {
+                "server": arm.server.url,
+                "over": arms[0].server.url,
+                **ratios(row, rows[0], trial.seed),
+                **tail_ratios(arm.blocks, arms[0].blocks, trial.seed),
+            }
             for arm, row in zip(arms[1:], rows[1:], strict=True)
         ],
     }

@@ -15,7 +15,7 @@ from quantwise.models.decoder import Decoder
 from quantwise.models.tensor_table import TensorTable
 from quantwise.plan.gguf_names import GgufTable
 from quantwise.plan.weight_scheme import WeightScheme, parse_weight_scheme
-from quantwise.plan.weight_table import in_gguf, known_layout, weight_table
+from quantwise.plan.weight_table import StoredTensor, in_gguf, known_layout, weight_table
 
 _EMBEDDINGS = ("token_embd.weight", "embed_tokens.weight", "embed_in.weight", "word_embeddings.weight",
                "embeddings.weight")  # fmt: skip
@@ -59,11 +59,18 @@ def raw_bytes(parameters: int, bits: float) -> int:
 
 
 def decoder_weights(
-    decoder: Decoder, scheme: str | WeightScheme, *, rope_factors: int = 0, names: GgufTable | None = None
+    decoder: Decoder,
+    scheme: str | WeightScheme,
+    *,
+    rope_factors: int = 0,
+    names: GgufTable | None = None,
+    table: Sequence[StoredTensor] | None = None,
 ) -> Weights:
-    """The weights of a decoder in a scheme; ``names`` and errors as of ``weight_table``."""
+    """The weights of a decoder in a scheme; ``names`` and errors as of ``weight_table``, whose ``table`` is spared
+    where it is known.
+    """
     wanted = parse_weight_scheme(scheme) if isinstance(scheme, str) else scheme
-    table = weight_table(decoder, wanted, rope_factors=rope_factors, names=names)
+    table = weight_table(decoder, wanted, rope_factors=rope_factors, names=names) if table is None else table
     in_file = in_gguf(wanted)
     tensors = TensorTable.of(decoder.tensors)
     parameters = tensors.numbers

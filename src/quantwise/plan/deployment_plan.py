@@ -132,13 +132,25 @@ def _capacity(found: Plan, constants: Constants) -> Capacity | None:
     asked, room = found.asked, cache_room(found, constants)
     if room is None:
         return None
-    request = request_bytes(found, constants)
-    if request < 1:
+    request, there = request_bytes(found, constants), _requests_on_host(found)
+    counts = [theoretical_requests(room, 0, 0, request)] if request else []
+    counts += [] if there is None else [there]
+    if not counts:
         return None
     layout: Layout = "paged" if asked.runtime == "vllm" else "contiguous"
-    theoretical, most = theoretical_requests(room, 0, 0, request), most_requests(asked)
+    theoretical, most = min(counts), most_requests(asked)
     served = theoretical if most is None else min(theoretical, most)
     return replace(promise(served, max(2, asked.context), layout=layout), theoretical=theoretical)
+
+
+def _requests_on_host(found: Plan) -> int | None:
+    """How many requests the host has room for, where a part of each cache lies there; None where nobody knows."""
+    host = host_share(found.asked, found.held)
+    kept = sum(term.high for term in found.held.terms if (term.name, term.device) == ("cache", "cpu"))
+    each = kept // found.asked.concurrency
+    if host is None or host.limit_bytes is None or each < 1:
+        return None
+    return theoretical_requests(host.limit_bytes, 0, host.bytes[1] - kept, each)
 
 
 def _notes(asked: Deployment, weights: Weights, found: Held) -> tuple[str, ...]:

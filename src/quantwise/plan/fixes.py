@@ -13,128 +13,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic
 
 from quantwise.plan.fit import MARGINAL, room_for, size
+from quantwise.plan.fix import CLASSES, C, Change, CostClass, Fix, Need, Rest
 
-CostClass = Literal["setting", "scheme", "model", "devices", "site"]
-CLASSES: tuple[CostClass, ...] = ("setting", "scheme", "model", "devices", "site")
 # Where a term moves with the limit (half of memory for a runtime, say) one raise is not enough.
 _RAISES = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
-    """Where something runs. ``memory_bytes`` stands for the memory of the ``site`` where it is given."""
-
-    site: str
-    memory_bytes: int | None = None
-
-
-C = TypeVar("C", bound=Planned)
-
-
-@dataclass(frozen=True, slots=True)
-class ServedCase(Planned):
-    """A model that is served. ``context`` is tokens a request, ``concurrency`` requests at a time, ``ubatch`` tokens
-    computed at once, ``gpu_layers`` how many layers the accelerator holds (None: all, or there is none), over how many
-    of which layers and runs of layers are split in parallel. ``experts_on_cpu`` layers leave their experts to the host,
-    whose memory ``host_bytes`` stands for where it is given.
-    """
-
-    model: str
-    scheme: str
-    cache: str
-    context: int
-    concurrency: int
-    ubatch: int
-    gpu_layers: int | None = None
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-    experts_on_cpu: int = 0
-    host_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """Bytes that a case takes of the host's memory, and what that has; None where nobody knows."""
-
-    total_bytes: int
-    limit_bytes: int | None
-
-    def fits(self, share: float) -> bool:
-        """Whether the total stays within a share of the limit."""
-        return self.limit_bytes is None or self.total_bytes <= share * self.limit_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Bytes that a case takes of the memory that binds (of several the fullest), and what that memory has.
-
-    ``beside``: what lies with the host, more where the first holds less; None where nothing does. ``host``: the first
-    is the host's memory too.
-    """
-
-    total_bytes: int
-    limit_bytes: int
-    beside: Rest | None = None
-    host: bool = False
-
-    def fits(self, share: float) -> bool:
-        """Whether both totals stay within a share of their limits. A host that nobody knows is taken to have room."""
-        return self.fits_here(share) and (self.beside is None or self.beside.fits(share))
-
-    def fits_here(self, share: float) -> bool:
-        """Of the first memory alone."""
-        return self.total_bytes <= share * self.limit_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One knob (a field) of a case, turned to ``value``. ``cost`` orders changes of one class; ``loses`` says what that
-    costs the user. Where ``below`` is given, whole numbers from ``value`` to that one, exclusive, cost the same: of
-    these the nearest to it that fits is taken.
-    """
-
-    knob: str
-    value: str | int
-    kind: CostClass
-    cost: int
-    loses: str
-    below: int | None = None
-
-    def applied(self, case: C) -> C:
-        """The case with this knob turned. A new site has its own memory."""
-        turned: dict[str, Any] = {self.knob: self.value}
-        if self.knob == "site":
-            turned["memory_bytes"] = None
-        return replace(case, **turned)
-
-
-@dataclass(frozen=True, slots=True)
-class Fix(Generic[C]):
-    """Changes that make a case fit, the ``case`` they lead to, what they save, and what is then taken of what.
-
-    Nothing is saved where the case moves to another memory. ``beside`` is what the host then has to hold.
-    """
-
-    changes: tuple[Change, ...]
-    kind: CostClass
-    case: C
-    saves_bytes: int
-    total_bytes: int
-    limit_bytes: int
-    beside: Rest | None = None
-
-    def __str__(self) -> str:
-        what = " and ".join(_words(change) for change in self.changes)
-        saved = f"saves {size(self.saves_bytes)}, " if self.saves_bytes > 0 else ""
-        told = f"{what}: {saved}then {size(self.total_bytes)} of {size(self.limit_bytes)}"
-        if self.beside is None or self.beside.limit_bytes is None:
-            return told
-        return f"{told}, {size(self.beside.total_bytes)} of {size(self.beside.limit_bytes)} on the host"
 
 
 def fixes(
@@ -164,7 +51,7 @@ def fixes(
                 break
             if any(_covers(fix, combination) for fix in (*found, *of_kind)):
                 continue
-            if not known.fits_here(_applied(case, combination)):
+            if not known.may_fit(_applied(case, combination)):
                 continue
             combination = _furthest(combination, lambda tried: known.fits_here(_applied(case, tried)))
             fix = _fix(case, combination, kind, known)
@@ -184,7 +71,7 @@ class _Asked(Generic[C]):
     ) -> None:
         self._need, self._least, self.share = need, least, share
         self._known: dict[C, Need | None] = {}
-        self._hopeless: dict[C, bool] = {}
+        self._low: dict[C, Need | None] = {}
 
     def need(self, case: C) -> Need | None:
         if case not in self._known:
@@ -193,13 +80,24 @@ class _Asked(Generic[C]):
 
     def fits_here(self, case: C) -> bool:
         if case not in self._known and self._least is not None:
-            if case not in self._hopeless:
-                low = self._least(case)
-                self._hopeless[case] = low is None or not low.fits_here(self.share)
-            if self._hopeless[case]:
+            low = self._at_least(case)
+            if low is None or not low.fits_here(self.share):
                 return False
         found = self.need(case)
         return found is not None and found.fits_here(self.share)
+
+    def may_fit(self, case: C) -> bool:
+        """Whether the first memory has room, and both together for what is moved between them."""
+        if self._least is not None and (low := self._at_least(case)) is not None and low.beside is not None:
+            both = low.limit_bytes + (low.beside.limit_bytes or low.beside.total_bytes / self.share)
+            if low.total_bytes + low.beside.total_bytes > self.share * both:
+                return False
+        return self.fits_here(case)
+
+    def _at_least(self, case: C) -> Need | None:
+        if case not in self._low:
+            self._low[case] = None if self._least is None else self._least(case)
+        return self._low[case]
 
 
 def _fix(case: C, combination: tuple[Change, ...], kind: CostClass, known: _Asked[C]) -> Fix[C] | None:
@@ -302,22 +200,3 @@ def _raised(already: Mapping[str, int], now: Need, share: float) -> dict[str, in
             room = room_for(max(part.total_bytes / share, more, beyond + 1))
             told[knob] = room if size(room) != size(beyond) else room_for(room + 1)
     return told
-
-
-def _words(change: Change) -> str:
-    if change.knob == "memory_bytes":
-        return f"a machine with {size(int(change.value))} free"
-    if change.knob == "host_bytes":
-        return f"a host with {size(int(change.value))} free"
-    if change.knob == "experts_on_cpu":
-        return f"experts of {change.value} layers on the CPU"
-    names = {
-        "cache": "kv",
-        "concurrency": "requests at a time",
-        "gpu_layers": "layers on the GPU",
-        "tensor_parallel": "GPUs that share every layer:",
-        "pipeline_parallel": "GPUs with a run of layers each:",
-    }
-    if isinstance(change.value, bool):
-        return change.knob if change.value else f"no {change.knob}"
-    return f"{names.get(change.knob, change.knob)} {change.value}"

@@ -12,8 +12,8 @@ from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.plan.deployment import Constants, Deployment
-from quantwise.plan.deployment_memory import bound_memory, held, needed_bytes, unknown_compute
-from quantwise.plan.fit import MARGINAL
+from quantwise.plan.deployment_memory import Needed, bound_memory, held, needed, unknown_compute
+from quantwise.plan.fit import MARGINAL, size
 from quantwise.plan.model import Model
 from quantwise.plan.wanted import Wanted
 from quantwise.plan.what_if import CACHES
@@ -97,6 +97,7 @@ def _row(model: Model, scheme: str, cache: str, wanted: Wanted, limit: int, cons
         "weights_bytes": weights.effective,
         "longest_context": None,
         "total_bytes": None,
+        "host_bytes": None,
     }
     if why := unknown_compute(asked):
         bound = bound_memory(asked, held(asked, weights, constants).terms)
@@ -104,46 +105,65 @@ def _row(model: Model, scheme: str, cache: str, wanted: Wanted, limit: int, cons
         return row | {"fits": "no" if least_bytes > limit else "unknown", "why": why}
     if own < _least(wanted):
         why = f"{model.decoder.name} was trained for {own} tokens"
-        return row | {"total_bytes": needed_bytes(asked, constants)[1], "fits": "no", "why": why}
-    longest, total = _longest(asked, own, MARGINAL * limit, constants)
-    return row | {"longest_context": longest, "total_bytes": total, "fits": "yes" if longest else "no", "why": None}
+        return row | {"total_bytes": needed(asked, constants).bytes[1], "fits": "no", "why": why}
+    longest, total, host = _longest(asked, own, MARGINAL * limit, constants)
+    row |= {"longest_context": longest, "total_bytes": total, "host_bytes": host}
+    if host is None or asked.host is not None:
+        why = None if longest or host is None else f"the host's part takes {size(host)}"
+        return row | {"fits": "yes" if longest else "no", "why": why}
+    # Nobody knows whether the host has that much.
+    why = f"the host has to hold {size(host)} of it: name the machine with --host"
+    return row | {"longest_context": None, "fits": "unknown" if longest else "no", "why": why}
 
 
 _CACHE_BITS = {"q8_0": 8.5, "q5_1": 6.0, "q4_0": 4.5, "fp8": 8.0, "int8-token-head": 8.25, "int8-token": 8.25,
                "int8-channel": 8.5, "int4-token": 4.5, "int4-channel": 5.0}  # fmt: skip
 
 
-def _longest(asked: Deployment, own: int, budget: float, constants: Constants) -> tuple[int | None, int]:
-    """The longest context up to the model's ``own`` within the budget, and its total; where not even that of ``asked``
-    is, None and that one's total.
+def _longest(asked: Deployment, own: int, budget: float, constants: Constants) -> tuple[int | None, int, int | None]:
+    """The longest context up to the model's ``own`` within the budget and what a known host has, its total, and what of
+    it the host holds (None: nothing); where not even that of ``asked`` is, None and what that one takes.
 
     Memory grows with the context, nearly as a line: where the line between a context that fits and one that does not
     meets the budget, the next is tried.
     """
 
-    def needs(context: int) -> int:
-        return needed_bytes(replace(asked, context=context), constants)[1]
+    def needs(context: int) -> Needed:
+        return needed(replace(asked, context=context), constants)
 
     low, high = asked.context, own
     held_low = needs(low)
-    if held_low > budget:
-        return None, held_low
+    if not _has_room(held_low, budget):
+        return None, *_told(held_low)
     held_high = needs(high)
-    if held_high <= budget:
-        return high, held_high
+    if _has_room(held_high, budget):
+        return high, *_told(held_high)
     for tries in count():
         first, last = low // _STEP + 1, (high - 1) // _STEP
         if first > last:
             break
-        # A line that bends is met slowly: then halves are taken.
-        share = (budget - held_low) / (held_high - held_low) if tries < _LINES else 0.5
+        # A line that bends is met slowly, and a host's room not at all: then halves are taken.
+        more = held_high.bytes[1] - held_low.bytes[1]
+        line = tries < _LINES and held_high.bytes[1] > budget
+        share = (budget - held_low.bytes[1]) / more if line else 0.5
         context = _STEP * min(max(int(low + share * (high - low)) // _STEP, first), last)
         held_there = needs(context)
-        if held_there <= budget:
+        if _has_room(held_there, budget):
             low, held_low = context, held_there
         else:
             high, held_high = context, held_there
-    return low, held_low
+    return low, *_told(held_low)
+
+
+def _has_room(found: Needed, budget: float) -> bool:
+    host = found.host
+    if host is not None and host.limit_bytes is not None and host.bytes[1] > MARGINAL * host.limit_bytes:
+        return False
+    return found.bytes[1] <= budget
+
+
+def _told(found: Needed) -> tuple[int, int | None]:
+    return found.bytes[1], None if found.host is None else found.host.bytes[1]
 
 
 def _beats(other: dict[str, Any], row: dict[str, Any]) -> bool:

@@ -199,15 +199,6 @@ def _half(machine: MachineRates) -> Kernel:
     return machine.kernels.get("f16") or next(iter(machine.kernels.values()))
 
 
-def prompt_time(machine: MachineRates, decoder: Decoder, by_type: Mapping[str, float], tokens: int) -> float | None:
-    """Seconds of a prompt, of its products alone: a lower bound. None where no llama.cpp was measured."""
-    if machine.node_seconds is None or not machine.kernels:
-        return None
-    numbers = sum(8 * size / BITS[kind] / _nearest(machine, kind).prompt for kind, size in by_type.items())
-    seen = attention_operations(decoder, max(1, tokens // 2), absorbed=False)
-    return tokens * (2 * numbers + seen / _half(machine).prompt)
-
-
 # Bits of one weight, scales included (ggml/src/ggml-common.h). A type that was not measured is taken to be as fast,
 # byte for byte, as the measured one that is nearest in bits.
 BITS: Mapping[str, float] = {

@@ -25,7 +25,7 @@ from quantwise.plan.parallel import DeviceSplit, split_devices
 from quantwise.plan.stored_tensors import Bytes
 from quantwise.plan.terms import Device
 from quantwise.plan.weight_scheme import parse_weight_scheme
-from quantwise.plan.weight_table import weight_table
+from quantwise.plan.weight_table import StoredTensor, weight_table
 from quantwise.plan.work import Work, work_of
 
 
@@ -48,7 +48,7 @@ class Model:
         self._loaded_as_stored = loaded or {}
         self._loaded: dict[tuple[str, Device], Bytes] = {}
         self._weights: dict[tuple[str, bool], Weights] = {}
-        self._tensors: dict[str, Sequence[FileTensor]] = {}
+        self._tensors: dict[str, Sequence[StoredTensor]] = {}
         self._stored: dict[tuple[str, bool], Mapping[str, int]] = {}
         self._splits: dict[tuple[str, tuple[int, int], bool, Device | None], DeviceSplit] = {}
         self._tallies: dict[tuple[str, LlamacppBuild], FileTally] = {}
@@ -92,16 +92,15 @@ class Model:
         key = scheme, in_gguf
         if key not in self._weights:
             named = self._in_gguf(scheme) if in_gguf else scheme
-            factors = self._rope_factors if in_gguf else 0
-            self._weights[key] = decoder_weights(
-                self.decoder, named or scheme, rope_factors=factors, names=self._names if in_gguf else None
-            )
+            table = self._in_file(scheme) if in_gguf else None
+            self._weights[key] = decoder_weights(self.decoder, named or scheme, table=table)
         return self._weights[key]
 
     def tensors(self, scheme: str) -> Sequence[FileTensor]:
         """The tensors of its GGUF file in a scheme: of the file that is there, or of one that is not written yet."""
-        if self.file:
-            return self.file
+        return self.file or self._in_file(scheme)
+
+    def _in_file(self, scheme: str) -> Sequence[StoredTensor]:
         if scheme not in self._tensors:
             wanted = self._in_gguf(scheme) or scheme
             self._tensors[scheme] = weight_table(

@@ -42,6 +42,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "bus_bytes_per_token": plan.held.crossing,
         "devices": _devices(plan),
         "host": _host(plan),
+        "on_host": plan.asked.on_host,
         "terms": [
             {"name": t.name, "device": t.device, "bytes": [t.low, t.high], "source": t.source}
             for t in plan.held.terms

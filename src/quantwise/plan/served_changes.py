@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from quantwise.plan.fixes import Change, ServedCase
+from quantwise.plan.fix import Change, ServedCase
 
 _LEAST_CONTEXT = 2048
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from quantwise.core.scheme import Scheme
 from quantwise.models.decoder import Decoder
-from quantwise.plan.work import Work, attention_operations, cache_numbers, scaled, work_of
+from quantwise.plan.work import Work, attention_operations, cache_numbers
 from quantwise.scenarios.site import Site
 
 Interval = tuple[float, float]
@@ -72,12 +72,6 @@ class Load:
     context: int
     cache_bytes: float = 2.0
     output: int | None = None
-
-
-def load_of(decoder: Decoder, weights_bytes: int, multiplied: str, context: int, cache_bytes: float = 2.0) -> Load:
-    """A load of which only the sum of its bytes is known."""
-    work = work_of(decoder)
-    return Load(decoder, work, scaled(work, weights_bytes), multiplied, context, cache_bytes)
 
 
 def multiplied_in(scheme: Scheme, runtime: str, site: Site) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder
 from quantwise.plan.fit import MARGINAL
-from quantwise.plan.fixes import Change, Need, Planned
+from quantwise.plan.fix import Change, Need, Planned
 from quantwise.plan.training import ALLOCATOR, TrainingMemory, memory_of_parts
 from quantwise.plan.training_job import Method, Optimizer, Parts, Precision, TrainingJob, parts_of
 

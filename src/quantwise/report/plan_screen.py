@@ -67,6 +67,8 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     if record["fits"] != "no":  # nobody serves a request, or waits for one, with what does not fit
         yield from _capacity(record)
         yield from _speed(record)
+        if (fewer := record["fewer_bits"]) is not None and fewer["gains"]:
+            yield _line("", f"with {fewer['candidate']} {'; '.join(fewer['gains'])}")
         yield from layouts(record)
         for label, body in cost(record):
             yield _line(label, body)
@@ -79,18 +81,36 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _headline(record: Mapping[str, Any]) -> Text:
     fits, total, limit = record["fits"], notation.size(record["total_bytes"]), notation.size(record["limit_bytes"])
     candidate = notation.plain(record["candidate"])
+    if fits == "unknown" and record["limit_bytes"] is not None and record["total_bytes"] is not None:
+        there = notation.size(record["host"]["bytes"][1])
+        return Text(f"{candidate} takes {total} of {limit}; whether the host has {there} is unknown", style=_FITS[fits])
     if fits == "unknown" and record["limit_bytes"] is not None:
         least = notation.size(record["total_bytes_at_least"])
         return Text(f"{candidate} takes more than {least} of {limit}; how much more is unknown", style=_FITS[fits])
     if fits == "unknown":
-        return Text(f"{candidate} takes {total}; the site's memory is unknown", style=_FITS[fits])
+        where = "the host's memory is unknown: name it with --host" if record["on_host"] else "the memory is unknown"
+        return Text(f"{candidate} takes {total}; {where}", style=_FITS[fits])
     least = total if record["total_bytes"] is not None else notation.size(record["total_bytes_at_least"])
     words = {
         "yes": f"{candidate} fits: {total} of {limit}",
         "marginal": f"{candidate} may fit: {notation.size(record['total_bytes_at_least'])} to {total} of {limit}",
-        "no": f"nothing here fits: {candidate}, the smallest, takes {least} of {limit}",
+        "no": f"{_refusal(record)}: {candidate}, the smallest, takes {_taken(record, least, limit)}",
     }
     return Text(words[fits], style=_FITS[fits])
+
+
+def _refusal(record: Mapping[str, Any]) -> str:
+    """Settings that would do are told below, so nothing is as bad as that."""
+    asked = any(fix["kind"] == "setting" for fix in record["fixes"])
+    return "nothing fits as it was asked for" if asked else "nothing here fits"
+
+
+def _taken(record: Mapping[str, Any], least: str, limit: str) -> str:
+    """Of the memory that has no room: the site's, or the host's."""
+    host = record["host"]
+    if record["total_bytes_at_least"] > record["limit_bytes"] or host is None:
+        return f"{least} of {limit}"
+    return f"{notation.size(host['bytes'][1])} of {notation.size(host['limit_bytes'])} on the host"
 
 
 def _candidates(record: Mapping[str, Any]) -> Table:
@@ -99,7 +119,8 @@ def _candidates(record: Mapping[str, Any]) -> Table:
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
     for row in record["candidates"]:
         compute = row["compute_bytes"]
-        speed = row["decode_tokens_per_s"]
+        # What does not fit serves nobody, however fast.
+        speed = None if row["fits"] == "no" else row["decode_tokens_per_s"]
         table.add_row(
             Text(notation.shorten(row["scheme"], 24), style="bold" if row["candidate"] == record["candidate"] else ""),
             notation.decimal(row["bits_per_weight"]),
@@ -143,13 +164,18 @@ def _fixes(record: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _capacity(record: Mapping[str, Any]) -> Iterator[RenderableType]:
-    found = record["concurrency"]
-    if found is not None:
-        yield _line(
-            "requests",
-            f"{found['theoretical']} of {notation.count(record['context'])} tokens have room beside "
-            f"{record['candidate']}; promise {found['promised']} at a time, so that random arrivals seldom wait",
-        )
+    found, asked = record["concurrency"], record["requests_at_a_time"]
+    if found is None:
+        return
+    told = (
+        f"{found['theoretical']} of {notation.count(record['context'])} tokens surely have room beside "
+        f"{record['candidate']}; promise {found['promised']} at a time, so that random arrivals seldom wait"
+    )
+    if asked > found["theoretical"]:
+        told += f"; the {asked} asked for have room only where buffers take their least"
+    elif asked > found["promised"]:
+        told += f"; the {asked} asked for have room, but if so many came on average, some would wait"
+    yield _line("requests", told)
 
 
 def _speed(record: Mapping[str, Any]) -> Iterator[RenderableType]:

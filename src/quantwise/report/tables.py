@@ -34,15 +34,6 @@ def _alike(degradations: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {what: where[0] + (f" and {len(where) - 1} more" if where[1:] else "") for what, where in places.items()}
 
 
-def print_fits(rows: Sequence[Mapping[str, Any]], file: TextIO) -> None:
-    """One line per candidate: its terms, their sum, the limit, and what would make it fit."""
-    table = _table("candidate", ">weights", ">cache", ">overhead", ">total", ">limit", "fits", "what would help")
-    for row in rows:
-        terms = ("weights_bytes", "cache_bytes", "overhead_bytes", "total_bytes", "limit_bytes")
-        table.add_row(row["candidate"], *(notation.size(row[t]) for t in terms), row["fits"], row["fix"] or "")
-    _console(file).print(table)
-
-
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in columns:

@@ -14,26 +14,22 @@ import numpy as np
 from quantwise.stats.differences import FloatArray
 
 
-def block_noise(tasks: Sequence[Sequence[FloatArray]]) -> tuple[float, int]:
+def block_noise(blocks: Sequence[FloatArray]) -> tuple[float, int]:
     """Standard error that blocks put on the log of the ratio of two arms' times, and its degrees of freedom.
 
-    ``tasks`` holds the blocks of each task, each an array (items, 2) of both arms' seconds on the same items. The log
-    ratios of a task's blocks are held against their mean, less what items alone would scatter them by. (0, 0) where no
-    task has two blocks: then nothing can be known of it.
+    Each block is an array (items, 2) of both arms' seconds on the same items; tasks that differ in their ratio must be
+    brought to one scale before. The log ratios of the blocks are held against their mean, less what items alone would
+    scatter them by. (0, 0) where fewer than two blocks have a time: then nothing can be known of it.
     """
-    squares, expected, freedom, count = 0.0, 0.0, 0, 0
-    for blocks in tasks:
-        known = [b for b in blocks if b.sum(axis=0).min(initial=math.inf) > 0.0]
-        count += len(known)
-        if len(known) < 2:
-            continue
-        logs = [math.log(b[:, 0].sum() / b[:, 1].sum()) for b in known]
-        squares += float(np.square(np.subtract(logs, np.mean(logs))).sum())
-        expected += (1.0 - 1.0 / len(known)) * sum(map(_by_items, known))
-        freedom += len(known) - 1
-    if not freedom:
+    known = [b for b in blocks if b.sum(axis=0).min(initial=math.inf) > 0.0]
+    if len(known) < 2:
         return 0.0, 0
-    return math.sqrt(max(0.0, squares - expected) / freedom / count), freedom
+    freedom = len(known) - 1
+    logs = [math.log(b[:, 0].sum() / b[:, 1].sum()) for b in known]
+    squares = float(np.square(np.subtract(logs, np.mean(logs))).sum())
+    excess = max(0.0, squares / freedom - sum(map(_by_items, known)) / len(known))
+    sizes = np.array([b.sum() for b in known])
+    return math.sqrt(excess * float(np.square(sizes / sizes.sum()).sum())), freedom
 
 
 def _by_items(block: FloatArray) -> float:
