@@ -17,7 +17,7 @@ FLOORS = [
     {"workbench", "planning", "evidence_exchange"},
     {"record", "prepare", "forecast", "fetch", "stand_in"},
     {"certify", "screen", "pose", "cost_ratios", "solved", "calibration_study", "load"},
-    {"build", "measure", "store", "advise", "evidence_file", "export"},
+    {"build", "measure", "losses", "store", "advise", "evidence_file", "export"},
     {"plan", "quantize", "transform", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},
     {"chat", "formats", "grids", "kv_cache", "models", "scenarios"},
     {"core"},

@@ -52,7 +52,7 @@ def test_accuracy_is_over_the_certification_items_that_were_asked(tmp_path: Path
     by_name = {c["source"]: c["accuracy"]["copy"] for c in found["candidates"]}
     with Store(tmp_path) as store:
         scores = [r.score for r in store.rows("certify", "broken@fake", "copy")]
-    assert by_name["broken"] == {"n": len(scores), "mean": sum(s or 0.0 for s in scores) / len(scores)}
+    assert by_name["broken"] == {"n": len(scores), "mean": sum(s or 0.0 for s in scores) / len(scores), "lost": 0}
     assert by_name["base"]["mean"] > by_name["broken"]["mean"]
 
 
@@ -75,7 +75,7 @@ def test_an_empty_folder_is_all_unknown_and_never_zero(tmp_path: Path) -> None:
         store.freeze(ASKED)
         found = record.assemble(store, ASKED)
     assert {(v["verdict"], v["reason"], v["delta"]) for v in found["verdicts"]} == {("UNKNOWN", "not_measured", None)}
-    assert found["candidates"][0]["accuracy"]["copy"] == {"n": 0, "mean": None}
+    assert found["candidates"][0]["accuracy"]["copy"] == {"n": 0, "mean": None, "lost": 0}
     assert found["costs"] == []
     assert found["decision"]["status"] == "unknown"
 

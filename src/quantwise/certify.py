@@ -16,14 +16,17 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.errors import RuntimeFailure
 from quantwise.core.evidence import Measurement, Pair
 from quantwise.core.imported import caveats, ended, imported_left
+from quantwise.core.item import Item
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.verdict import Verdict
-from quantwise.measure import Arm, Bench, ItemSupply
-from quantwise.stats.compare import MOST_MISSING, Rule, Supply, compare, verdict_from_comparison
+from quantwise.losses import lost_items, told
+from quantwise.measure import Arm, Bench, ItemSupply, why_lost
+from quantwise.stats.compare import Rule, Supply, compare, verdict_from_comparison
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import e_value, log_e, log_e_fail
 from quantwise.stats.pairing import pairs
+from quantwise.stats.wording import MOST_MISSING
 from quantwise.store import Store
 
 
@@ -39,10 +42,12 @@ class Limits:
 class Look:
     """What the committed rows show at the block at which a pair was settled, or at its last one.
 
-    ``missing`` of the ``pairs`` were scored at their worst; ``asked`` counts items, several of which may be one pair.
+    ``missing`` of the ``pairs`` were scored at their worst, and in ``kindly`` at their best, for the candidate;
+    ``asked`` counts items, several of which may be one pair.
     """
 
     pairs: list[Pair]
+    kindly: list[Pair]
     missing: int
     asked: int
     settled: bool
@@ -60,14 +65,16 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
     done = min(store.blocks("certify", name, task.name) for name in names)
     rule = _rule(question)
     seen: list[Pair] = []
+    kindly: list[Pair] = []
     missing, block, settled = 0, -1, False
     for block in range(done):
         matched, failed = pairs(*(side[block] for side in blocks))
         seen += matched
+        kindly += pairs(*(side[block] for side in blocks), kindly=True)[0] if failed else matched
         missing += failed
-        if block >= first and (settled := _crossed(seen, missing, task.margin, rule)):
+        if block >= first and (settled := _crossed(seen, kindly, missing, task.margin, rule)):
             break
-    return Look(seen, missing, len({row.item for row in theirs if row.block <= block}), settled)
+    return Look(seen, kindly, missing, len({row.item for row in theirs if row.block <= block}), settled)
 
 
 def _by_block(rows: Sequence[Measurement]) -> dict[int, list[Measurement]]:
@@ -88,20 +95,23 @@ def _rule(question: Question) -> Rule:
     return Rule(alpha=question.alpha, multiplicity=question.m, mode=question.mode)
 
 
-def _crossed(seen: Sequence[Pair], missing: int, margin: float, rule: Rule) -> bool:
+def _crossed(seen: Sequence[Pair], kindly: Sequence[Pair], missing: int, margin: float, rule: Rule) -> bool:
     """Whether either e-value has reached its threshold (and not too much is missing for a verdict)."""
     differences = Differences.of_pairs(seen)
+    best = Differences.of_pairs(kindly) if missing else differences
     if rule.mode == "fixed" or missing > MOST_MISSING * differences.n:
         return False
     passed = e_value(log_e(differences, margin)) >= rule.pass_threshold
-    return passed or e_value(log_e_fail(differences, margin)) >= rule.fail_threshold
+    return passed or e_value(log_e_fail(best, margin)) >= rule.fail_threshold
 
 
 def settle(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
     """The verdict that the committed rows carry; recomputed from the run folder it is always the same."""
     verdict = _settled(store, question, candidate, task)
     imported = store.imported()
-    said = caveats(question, candidate, imported)
+    names = (question.baseline_of(candidate).name, candidate.name)
+    sides = {name: store.rows("certify", name, task.name) for name in names}
+    said = caveats(question, candidate, imported) + told(task.name, sides)
     left = imported_left(question, candidate, task.name, imported, look(store, question, candidate, task).asked)
     if verdict.verdict == "UNKNOWN" and left == 0:
         said += (ended(question, candidate, task.name, imported),)
@@ -117,7 +127,7 @@ def _settled(store: Store, question: Question, candidate: Candidate, task: TaskQ
         return _unfinished(store, base, candidate, task, found.asked)
     differences = Differences.of_pairs(found.pairs)
     return verdict_from_comparison(
-        compare(found.pairs, task.margin, alpha=question.alpha, missing=found.missing),
+        compare(found.pairs, task.margin, question.alpha, found.missing, found.kindly if found.missing else None),
         candidate=candidate.name,
         baseline=base.name,
         task=task.name,
@@ -214,6 +224,7 @@ class Certification:
         rounds = max((self._blocks(t) for t in self.question.tasks), default=0)
         known = self._begun() - 1  # the last of them may be unfinished
         self.progress.stage("certify", rounds, max(0, min(known, rounds)))
+        self._ask_lost_again(open_pairs)
         for index in range(rounds):
             open_pairs = self._still_open(open_pairs, index)
             if not open_pairs:
@@ -284,17 +295,53 @@ class Certification:
                     needed[self.question.baseline_of(candidate).name].add(task.name)
         return needed
 
-    def _measure(self, arm: Arm, task: TaskQuestion, index: int) -> None:
+    def _ask_lost_again(self, open_pairs: set[tuple[str, str]]) -> None:
+        """Ask once more what servers of somebody else lost in an earlier process, if a verdict is still open on it.
+
+        An answer replaces what was unknown and was held against every verdict, so those that were reached stand.
+        """
+        left = {pair for pair in open_pairs if self.store.get("broken", pair[0]) is None}
+        settled = {
+            (c.name, t.name)
+            for c in self.question.candidates
+            for t in self.question.tasks
+            if (c.name, t.name) in left and look(self.store, self.question, c, t).settled
+        }
+        needed = self._needed(left - settled, 0)
+        for name, arm in self.arms.items():
+            if arm.candidate.runtime != "openai":
+                continue
+            for task in (t for t in self.question.tasks if t.name in needed.get(name, ())):
+                for index, ids in sorted(lost_items(self.store.rows("certify", name, task.name)).items()):
+                    if self.limits.deadline is not None and time.monotonic() >= self.limits.deadline:
+                        return
+                    self.progress.advance(0, f"{len(ids)} lost before, {task.name} {name}")
+                    items = [item for item in self._items(task, index) if item.id in ids]
+                    if (rows := self._asked(arm, task, index, items)) is not None:
+                        self.store.replace_rows(rows)
+
+    def _items(self, task: TaskQuestion, index: int) -> Sequence[Item]:
         first = index * self.question.block
         last = min(first + self.question.block, self.limits.items[task.name])
-        items = self.supply(task.name, last)[first:last]
-        began = time.monotonic()
+        return self.supply(task.name, last)[first:last]
+
+    def _asked(self, arm: Arm, task: TaskQuestion, index: int, items: Sequence[Item]) -> Sequence[Measurement] | None:
+        """Rows, or None where the candidate is out now because its runtime is gone. Raises for a baseline."""
+        if self.store.get("broken", arm.name) is not None:
+            return None
         try:
-            rows = self.bench.block(arm, items, stage="certify", task=task.name, block=index)
+            return self.bench.block(arm, items, stage="certify", task=task.name, block=index)
         except RuntimeFailure as error:
             if arm.candidate.baseline:
                 raise
-            self.store.put("broken", arm.name, {"why": f"cannot be run any more: {error}"})
+            why = why_lost(arm, error).replace("cannot be run:", "cannot be run any more:", 1)
+            self.store.put("broken", arm.name, {"why": why})
+            return None
+
+    def _measure(self, arm: Arm, task: TaskQuestion, index: int) -> None:
+        items = self._items(task, index)
+        began = time.monotonic()
+        if (rows := self._asked(arm, task, index, items)) is None:
             return
         self.store.add_block(items, rows)
         self.store.put("pace", f"{arm.name}|{task.name}", (time.monotonic() - began) / len(items))

@@ -39,6 +39,8 @@ class Evidence:
     broken: Mapping[str, str]
     p95_seconds: Mapping[str, float | None]
     noise: Mapping[str, float | None] = field(default_factory=dict)
+    lost: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Candidate -> task -> share of the items that were lost, which ``accuracy`` counts as wrong."""
     ratios: Mapping[tuple[str, str], Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
     solved: Mapping[str, SolvedItem] = field(default_factory=dict)
 
@@ -158,6 +160,9 @@ def _below_floor(question: Question, evidence: Evidence, verdicts: Sequence[Verd
     for verdict in verdicts:
         floor = next((t.floor for t in question.tasks if t.name == verdict.task), None)
         mean = evidence.accuracy.get(verdict.candidate, {}).get(verdict.task)
+        lost = evidence.lost.get(verdict.candidate, {}).get(verdict.task, 0.0)
+        if floor is not None and mean is not None and mean < floor <= mean + lost:
+            return f"UNKNOWN whether at the floor of {floor:.0%} on {verdict.task}: {lost:.1%} of the items are lost"
         if floor is not None and (mean is None or mean < floor):
             return f"below the floor of {floor:.0%} on {verdict.task}: {'unknown' if mean is None else f'{mean:.1%}'}"
     return None

@@ -114,6 +114,13 @@ class Bench:
         ]
 
 
+def why_lost(arm: Arm, error: RuntimeFailure) -> str:
+    """Why a candidate goes no further. That somebody else's server is away says nothing of the candidate."""
+    if arm.candidate.runtime == "openai" and arm.runtime.refuses(arm.artifact) is None:
+        return f"UNKNOWN, because its server is away ({error}); run the same command when it answers again"
+    return f"cannot be run: {error}"
+
+
 def _held(*arms: Arm) -> int:
     return sum(arm.artifact.bytes or 0 for arm in arms)
 

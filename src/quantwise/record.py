@@ -10,7 +10,7 @@ from typing import Any
 from quantwise import __version__
 from quantwise.certify import verdicts
 from quantwise.core.artifact import Artifact, Candidate, Degradation
-from quantwise.core.evidence import Fit, Measurement
+from quantwise.core.evidence import LOST, Fit, Measurement
 from quantwise.core.imported import Imported
 from quantwise.core.question import Question
 from quantwise.core.runtime import Footprint
@@ -19,6 +19,7 @@ from quantwise.core.verdict import Verdict
 from quantwise.cost import cost, percentile
 from quantwise.cost_ratios import Ratio, ratios
 from quantwise.decide import Evidence, decide, standing
+from quantwise.losses import faults
 from quantwise.screen import noise, screened
 from quantwise.solved import run_cost, solved_items, way_of
 from quantwise.stats.compare import compare
@@ -54,6 +55,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         broken=broken,
         p95_seconds={c.name: _p95(c, rows[c.name]) for c in question.candidates},
         noise=_noise_rates(floor),
+        lost={name: {t: a["lost"] / (a["n"] or 1) for t, a in of.items()} for name, of in accuracy.items()},
         ratios=_ratios(question, rows),
         solved=solved,
     )
@@ -89,6 +91,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "imported": [
             one.to_json() | {"differs": one.differs(_build(question, name))} for name, one in imported.items()
         ],
+        "faults": [faults(name, of) for name, of in rows.items()],
         "generations": sum(len(r) for r in rows.values()),
         "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),
         "folder": str(store.folder),
@@ -166,8 +169,13 @@ def _accuracy(question: Question, rows: Sequence[Measurement]) -> dict[str, dict
     out = {}
     for task in question.tasks:
         scores = [r.score for r in rows if r.task == task.name and r.score is not None]
-        out[task.name] = {"n": len(scores), "mean": sum(scores) / len(scores) if scores else None}
+        lost = sum(r.task == task.name and r.finish in LOST for r in rows)
+        out[task.name] = {"n": len(scores), "mean": _mean(scores), "lost": lost}
     return out
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return sum(scores) / len(scores) if scores else None
 
 
 def _p95(candidate: Candidate, rows: Sequence[Measurement]) -> float | None:

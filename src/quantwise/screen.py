@@ -16,10 +16,11 @@ from quantwise.core.evidence import Stage
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.runtime import Ask, Distributions
-from quantwise.measure import Arm, Bench, ItemSupply
-from quantwise.stats.compare import MOST_MISSING, compare
+from quantwise.measure import Arm, Bench, ItemSupply, why_lost
+from quantwise.stats.compare import compare
 from quantwise.stats.divergence import divergence
-from quantwise.stats.pairing import pairs
+from quantwise.stats.pairing import ANSWERED, pairs
+from quantwise.stats.wording import MOST_MISSING
 from quantwise.store import Store
 
 _SHOWN = {
@@ -67,7 +68,7 @@ def screen(
         except RuntimeFailure as error:
             if arm.candidate.baseline:
                 raise
-            broken[arm.name] = f"cannot be run: {error}"
+            broken[arm.name] = why_lost(arm, error)
         progress.advance(int(arm.name not in known), arm.name)
     for name, arm in arms.items():
         if name not in broken and not arm.candidate.baseline and (why := _dropped(store, question, arm)):
@@ -106,7 +107,9 @@ def noise(store: Store, question: Question) -> list[dict[str, Any]]:
     for base in (c for c in question.candidates if c.baseline):
         for task in question.tasks:
             first, second = (store.rows(stage, base.name, task.name) for stage in ("screen", "aa"))
-            matched, _ = pairs(first, [replace(r, repeat=0) for r in second])
+            lost = {r.item for r in (*first, *second) if r.finish not in ANSWERED}
+            told = ([r for r in side if r.item not in lost] for side in (first, second))
+            matched, _ = pairs(*([replace(r, repeat=0) for r in side] for side in told))
             flips = sum(p.baseline != p.candidate for p in matched)
             out.append({"runtime": base.runtime, "task": task.name, "n": len(matched), "flips": flips})
     return out
@@ -175,8 +178,8 @@ def _dropped(store: Store, question: Question, arm: Arm) -> str | None:
         return "its distributions equal the baseline's exactly although its weights differ: the runtime ignored them"
     failed = []
     for task in question.tasks:
-        matched, missing = pairs(store.rows("screen", base.name, task.name), store.rows("screen", arm.name, task.name))
-        # Failed requests are scored at their worst for the candidate, whoever failed; too many of them show nothing.
+        sides = (store.rows("screen", name, task.name) for name in (base.name, arm.name))
+        matched, missing = pairs(*sides, kindly=True)  # nobody is dropped for what was lost
         known = missing <= MOST_MISSING * len(matched)
         if matched and known and compare(matched, task.margin, alpha=question.alpha).e_fail >= 1e6:
             failed.append(task.name)

@@ -27,9 +27,9 @@ from quantwise.core.verdict import Cost
 from quantwise.scenarios.prices import Prices, Review
 from quantwise.scenarios.reader import read_scenario
 from quantwise.stats.block_noise import block_noise
-from quantwise.stats.compare import MOST_MISSING
 from quantwise.stats.differences import FloatArray
 from quantwise.stats.pairing import ANSWERED
+from quantwise.stats.wording import MOST_MISSING
 
 RESAMPLES = 2000
 # Below these the percentile interval of a ratio covers too seldom, and nothing is said.

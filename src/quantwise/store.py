@@ -155,6 +155,12 @@ class Store:
             if record is not None:
                 _put(db, *record)
 
+    def replace_rows(self, rows: Iterable[Measurement]) -> None:
+        """Put these rows, all or none, in the place of those of the same items that were lost."""
+        slots = ",".join("?" * len(_COLUMNS))
+        with self._transaction() as db:
+            db.executemany(f"INSERT OR REPLACE INTO measurements VALUES ({slots})", [astuple(r) for r in rows])
+
     def rows(self, stage: Stage, candidate: str | None = None, task: str | None = None) -> list[Measurement]:
         """Measurements in the order in which they were asked (block, then the order inside the block)."""
         query = f"SELECT {', '.join(_COLUMNS)} FROM measurements WHERE stage=?"

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,24 @@ HELD_OUT_CHARACTERS = 320
 """Short enough for most contexts, character-level models included."""
 
 
-def decide(request: Request, progress: Progress, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """How long to measure, and how long to ask a failing server again; None is the scenario's and the usual."""
+
+    budget: float | None
+    retry: float | None
+
+
+def decide(
+    request: Request,
+    progress: Progress,
+    tell: Callable[[str], None] = lambda line: None,
+    retry_seconds: float | None = None,
+) -> dict[str, Any]:
     """Answer a request. Returns the record that reports show; it is also in the run folder as ``decision.json``.
 
-    ``tell`` is given, before anything runs, what each margin will take, and what the builds will.
+    ``tell`` is given, before anything runs, what each margin will take, and what the builds will. ``retry_seconds`` is
+    for how long an item is asked again of a server by URL (`RuntimeOptions.retry_s`).
     """
     progress.stage("read the question", None)
     request = stand_in.chosen(fetch.fetched(request, tell, stand_in.fits), tell)
@@ -55,10 +69,12 @@ def decide(request: Request, progress: Progress, tell: Callable[[str], None] = l
         if request.calibration is not None:
             store.put("facts", "calibration", asdict(request.calibration.absolute()))
         planned = {task.name: task.items for task in posed.question.tasks}
-        return _answer(store, posed, planned, request.budget_seconds, progress, tell)
+        return _answer(store, posed, planned, Seconds(request.budget_seconds, retry_seconds), progress, tell)
 
 
-def extend(folder: Path, more: int, budget_seconds: float | None, progress: Progress) -> dict[str, Any]:
+def extend(
+    folder: Path, more: int, budget_seconds: float | None, progress: Progress, retry_seconds: float | None = None
+) -> dict[str, Any]:
     """Ask ``more`` further items (whole blocks) of every task that is still open; verdicts stay valid.
 
     Returns the record. Raises InputError for a fixed-n question, and where something it rests on has changed.
@@ -74,7 +90,7 @@ def extend(folder: Path, more: int, budget_seconds: float | None, progress: Prog
         further = _further(store, posed, more)
         if (kept := store.get("facts", "calibration")) is not None:
             pose.recheck(posed, CalibrationSet(**{**kept, "sources": tuple(kept["sources"])}), further)
-        return _answer(store, posed, further, budget_seconds, progress)
+        return _answer(store, posed, further, Seconds(budget_seconds, retry_seconds), progress)
 
 
 def reread(folder: Path) -> dict[str, Any]:
@@ -142,7 +158,7 @@ def _answer(
     store: Store,
     posed: Posed,
     items: Mapping[str, int],
-    budget_seconds: float | None,
+    seconds: Seconds,
     progress: Progress,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -152,13 +168,15 @@ def _answer(
     store.put("facts", "machine", machine.facts())
     for name, task in posed.tasks.items():
         store.put("supply", name, {"items": task.available})
-    budget = question.scenario.get("budget_seconds") if budget_seconds is None else budget_seconds
+    budget = question.scenario.get("budget_seconds") if seconds.budget is None else seconds.budget
     deadline = None if budget is None else time.monotonic() + budget
     with _timed(store, "plan"):
         prepare.plan(store, posed)
     with _timed(store, "build"):
         artifacts = prepare.build(store, posed, _artifacts(store), progress, tell)
     arms = prepare.arms(posed, artifacts, out=(*store.all("broken"), *store.imported()))
+    if seconds.retry is not None:
+        arms = {n: replace(arm, options=replace(arm.options, retry_s=seconds.retry)) for n, arm in arms.items()}
     length = min(HELD_OUT_CHARACTERS, question.context - 2)  # a token is at least a character, and one opens the text
     texts = [text[:length] for text in held_out_text("screen", HELD_OUT_TEXTS, question.seed)]
     with Bench(available_bytes()) as bench:

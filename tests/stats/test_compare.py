@@ -78,6 +78,34 @@ def test_more_than_five_percent_missing_is_unknown_whatever_the_rest_says() -> N
     assert judge(compare(items, 0.03, missing=28), Rule(mode="fixed")).reason == "missing"
 
 
+def lossy(regressions: int, improvements: int, n: int, lost: int) -> Comparison:
+    """Of n items some were lost, of the rest so many flipped."""
+    rest = pairs(regressions, improvements, n - lost)
+    worst, best = [Pair("lost", 1.0, 0.0)] * lost, [Pair("lost", 0.0, 1.0)] * lost
+    return compare(rest + worst, 0.03, missing=lost, kindly=rest + best)
+
+
+@pytest.mark.parametrize("rule", [Rule(), Rule(mode="fixed")])
+def test_losses_that_could_overturn_a_verdict_leave_none(rule: Rule) -> None:
+    assert judge(compare(pairs(5, 9, 980), 0.03), rule).verdict == "PASS"
+    assert judge(lossy(5, 9, 1000, 5), rule).verdict == "PASS"  # whatever they would have been
+    passing = judge(lossy(5, 9, 1000, 40), rule)
+    assert (passing.verdict, passing.reason) == ("UNKNOWN", "missing")
+    assert "40 of 1000 items are missing (4 %); what they would have been decides" in passing.explanation
+    assert judge(compare(pairs(100, 5, 980), 0.03), rule).verdict == "FAIL"
+    assert judge(lossy(100, 5, 1000, 5), rule).verdict == "FAIL"
+    failing = judge(lossy(70, 5, 1000, 40), rule)
+    assert (failing.verdict, failing.reason) == ("UNKNOWN", "missing")
+
+
+def test_the_interval_spans_all_that_the_lost_items_may_have_been() -> None:
+    spans, none = lossy(5, 9, 1000, 20).interval, compare(pairs(5, 9, 1000), 0.03).interval
+    assert spans is not None
+    assert none is not None
+    assert spans[0] < none[0] - 0.01
+    assert spans[1] > none[1] + 0.01
+
+
 def test_nothing_measured() -> None:
     verdict = judge(compare([], 0.01))
     assert (verdict.verdict, verdict.reason, verdict.max_drop) == ("UNKNOWN", "not_measured", None)

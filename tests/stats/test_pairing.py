@@ -37,8 +37,21 @@ def test_failures_are_scored_at_their_worst_and_counted_once_for_each_pair() -> 
     base = [row("1", 0.0, finish="crash"), row("2", 1.0), row("3", 0.0, finish="timeout", cluster="p")]
     ours = [row("1", 0.0), row("2", 1.0, finish="timeout"), row("3", 0.0, finish="crash", cluster="p")]
     found, missing = pairs(base, ours)
-    assert found == [Pair("t/1", 1.0, 0.0), Pair("t/2", 1.0, 0.0), Pair("t/p", 0.0, 0.0)]
+    assert found == [Pair("t/1", 1.0, 0.0), Pair("t/2", 1.0, 0.0), Pair("t/p", 1.0, 0.0)]
     assert missing == 3
+
+
+def test_kindly_what_was_lost_is_scored_at_its_best() -> None:
+    base = [row("1", 0.0, finish="crash"), row("2", 1.0), row("3", 0.0, finish="timeout", cluster="p"), row("4", 1.0)]
+    ours = [row("1", 0.0), row("2", 1.0, finish="timeout"), row("3", 0.0, finish="crash", cluster="p"), row("4", 0.0)]
+    found, missing = pairs(base, ours, kindly=True)
+    assert found == [Pair("t/1", 0.0, 0.0), Pair("t/2", 1.0, 1.0), Pair("t/p", 0.0, 1.0), Pair("t/4", 1.0, 0.0)]
+    assert missing == 3
+
+
+def test_what_both_refuse_is_equal_and_missing_all_the_same() -> None:
+    both = [row("1", 0.0, finish="refused")]
+    assert pairs(both, both) == pairs(both, both, kindly=True) == ([Pair("t/1", 0.0, 0.0)], 1)
 
 
 def test_an_item_that_one_side_was_not_asked_is_left_out_and_not_missing() -> None:

@@ -57,6 +57,14 @@ def byte_count(text: str) -> int:
     return amount
 
 
+def add_retry(p: argparse.ArgumentParser) -> None:
+    """Add ``--retry``."""
+    p.add_argument(
+        "--retry", type=duration, metavar="TIME",
+        help="how long an item is asked again of a server by URL that fails or is away (default 2m; 0 for not at all)",
+    )  # fmt: skip
+
+
 def add_calibration(p: argparse.ArgumentParser) -> None:
     """The options that say what recipes are calibrated on; ``--seed`` is the verb's own."""
     p.add_argument(

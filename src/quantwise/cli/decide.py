@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from quantwise.cli.arguments import add_calibration, calibration_set, duration, positive, share, task_share
+from quantwise.cli.arguments import add_calibration, add_retry, calibration_set, duration, positive, share, task_share
 
 
 def add_parser(verbs: Any) -> None:
@@ -46,6 +46,7 @@ def add_parser(verbs: Any) -> None:
         "--fixed-n", type=positive, metavar="N", help="ask exactly N items per task, then one Tango test; no peeking"
     )
     p.add_argument("--budget", type=duration, metavar="TIME", help="stop measuring after 30m (or 90s, 2h)")
+    add_retry(p)
     add_calibration(p)
     p.add_argument(
         "--parallel",
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(line, file=sys.stderr)
 
     with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
-        record = workbench.decide(request, bar, tell)
+        record = workbench.decide(request, bar, tell, arguments.retry)
     return show(record, arguments)
 
 

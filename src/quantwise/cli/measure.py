@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from quantwise.cli.arguments import duration, positive
+from quantwise.cli.arguments import add_retry, duration, positive
 from quantwise.cli.decide import show
 
 
@@ -23,6 +23,7 @@ def add_parser(verbs: Any) -> None:
         help="further items per task that is still open (default 128)",
     )
     p.add_argument("--budget", type=duration, metavar="TIME", help="stop measuring after 30m (or 90s, 2h)")
+    add_retry(p)
     p.add_argument("--json", action="store_true", help="print the record as JSON")
     p.add_argument("--strict", action="store_true", help="exit 3 when the best candidate FAILs, 4 when it is UNKNOWN")
     p.add_argument("--quiet", action="store_true", help="no progress")
@@ -35,5 +36,5 @@ def run(arguments: argparse.Namespace) -> int:
     from quantwise.report.progress import progress_on
 
     with progress_on(sys.stderr, "silent" if arguments.quiet else "auto") as bar:
-        record = workbench.extend(arguments.folder, arguments.more, arguments.budget, bar)
+        record = workbench.extend(arguments.folder, arguments.more, arguments.budget, bar, arguments.retry)
     return show(record, arguments)

@@ -34,6 +34,10 @@ class Measurement:
     error: str | None = None
 
 
+LOST = ("timeout", "crash")
+"""Ways in which a request ends without an answer that somebody meant: what it would have been is unknown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Baseline and candidate on one item (or one cluster): scores in [0, 1]."""

@@ -15,13 +15,18 @@ Finish = Literal["stop", "length", "timeout", "crash", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOptions:
-    """How an artifact is run; part of the question, because changing any of them may change the answers."""
+    """How an artifact is run; part of the question, because changing any of them may change the answers.
+
+    All but ``retry_s``: the seconds for which an item is asked again of a server that somebody else runs, if that is
+    busy, away or fails; 0 for not at all.
+    """
 
     cache: str = "f16"
     context: int = 1024
     threads: int | None = None
     parallel: int = 8
     timeout_s: float = 120.0
+    retry_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,8 @@ class Reply:
 
     ``seconds`` is wall time from the request's start to its end; ``first_token_seconds`` likewise to its first token.
     ``choice_logprobs`` are natural logarithms, in the order of the choices. A failed request has a ``finish`` of
-    ``timeout``, ``crash`` or ``refused`` and says why in ``error``.
+    ``timeout``, ``crash`` or ``refused`` and says why in ``error``; the ``error`` of an answered one says what went
+    wrong before it was.
     """
 
     text: str = ""

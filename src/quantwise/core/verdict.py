@@ -27,6 +27,10 @@ class Comparison:
     ``delta`` is the mean difference in [-1, 1], negative when the candidate is worse; ``interval`` is its 95 %
     confidence sequence (valid whenever one looks). ``e_pass`` and ``e_fail`` are e-values against "drop >= margin" and
     "drop <= margin"; ``z`` is the Tango score statistic, given for fixed-n questions.
+
+    ``missing`` of the items were lost, and scored at their worst for the candidate; only ``e_fail`` and the interval's
+    upper end take them at their best. Where that is known, ``kindly`` are regressions and improvements at their best,
+    and ``e_lost`` the two e-values the other way round: ``e_fail`` at the worst and ``e_pass`` at the best.
     """
 
     n: int
@@ -39,6 +43,8 @@ class Comparison:
     e_fail: float
     z: float | None = None
     missing: int = 0
+    kindly: tuple[int, int] | None = None
+    e_lost: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

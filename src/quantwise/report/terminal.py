@@ -57,6 +57,7 @@ class Screen:
             yield from _solved(reading)
         yield Text()
         yield from _rests_on(reading)
+        yield from _faults(reading)
         yield from _rest(reading)
         yield from _provenance(reading, self._report_path)
 
@@ -259,6 +260,21 @@ def _rests_on(reading: Reading) -> Iterator[Table | Text]:
             (", ".join(map(notation.plain, row["candidates"])), "bold"), "  ", notation.plain(row["says"])
         )
         yield _line("" if number else "rests on", said)
+
+
+def _faults(reading: Reading) -> Iterator[Table | Text]:
+    """What servers lost, refused or answered only when asked again, where any did."""
+    failing = [row for row in reading.record.get("faults") or () if row["lost"] or row["refused"] or row["retried"]]
+    for number, row in enumerate(failing):
+        counts = ", ".join(
+            f"{row[key]} {words}"
+            for key, words in (("lost", "lost"), ("refused", "refused"), ("retried", "answered after further tries"))
+            if row[key]
+        )
+        said = f"  of {row['asked']} requests {counts}; for example: {row['example']}"
+        yield _line(
+            "" if number else "faults", Text.assemble((notation.plain(row["candidate"]), "bold"), notation.plain(said))
+        )
 
 
 def _solved(reading: Reading) -> Iterator[Table | Text]:

@@ -20,6 +20,9 @@ from quantwise.runtimes.forced_tokens import GREEDY, ForcedTokens, Refused
 from quantwise.runtimes.prompt import align
 
 _BESIDE = 64  # likeliest tokens reported beside a choice of one token; its rivals are mostly among them
+_BUSY = (408, 425, 429)  # of status 4xx those that are no word on the request
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, httpx.DecodingError)
+"""What reading an answer raises that is not as the interface says."""
 
 
 class LlamaServer:
@@ -123,12 +126,20 @@ class LlamaServer:
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:
-    """The JSON object in a response; raises Refused for status 4xx and HTTPStatusError for 5xx."""
-    if response.is_client_error:
+    """The JSON object in a response.
+
+    Raises HTTPStatusError where the server is busy or fails, Refused for any other status 4xx, ValueError for a body
+    that is no such object or says that an error occurred.
+    """
+    if response.is_client_error and response.status_code not in _BUSY:
         raise Refused(said(response))
     if response.is_error:
         raise httpx.HTTPStatusError(said(response), request=response.request, response=response)
-    found: dict[str, Any] = response.json()
+    found = response.json()
+    if not isinstance(found, dict):
+        raise ValueError(f"no JSON object but a {type(found).__name__}")
+    if found.get("error"):
+        raise ValueError(f"an error with {said(response)}")
     return found
 
 
@@ -142,40 +153,53 @@ def said(response: httpx.Response) -> str:
     return f"status {response.status_code}: {' '.join(str(text).split())[:300]}"
 
 
+def failure(error: Exception, waited: float) -> Reply:
+    """The reply of a request that ended in this error, ``waited`` seconds after it began."""
+    match error:
+        case Refused():
+            return Reply(finish="refused", error=str(error))
+        case httpx.TimeoutException():
+            why = f"no answer in {waited:.1f} s ({type(error).__name__})"
+            return Reply(finish="timeout", seconds=waited, error=why)
+        case httpx.HTTPStatusError():
+            return Reply(finish="crash", error=str(error))
+        case httpx.HTTPError():
+            return Reply(finish="crash", error=f"connection broke: {error}")
+        case _:
+            return Reply(finish="crash", error=f"the server's answer cannot be read: {type(error).__name__} {error}")
+
+
 def ask_all(
-    asks: Sequence[Ask], answer: Callable[[Ask], Reply], parallel: int, gone: Callable[[], str | None]
-) -> list[Reply]:
-    """Answer all asks, ``parallel`` at a time, in order. No request is tried twice.
+    asks: Sequence[Ask], answer: Callable[[Ask], Reply], parallel: int, gone: Callable[[], str | None],
+    give_up: Callable[[bool], None] = lambda yes: None,
+) -> list[Reply]:  # fmt: skip
+    """Answer all asks, ``parallel`` at a time, in order. No request is tried twice here.
 
     A time limit, a refusal and a server error are replies. When the connection breaks, ``gone`` says whether the server
-    is gone (its last word) or not (None); if it is, RuntimeFailure is raised and what waits is dropped.
+    is gone (its last word) or not (None); if it is, RuntimeFailure is raised and what waits is dropped. ``give_up`` is
+    told so whenever this ends before its time.
     """
 
     def one(ask: Ask) -> Reply:
         start = time.perf_counter()
         try:
             return answer(ask)
-        except Refused as error:
-            return Reply(finish="refused", error=str(error))
-        except httpx.TimeoutException as error:
-            waited = time.perf_counter() - start
-            return Reply(
-                finish="timeout", seconds=waited, error=f"no answer in {waited:.1f} s ({type(error).__name__})"
-            )
-        except httpx.HTTPStatusError as error:
-            return Reply(finish="crash", error=str(error))
+        except (Refused, httpx.HTTPStatusError, httpx.TimeoutException, *UNREADABLE) as error:
+            return failure(error, time.perf_counter() - start)
         except httpx.TransportError as error:
             if (word := gone()) is not None:
                 raise RuntimeFailure(f"the server is gone: {word}") from error
-            return Reply(finish="crash", error=f"connection broke: {error}")
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            return Reply(finish="crash", error=f"the server's answer cannot be read: {type(error).__name__} {error}")
+            return failure(error, time.perf_counter() - start)
 
     if len(asks) <= 1:
         return [one(ask) for ask in asks]
     pool = ThreadPoolExecutor(max_workers=max(1, parallel), thread_name_prefix="ask")
+    give_up(False)
     try:
         return list(pool.map(one, asks))
+    except BaseException:
+        give_up(True)
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

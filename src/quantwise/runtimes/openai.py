@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 import httpx
 
 from quantwise.core.artifact import Artifact
-from quantwise.core.errors import InputError, RuntimeFailure
+from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
 from quantwise.runtimes.forced_tokens import Refused
-from quantwise.runtimes.llama_server import LlamaServer, ask_all, key_header, said
+from quantwise.runtimes.llama_server import UNREADABLE, LlamaServer, ask_all, key_header, said
 from quantwise.runtimes.openai_api import OpenAIServer
+from quantwise.runtimes.patience import Patience
 
 _PROBE_S = 15.0
 
@@ -32,6 +33,9 @@ class OpenAI:
     """The runtime ``openai``."""
 
     name = "openai"
+
+    def __init__(self) -> None:
+        self._patience: Patience | None = None  # one for all servers of a run, which share its budget
 
     def version(self) -> str:
         """The protocol; the build of each server is part of its artifact's hash."""
@@ -57,24 +61,54 @@ class OpenAI:
         with http_client(root, _PROBE_S, options.parallel) as http:
             model = wanted or model_ids(http, root)[0]
             props = _props(http)
-            native = LlamaServer(http) if props is not None else None
+            try:
+                native = LlamaServer(http) if props is not None else None
+            except (httpx.HTTPError, Refused, *UNREADABLE) as error:
+                raise RuntimeFailure(f"{root} does not answer as a llama-server: {_why(error)}") from error
             server = native or OpenAIServer(http, model)
             http.timeout = httpx.Timeout(options.timeout_s)
-            yield OpenAISession(root, http, server, options.parallel)
+            self._patience = self._patience or Patience(options.retry_s)
+            yield OpenAISession(artifact.location, found.hash, http, server, options.parallel, self._patience)
 
 
 class OpenAISession:
     """A connection with a server that somebody else runs."""
 
-    def __init__(self, url: str, http: httpx.Client, server: LlamaServer | OpenAIServer, parallel: int) -> None:
+    def __init__(
+        self, url: str, known: str, http: httpx.Client, server: LlamaServer | OpenAIServer, parallel: int,
+        patience: Patience,
+    ) -> None:  # fmt: skip
         self._url = url
+        self._known = known
         self._http = http
         self._server = server
         self._parallel = parallel
+        self._patience = patience
 
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
-        """Replies in order; RuntimeFailure when the server is gone."""
-        return ask_all(asks, self._server.answer, self._parallel, self._gone)
+        """Replies in order, each tried again as `patience` has it; RuntimeFailure when the server is gone.
+
+        Raises EnvironmentFailure where another model answers, or retries have taken the budget of the run.
+        """
+        return ask_all(asks, self._answer, self._parallel, self._gone, self._patience.give_up)
+
+    def _answer(self, ask: Ask) -> Reply:
+        reply = self._patience.answer(ask, self._server.answer)
+        if reply.error is not None and reply.finish in ("stop", "length"):
+            self._check_same()
+        return reply
+
+    def _check_same(self) -> None:
+        """Raise EnvironmentFailure where the server came back with another model or build than it went with."""
+        try:
+            now = server_artifact(self._url).hash
+        except InputError:
+            return  # it fails again; the next answer will be looked at
+        if now != self._known:
+            raise EnvironmentFailure(
+                f"{self._url} came back with another model or build than before; start the one that was measured and "
+                "run the same command again, or decide again into a new --run"
+            )
 
     def footprint(self) -> Footprint:
         """Nothing is known of another's process."""

@@ -8,15 +8,19 @@ https://platform.openai.com/docs/api-reference/completions
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
 import httpx
 
+from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.runtime import Ask, Finish, Reply
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import checked
 
+_CUT_SHORT = ("abort", "error")  # vLLM's words for an answer that it gave up
+_DATED = re.compile(r"-\d{4}-?\d{2}-?\d{2}")
 _GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0, "stream": False}
 
 
@@ -26,9 +30,10 @@ class OpenAIServer:
     def __init__(self, http: httpx.Client, model: str) -> None:
         self._http = http
         self._model = model
+        self._edition = ""
 
     def answer(self, ask: Ask) -> Reply:
-        """One reply; raises what httpx raises, and Refused."""
+        """One reply; raises what httpx raises, Refused, and EnvironmentFailure where another model answers."""
         if ask.choices:
             return self._choose(ask)
         start = time.perf_counter()
@@ -44,13 +49,18 @@ class OpenAIServer:
             extra = {"add_special_tokens": False} if ask.rendered else {}
             got = self._post("/v1/completions", body | {"prompt": ask.text} | extra)
             text = got["choices"][0]["text"]
+        if not isinstance(text, str | None):
+            raise ValueError(f"the text is a {type(text).__name__}")
         usage = got.get("usage") or {}
-        finish: Finish = "length" if got["choices"][0].get("finish_reason") == "length" else "stop"
+        reason = got["choices"][0].get("finish_reason")
+        if reason in _CUT_SHORT:
+            raise ValueError(f"the server ended the answer itself (finish_reason {reason})")
+        finish: Finish = "length" if reason == "length" else "stop"
         return Reply(
             text=text or "",
             finish=finish,
-            prompt_tokens=usage.get("prompt_tokens"),
-            output_tokens=usage.get("completion_tokens"),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            output_tokens=_count(usage.get("completion_tokens")),
             seconds=time.perf_counter() - start,
         )
 
@@ -83,4 +93,25 @@ class OpenAIServer:
         return ends, [0.0 if value is None else float(value) for value in values[:count]]
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return checked(self._http.post(path, json=body))
+        got = checked(self._http.post(path, json=body))
+        self._check_model(got.get("model"))
+        return got
+
+    def _check_model(self, told: object) -> None:
+        """Raise EnvironmentFailure where another model answered: its rows would be taken for those of the one meant.
+
+        A name is also answered by a dated edition of it (``gpt-4o`` by ``gpt-4o-2024-08-06``), always the same one.
+        """
+        if not isinstance(told, str) or not told or told == self._model:
+            return
+        # Read and set without a lock: of two editions one is always found out, if not by this request by the next.
+        self._edition = self._edition or told
+        if not _DATED.fullmatch(told.removeprefix(self._model)) or told != self._edition:
+            raise EnvironmentFailure(
+                f"{str(self._http.base_url).rstrip('/')} was asked for model {self._model!r} and {told!r} answered; "
+                "serve the one that was meant and run the same command again, or decide anew with URL#MODEL"
+            )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) else None

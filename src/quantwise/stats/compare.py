@@ -1,8 +1,8 @@
 """From paired scores to a comparison, and from a comparison to PASS, FAIL or UNKNOWN(reason).
 
-The rule, and only the rule: UNKNOWN where more than 5 % of the items are missing; PASS at E >= m/alpha with m the
-candidates that could be shipped; FAIL at E' >= 1/alpha; UNKNOWN otherwise, with a forecast of what would settle it.
-A question declared ``fixed`` beforehand uses Tango's test with its guards instead.
+The rule, and only the rule: UNKNOWN where more than 5 % of the items are missing, or where they could overturn it; PASS
+at E >= m/alpha with m the candidates that could be shipped; FAIL at E' >= 1/alpha; UNKNOWN otherwise, with a forecast
+of what would settle it. A question declared ``fixed`` beforehand uses Tango's test with its guards instead.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from quantwise.core.evidence import Pair
 from quantwise.core.verdict import Answer, Comparison, Reason, Verdict
 from quantwise.stats import eprocess, sample_size, tango
 from quantwise.stats.differences import Differences, check_margin
-from quantwise.stats.wording import explain
-
-MOST_MISSING = 0.05
+from quantwise.stats.wording import MOST_MISSING, explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +69,22 @@ class Supply:
         return self.items_left, "items_exhausted"
 
 
-def compare(pairs: Sequence[Pair], margin: float, alpha: float = 0.05, missing: int = 0) -> Comparison:
-    """Paired evidence for one task. Scores in [0, 1]; ``missing`` of the pairs were scored at their worst.
+def compare(
+    pairs: Sequence[Pair], margin: float, alpha: float = 0.05, missing: int = 0, kindly: Sequence[Pair] | None = None
+) -> Comparison:
+    """Paired evidence for one task. Scores in [0, 1]; ``missing`` of the pairs were scored at their worst for the
+    candidate, and in ``kindly`` at their best: a FAIL rests on these alone, and the interval spans both.
 
     Right-or-wrong scores also get Tango's z. The interval has level 1 - alpha and holds at every look. Raises
     InputError for a score outside [0, 1] or an impossible margin.
     """
-    return compare_differences(Differences.of_pairs(pairs), margin, alpha, missing)
+    worst = compare_differences(Differences.of_pairs(pairs), margin, alpha, missing)
+    if kindly is None:
+        return worst
+    best = compare_differences(Differences.of_pairs(kindly), margin, alpha, missing)
+    spans = worst.interval and best.interval and (worst.interval[0], best.interval[1])
+    kind_counts = (best.regressions, best.improvements)
+    return replace(worst, e_fail=best.e_fail, interval=spans, kindly=kind_counts, e_lost=(worst.e_fail, best.e_pass))
 
 
 def compare_counts(regressions: int, improvements: int, n: int, margin: float, alpha: float = 0.05) -> Comparison:
@@ -129,7 +136,7 @@ def verdict_from_comparison(
         baseline=baseline,
         task=task,
         verdict=answer,
-        reason=_early_reason(comparison, answer),
+        reason=_early_reason(comparison, answer, rule),
         comparison=comparison,
         smallest_margin=_smallest_margin(comparison, differences, rule, supply),
         max_drop=_max_drop(comparison, differences, rule),
@@ -146,7 +153,8 @@ def _answer(comparison: Comparison, rule: Rule) -> Answer:
         return "UNKNOWN"
     if rule.mode == "fixed":
         counts = comparison.regressions, comparison.improvements, comparison.n
-        if tango.fixed_n_verdict(*counts, comparison.margin, rule.alpha) == "FAIL":
+        kindly = comparison.kindly or counts[:2]
+        if tango.fixed_n_verdict(*kindly, comparison.n, comparison.margin, rule.alpha) == "FAIL":
             return "FAIL"
         passed = tango.fixed_n_verdict(*counts, comparison.margin, rule.alpha / rule.multiplicity) == "PASS"
         return "PASS" if passed else "UNKNOWN"
@@ -155,12 +163,24 @@ def _answer(comparison: Comparison, rule: Rule) -> Answer:
     return "FAIL" if comparison.e_fail >= rule.fail_threshold else "UNKNOWN"
 
 
-def _early_reason(comparison: Comparison, answer: Answer) -> Reason:
+def _early_reason(comparison: Comparison, answer: Answer, rule: Rule) -> Reason:
     if answer != "UNKNOWN":
         return ""
     if comparison.n == 0:
         return "not_measured"
-    return "missing" if comparison.missing > MOST_MISSING * comparison.n else ""
+    return "missing" if comparison.missing > MOST_MISSING * comparison.n or _overturned(comparison, rule) else ""
+
+
+def _overturned(comparison: Comparison, rule: Rule) -> bool:
+    """Whether there would be a verdict, had the missing items been what they may have been."""
+    if comparison.kindly is None or comparison.e_lost is None:
+        return False
+    if rule.mode == "fixed":
+        worst, best = (comparison.regressions, comparison.improvements), comparison.kindly
+        n, margin = comparison.n, comparison.margin
+        failed = tango.fixed_n_verdict(*worst, n, margin, rule.alpha) == "FAIL"
+        return failed or tango.fixed_n_verdict(*best, n, margin, rule.alpha / rule.multiplicity) == "PASS"
+    return comparison.e_lost[0] >= rule.fail_threshold or comparison.e_lost[1] >= rule.pass_threshold
 
 
 def _at_fixed_n(comparison: Comparison, rule: Rule) -> Comparison:
@@ -172,7 +192,10 @@ def _at_fixed_n(comparison: Comparison, rule: Rule) -> Comparison:
     if not comparison.n:
         return comparison
     counts = comparison.regressions, comparison.improvements, comparison.n
-    return replace(comparison, interval=tango.interval(*counts, rule.alpha))
+    low, high = tango.interval(*counts, rule.alpha)
+    if comparison.kindly is not None:
+        high = tango.interval(*comparison.kindly, comparison.n, rule.alpha)[1]
+    return replace(comparison, interval=(low, high))
 
 
 def _max_drop(comparison: Comparison, differences: Differences | None, rule: Rule) -> float | None:

@@ -7,6 +7,9 @@ import math
 from quantwise.core.verdict import Verdict
 from quantwise.stats.sample_size import HORIZON
 
+MOST_MISSING = 0.05
+"""Share of the items; with more of them lost there is no verdict."""
+
 
 def percent(share: float, digits: int = 1) -> str:
     """A share as a percentage: 0.01 -> "1 %", 0.0184 -> "1.8 %"; small ones keep two significant digits."""
@@ -62,9 +65,11 @@ def explain(verdict: Verdict, alpha: float, multiplicity: int, fixed: bool, left
     if verdict.reason == "not_measured":
         return "nothing has been measured yet"
     if verdict.reason == "missing":
+        few = comparison.missing <= MOST_MISSING * comparison.n
+        allowed = "what they would have been decides" if few else "a verdict allows at most 5 %"
         return (
             f"{comparison.missing} of {comparison.n} items are missing ({percent(comparison.missing / comparison.n)}); "
-            "a verdict allows at most 5 %: repair the run and measure them"
+            f"{allowed}: repair the run and measure them"
         )
     return _unknown(verdict, margin, fixed, left)
 
