@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from quantwise.core.decoding import GREEDY, Decoding
 from quantwise.core.errors import InputError
 from quantwise.scenarios.prices import Prices, Review
 from quantwise.scenarios.site import Site
@@ -28,6 +29,7 @@ class Scenario:
 
     With ``prices`` the decision also asks what a solved item costs: an answer that is not valid is asked again up to
     ``reruns`` times and then goes to ``review``; ``requests_per_month`` are the items to be solved in a month.
+    ``decoding`` is how the answers are drawn.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Scenario:
     reruns: int = 0
     review: Review | None = None
     requests_per_month: float | None = None
+    decoding: Decoding = GREEDY
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -93,8 +96,9 @@ class Scenario:
             "objective": list(self.objective), "margins": dict(self.margins), "floors": dict(self.floors),
             "site": self.site.to_json(),
         }  # fmt: skip
-        # A scenario without prices is the record that it was before there were any, and hashes alike.
-        for name in ("prices", "reruns", "review", "requests_per_month"):
+        # A scenario without prices, decoded greedily, is the record that it was before there were any, and hashes alike.
+        record["decoding"] = self.decoding.to_json()
+        for name in ("prices", "reruns", "review", "requests_per_month", "decoding"):
             if not record[name]:
                 del record[name]
         return record
