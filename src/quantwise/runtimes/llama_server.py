@@ -181,6 +181,7 @@ def ask_all(
     """
 
     def one(ask: Ask) -> Reply:
+        """The reply to one ask. Raises RuntimeFailure where the server is gone."""
         start = time.perf_counter()
         try:
             return answer(ask)
