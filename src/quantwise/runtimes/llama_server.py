@@ -50,21 +50,22 @@ class LlamaServer:
         body = {"content": text, "add_special": add_special, "parse_special": True, "with_pieces": True}
         return self._forced.learn(self._post("/tokenize", body)["tokens"])
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """The prompt that the server's own chat template makes."""
         turns = [{"role": m.role, "content": m.content} for m in messages]
-        return str(self._post("/apply-template", {"messages": turns})["prompt"])
+        shown = {"tools": list(tools)} if tools else {}
+        return str(self._post("/apply-template", {"messages": turns, **shown})["prompt"])
 
     def answer(self, ask: Ask) -> Reply:
         """One reply; raises what httpx raises, and Refused."""
-        text = ask.text if ask.text is not None else self.render(ask.messages)
+        text = ask.text if ask.text is not None else self.render(ask.messages, ask.tools)
         return self._choose(ask, text) if ask.choices else self._generate(ask, text)
 
     def _generate(self, ask: Ask, text: str) -> Reply:
         start = time.perf_counter()
         # A text is tokenized with the tokenizer's own extra tokens; a rendered one has them already.
         prompt = self.tokenize(text, False) if ask.rendered and self._adds_tokens else text
-        body = {"prompt": prompt, "n_predict": ask.max_tokens, "stop": list(ask.stop), **GREEDY}
+        body = {"prompt": prompt, "n_predict": ask.max_tokens, "stop": list(ask.stop), **_drawing(ask)}
         got = self._post("/completion", body)
         seconds = time.perf_counter() - start
         finish: Finish = "length" if got.get("stop_type") == "limit" else "stop"
@@ -123,6 +124,14 @@ class LlamaServer:
         if limit is not None and time.perf_counter() - start > limit:
             raise httpx.ReadTimeout("answered too late", request=response.request)
         return checked(response)
+
+
+def _drawing(ask: Ask) -> Mapping[str, Any]:
+    """How the server is to choose tokens: temperature before top_p, as Transformers and vLLM do, and nothing else."""
+    if ask.temperature == 0:
+        return GREEDY
+    plain = {"temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed, "cache_prompt": True}
+    return plain | {"samplers": ["temperature", "top_p"]}
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:
