@@ -16,7 +16,7 @@ FLOORS = [
     {"report", "plan_server"},
     {"workbench", "planning", "evidence_exchange"},
     {"record", "prepare", "forecast", "fetch", "stand_in"},
-    {"certify", "screen", "pose", "cost_ratios", "solved", "endpoints", "calibration_study", "load"},
+    {"certify", "screen", "pose", "cost_ratios", "solved", "endpoints", "calibration_study", "cache_study", "load"},
     {"settle", "brought"},
     {"request", "course", "build", "measure", "losses", "store", "advise", "evidence_file", "export"},
     {"plan", "quantize", "transform", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},

@@ -190,6 +190,7 @@ def plan_server(request: PlanRequest, port: int = 0) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            """Answer this machine's own pages, and no others."""
             # A page of another origin that resolves its name to this machine must not read from here.
             host = (self.headers.get("Host") or "").rpartition(":")[0]
             status, kind, body = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -23,6 +24,16 @@ _BESIDE = 64  # likeliest tokens reported beside a choice of one token; its riva
 _BUSY = (408, 425, 429)  # of status 4xx those that are no word on the request
 UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, httpx.DecodingError)
 """What reading an answer raises that is not as the interface says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Tokens read (prefill) and written (decode) of one request, and the seconds of each."""
+
+    read: int
+    read_seconds: float
+    written: int
+    written_seconds: float
 
 
 class LlamaServer:
@@ -113,6 +124,20 @@ class LlamaServer:
             ids = [self._opening, *ids]
         return self._forced.logprobs(ids[:1], ids[1:], top)
 
+    def tail_logprobs(self, ids: Sequence[int], tail: int, top: int) -> list[dict[int, float]]:
+        """For each of the last ``tail`` tokens, given all before it: the ``top`` likeliest, and the one that came."""
+        return self._forced.logprobs(ids[:-tail], ids[-tail:], top)
+
+    def timed(self, ids: Sequence[int], tokens: int) -> Phases:
+        """Read the tokens that are not in the slot yet, then write ``tokens`` more, whatever they are.
+
+        Times are the server's own: the first new token comes with the prompt's logits, so it belongs to neither phase.
+        """
+        body = {"prompt": list(ids), "n_predict": tokens, "ignore_eos": True, **GREEDY}
+        told = self._post("/completion", body)["timings"]
+        read, written = (int(told[f"{word}_n"]) for word in ("prompt", "predicted"))
+        return Phases(read, float(told["prompt_ms"]) / 1000, max(written - 1, 0), float(told["predicted_ms"]) / 1000)
+
     def _get(self, path: str) -> dict[str, Any]:
         return checked(self._http.get(path))
 
@@ -190,6 +215,7 @@ def ask_all(
     """
 
     def one(ask: Ask) -> Reply:
+        """The reply to one ask. Raises RuntimeFailure where the server is gone."""
         start = time.perf_counter()
         try:
             return answer(ask)

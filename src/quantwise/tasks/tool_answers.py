@@ -53,7 +53,7 @@ def _call(value: Any) -> Call:
         value = value["function"]
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise ValueError("a call is an object with a name")
-    given = next((value[key] for key in _ARGUMENTS if key in value), {})
+    given: Any = next((value[key] for key in _ARGUMENTS if key in value), {})
     given = read_json(given) if isinstance(given, str) else given
     if given is None:
         given = {}
