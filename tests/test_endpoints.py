@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from fake_arms import BASE, question
+from fake_arms import BASE, certify, fake, question, task
+from quantwise.core.endpoint import endpoint_margins
+from quantwise.core.errors import InputError
 from quantwise.core.evidence import Measurement
 from quantwise.core.item import Item
 from quantwise.core.question import Question
-from quantwise.endpoints import endpoints, generated
+from quantwise.endpoints import endpoints
+from quantwise.settle import verdicts
 from quantwise.store import Store
-from quantwise.tasks.answer_signs import refuses, scripts, switches_script
+from quantwise.tasks.answer_signs import refuses, scripts, switches_script, written
 
 SMALL = "small@fake"
 
@@ -121,11 +124,48 @@ def test_better_is_not_worse_and_repeats_are_one_item(tmp_path: Path) -> None:
 
 def test_choices_and_lost_answers_are_no_written_answers(tmp_path: Path) -> None:
     choice = row(SMALL, 0, output="-1.2345 -inf", output_tokens=None)
-    assert not generated(choice)
-    assert generated(row(SMALL, 0, output="-1.2345", output_tokens=None))
-    assert not generated(row(SMALL, 0, finish="timeout"))
+    assert not written(choice)
+    assert written(row(SMALL, 0, output="-1.2345", output_tokens=None))
+    assert not written(row(SMALL, 0, finish="timeout"))
     store, asked = measured(tmp_path, [choice], [row(BASE.name, 0)])
     with store:
         found = endpoints(store, asked)
     assert found["pairs"] == []
     assert found["arms"][1]["refusal"] is None
+
+
+STRICT = {"name": "laptop", "objective": ["bytes"], "endpoints": {"non_termination": 0.05}}
+
+
+def test_a_margin_makes_an_endpoint_a_gate_of_its_own(tmp_path: Path) -> None:
+    ours = [row(SMALL, i, finish="length" if i % 4 == 0 else "stop") for i in range(200)]
+    store, _ = measured(tmp_path, ours, [row(BASE.name, i) for i in range(200)])
+    asked = question(scenario=STRICT, tasks=[task(margin=0.05)])
+    with store:
+        found = {v.task: v for v in verdicts(store, asked)}
+    assert [g.name for g in asked.gates] == ["copy", "copy: non-termination"]
+    assert found["copy"].verdict == "PASS"
+    gate = found["copy: non-termination"]
+    assert gate.verdict == "FAIL"
+    assert gate.comparison.delta == pytest.approx(-0.25)
+    assert gate.comparison.margin == 0.05
+    assert "endpoints" not in question().to_json()["scenario"]
+
+
+def test_items_are_asked_until_the_endpoint_is_settled_too(tmp_path: Path) -> None:
+    """A wide margin for the score is settled early, the narrow one for the endpoint late."""
+    tasks = [task(margin=0.4, items=320)]
+    asked = {"plain": question(tasks=tasks), "strict": question(tasks=tasks, scenario=STRICT)}
+    count = {}
+    for name, one in asked.items():
+        certify(tmp_path / name, one, fake())
+        with Store(tmp_path / name) as store:
+            count[name] = len(store.rows("certify", SMALL))
+            assert {v.verdict for v in verdicts(store, one)} == {"PASS"}
+    assert count["plain"] < count["strict"] < 320
+
+
+@pytest.mark.parametrize("given", [{"length": 0.1}, {"refusal": 0}, {"refusal": 1}, {"refusal": True}, 0.1])
+def test_margins_that_make_no_sense_are_refused(given: Any) -> None:
+    with pytest.raises(InputError, match="endpoint"):
+        endpoint_margins(given)

@@ -239,7 +239,9 @@ def _decoding(request: Request, scenario: Scenario) -> Decoding:
     """What was asked for, before what the scenario says. Raises InputError for what does not go together."""
     wanted = decoding_of(scenario.decoding.to_json() | dict(request.decoding))
     if request.fixed and wanted.repeats > 1:
-        raise InputError("--fixed-n needs right-or-wrong items, and the mean of repeats is graded; leave one of them out")
+        raise InputError(
+            "--fixed-n needs right-or-wrong items, and the mean of repeats is graded; leave one of them out"
+        )
     return wanted
 
 

@@ -212,7 +212,8 @@ def _solved(reading: Reading) -> Iterator[Table | Text]:
 def _endpoints(reading: Reading) -> Iterator[Table | Text]:
     """What was not scored, each beside the baseline's; then what is clearly worse, in words."""
     found = reading.record["endpoints"]
-    yield Text("not scored: change against the baseline, and the candidate's share; no verdict rests on it", style="dim")
+    said = "not scored: change against the baseline, and the candidate's share; only a margin makes one decide"
+    yield Text(said, style="dim")
     yield endpoint_table(found["pairs"], reading.focus)
     for said in found["worse"]:
         yield _line("worse", str(said), style="bold red")
