@@ -3,8 +3,8 @@
 Parts: ``memory`` (numpy), ``matrix`` (numpy, and torch where it is installed), ``kernels`` and ``attention`` (ggml,
 where llama.cpp is).
 Prints one JSON object. ``memory`` and ``matrix`` are peaks: steps are short, many, and the time of a step is its 5th
-percentile, what the machine does when nobody is in the way. ``kernels`` and ``attention`` are to add up to a token, which
-takes what all of its steps take, slow ones too: they are timed in turns as long as a token (``run_times``).
+percentile, what the machine does when nobody is in the way. ``kernels`` and ``attention`` are to add up to a token,
+which takes what all of its steps take, slow ones too: they are timed in turns as long as a token (``run_times``).
 """
 
 from __future__ import annotations
