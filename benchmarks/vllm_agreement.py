@@ -137,7 +137,10 @@ def exact(
         best, seen = [], []
         for number, text in enumerate(kept.texts):
             ids = torch.tensor([[model.config.eos_token_id, *tokenizer.encode(text, add_special_tokens=False).ids]])
-            places = model(ids).logits[0, :-1].double().log_softmax(-1)
+            logits = model(ids).logits[0, :-1]
+            if logits.dtype != torch.float64:
+                raise SystemExit(f"{recipe} was computed in {logits.dtype}, not in float64; there is no exact answer")
+            places = logits.log_softmax(-1)
             assert all(len(pick[number]) == len(places) for pick in chosen)
             best.append(places.argmax(-1).tolist())
             these = (torch.tensor(pick[number]).unsqueeze(1) for pick in chosen)
