@@ -20,7 +20,7 @@ from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions, Session
 from quantwise.core.verdict import Verdict
 from quantwise.measure import Arm, Bench
-from quantwise.settle import settle
+from quantwise.settle.pair import settle
 from quantwise.store import Store
 from quantwise.testing.fake_runtime import FakeRuntime
 

@@ -15,7 +15,8 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.errors import RuntimeFailure
 from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
-from quantwise.settle import Look, fewest_asked, look, settle, verdicts
+from quantwise.settle.pair import Look, look, settle, verdicts
+from quantwise.settle.still_open import fewest_asked
 from quantwise.stats.compare import Rule, compare, verdict_from_comparison
 from quantwise.store import Store
 

@@ -8,7 +8,8 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Fit
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.verdict import Answer, Comparison, Cost, Verdict
-from quantwise.decide import decide, standing
+from quantwise.decide import decide
+from quantwise.gates import standing
 from quantwise.objective import Evidence
 
 BASE = Candidate("16bit", "llamacpp", baseline=True)
@@ -117,24 +118,6 @@ def test_other_reasons_to_rule_out(changes: dict[str, object], expected: str) ->
     decision = decide(question, evidence(ALL_PASS, **changes))
     assert decision.ship == Q8.name
     assert expected in why(decision, Q4)
-
-
-def test_an_absolute_floor_stands_beside_the_margin() -> None:
-    question = replace(QUESTION, tasks=(replace(TASK, floor=0.8),))
-    low = {n: {"code": 0.9} for n in BYTES} | {Q4.name: {"code": 0.79}}
-    decision = decide(question, evidence(ALL_PASS, accuracy=low))
-    assert decision.ship == Q8.name
-    assert "below the floor of 80%" in why(decision, Q4)
-
-
-def test_lost_items_decide_nothing_about_a_floor() -> None:
-    question = replace(QUESTION, tasks=(replace(TASK, floor=0.8),))
-    low = {n: {"code": 0.79 if n == Q4.name else 0.9} for n in BYTES}
-    lost = {Q4.name: {"code": 0.02}}
-    decision = decide(question, evidence(ALL_PASS, accuracy=low, lost=lost))
-    assert "UNKNOWN whether at the floor of 80% on code: 2.0% of the items are lost" in why(decision, Q4)
-    few = decide(question, evidence(ALL_PASS, accuracy=low, lost={Q4.name: {"code": 0.005}}))
-    assert "below the floor of 80%" in why(few, Q4)
 
 
 def test_the_ladder_stops_at_the_first_that_does_not_pass() -> None:

@@ -14,7 +14,7 @@ from quantwise.core.evidence import Measurement
 from quantwise.core.item import Item
 from quantwise.core.question import Question
 from quantwise.endpoints import endpoints
-from quantwise.settle import verdicts
+from quantwise.settle.pair import verdicts
 from quantwise.store import Store
 from quantwise.tasks.answer_signs import refuses, scripts, switches_script, written
 

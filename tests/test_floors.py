@@ -16,11 +16,15 @@ FLOORS = [
     {"report", "plan_server"},
     {"workbench", "planning", "evidence_exchange"},
     {"record", "prepare", "forecast", "fetch", "stand_in"},
+    {"price_open"},
     {"certify", "screen", "pose", "cost_ratios", "solved", "endpoints", "calibration_study", "cache_study", "load"},
-    {"settle", "brought"},
-    {"request", "course", "build", "measure", "losses", "store", "advise", "evidence_file", "export"},
+    {"settle", "brought", "joint"},
+    {"request", "posed", "course", "build", "measure", "losses", "store", "advise", "evidence_file", "export"},
+    {"across"},
     {"plan", "quantize", "transform", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},
-    {"objective", "chat", "formats", "grids", "kv_cache", "models", "scenarios"},
+    {"chat", "formats", "grids", "kv_cache", "models", "scenarios"},
+    {"gates"},
+    {"objective"},
     {"core"},
 ]
 ROOM_OF_FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

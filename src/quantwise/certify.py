@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.losses import lost_items
 from quantwise.measure import Arm, Bench, ItemSupply, why_lost
-from quantwise.settle import open_gates
+from quantwise.settle.still_open import Why, still_open, with_baseline
 from quantwise.store import Store
 
 
@@ -28,9 +28,17 @@ class Limits:
     deadline: float | None = None
 
 
+def _nobody(store: Store, question: Question, blocks: int) -> frozenset[str]:
+    return frozenset()
+
+
 @dataclass(frozen=True)
 class Certification:
-    """The loop with what it needs: where rows go, what was asked, the arms by name, and their items."""
+    """The loop with what it needs: where rows go, what was asked, the arms by name, and their items.
+
+    ``unpriced`` tells, from the first so many blocks, the candidates whose price is open and could change the decision:
+    they are asked on, all of their tasks alike.
+    """
 
     store: Store
     question: Question
@@ -39,6 +47,7 @@ class Certification:
     limits: Limits
     bench: Bench
     progress: Progress
+    unpriced: Callable[[Store, Question, int], frozenset[str]] = _nobody
 
     def run(self) -> None:
         """Measure until every pair is settled, the items are used up, or the budget is spent.
@@ -47,8 +56,11 @@ class Certification:
         """
         self.store.put("stopped", "certify", "")
         here = {*self.arms, *self._imported_blocks}
-        candidates = [c for c in self.question.candidates if not c.baseline and c.name in here]
-        open_pairs = {(c.name, t.name) for c in candidates for t in self.question.tasks}
+        # Where floors alone decide, the baseline is one arm among others.
+        alone = self.question.by_floor
+        candidates = [c for c in self.question.candidates if (alone or not c.baseline) and c.name in here]
+        tasks = self.question.tasks
+        open_pairs: dict[tuple[str, str], Why] = {(c.name, t.name): "pair" for c in candidates for t in tasks}
         rounds = max((self._blocks(t) for t in self.question.tasks), default=0)
         known = self._begun() - 1  # the last of them may be unfinished
         self.progress.stage("certify", rounds, max(0, min(known, rounds)))
@@ -67,7 +79,7 @@ class Certification:
                 self._measure(arm, task, index)
             self.progress.advance(int(index >= known), f"{len(open_pairs)} verdicts open")
 
-    def _turns(self, open_pairs: set[tuple[str, str]], index: int) -> Iterator[tuple[Arm, TaskQuestion]]:
+    def _turns(self, open_pairs: Mapping[tuple[str, str], Why], index: int) -> Iterator[tuple[Arm, TaskQuestion]]:
         """Who has still to answer what of this block; a different arm begins each block."""
         needed = self._needed(open_pairs, index)
         names = list(self.arms)
@@ -100,42 +112,47 @@ class Certification:
         known = [self._imported_blocks[name][task.name] for name in sides if name in self._imported_blocks]
         return min([self._blocks(task), *known])
 
-    def _still_open(self, open_pairs: set[tuple[str, str]], index: int) -> set[tuple[str, str]]:
+    def _still_open(self, open_pairs: Mapping[tuple[str, str], Why], index: int) -> dict[tuple[str, str], Why]:
         """Pairs that the first ``index`` blocks left open, without those of candidates that were lost meanwhile."""
-        left = set()
+        left: dict[tuple[str, str], Why] = {}
+        unpriced = self.unpriced(self.store, self.question, index)
         for candidate in self.question.candidates:
             if self.store.get("broken", candidate.name) is not None:
                 continue
             for task in self.question.tasks:
-                if (candidate.name, task.name) not in open_pairs or index >= self._blocks_of(candidate, task):
+                pair = (candidate.name, task.name)
+                if pair not in open_pairs or index >= self._blocks_of(candidate, task):
                     continue
-                if index == 0 or open_gates(self.store, self.question, candidate, task, index - 1):
-                    left.add((candidate.name, task.name))
+                why = still_open(self.store, self.question, candidate, task, first=max(0, index - 1))
+                if why is not None or candidate.name in unpriced:
+                    left[pair] = "price" if candidate.name in unpriced else why or "pair"
         return left
 
-    def _needed(self, open_pairs: set[tuple[str, str]], index: int) -> dict[str, set[str]]:
+    def _needed(self, open_pairs: Mapping[tuple[str, str], Why], index: int) -> dict[str, set[str]]:
         """Arm to the tasks of which it must answer this block: open pairs, and the baseline of each."""
         needed: dict[str, set[str]] = defaultdict(set)
         for candidate in self.question.candidates:
             for task in self.question.tasks:
                 if (candidate.name, task.name) in open_pairs and index < self._blocks_of(candidate, task):
                     needed[candidate.name].add(task.name)
-                    needed[self.question.baseline_of(candidate).name].add(task.name)
+                    if with_baseline(open_pairs, candidate.name, task.name):
+                        needed[self.question.baseline_of(candidate).name].add(task.name)
         return needed
 
-    def _ask_lost_again(self, open_pairs: set[tuple[str, str]]) -> None:
+    def _ask_lost_again(self, open_pairs: Mapping[tuple[str, str], Why]) -> None:
         """Ask once more what servers of somebody else lost in an earlier process, if a verdict is still open on it.
 
         An answer replaces what was unknown and was held against every verdict, so those that were reached stand.
         """
-        left = {pair for pair in open_pairs if self.store.get("broken", pair[0]) is None}
-        settled = {
-            (c.name, t.name)
-            for c in self.question.candidates
-            for t in self.question.tasks
-            if (c.name, t.name) in left and not open_gates(self.store, self.question, c, t, 0)
-        }
-        needed = self._needed(left - settled, 0)
+        left: dict[tuple[str, str], Why] = {}
+        for candidate in self.question.candidates:
+            for task in self.question.tasks:
+                pair = (candidate.name, task.name)
+                if pair not in open_pairs or self.store.get("broken", candidate.name) is not None:
+                    continue
+                if (why := still_open(self.store, self.question, candidate, task)) is not None:
+                    left[pair] = why
+        needed = self._needed(left, 0)
         for name, arm in self.arms.items():
             if arm.candidate.runtime != "openai":
                 continue

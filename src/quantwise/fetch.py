@@ -35,7 +35,7 @@ def fetched(request: Request, tell: Tell = lambda line: None, check: Check = pos
     Raises InputError and EnvironmentFailure, before anything but headers is downloaded, for a name that stands for
     nothing, a header that is damaged, and a model for which this machine has no memory or no disk.
     """
-    texts = (request.model, request.baseline, *request.candidates)
+    texts = (request.model, request.baseline, *request.models.values(), *request.candidates)
     names = {n.text: n for text in texts if text is not None and (n := hub_name(str(text))) is not None}
     if not names:
         return request
@@ -127,4 +127,5 @@ def _replaced(request: Request, places: Mapping[str, Path]) -> Request:
         model=None if request.model is None else Path(place(str(request.model))),
         baseline=None if request.baseline is None else place(request.baseline),
         candidates=tuple(map(place, request.candidates)),
+        models={name: Path(place(str(model))) for name, model in request.models.items()},
     )

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Fit
 from quantwise.core.question import Question
-from quantwise.core.solved_item import SolvedItem
-from quantwise.core.verdict import Cost, Verdict
+from quantwise.core.solved_item import PER_SOLVED, Priced, SolvedItem, Solving
+from quantwise.core.verdict import Cost, FloorVerdict, Verdict
 
 # Of one: measured costs that differ by less are what nobody changes a deployment for.
 MATERIAL = 0.05
@@ -42,6 +42,16 @@ class Evidence:
     """Candidate -> task -> share of the items that were lost, which ``accuracy`` counts as wrong."""
     ratios: Mapping[tuple[str, str], Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
     solved: Mapping[str, SolvedItem] = field(default_factory=dict)
+    floors: Sequence[FloorVerdict] = ()
+    priced: Mapping[tuple[str, str], Mapping[str, Priced | None]] = field(default_factory=dict)
+    """For two candidates and a term per solved item: the first's over the second's on the items that both answered."""
+
+    def price_of(self, candidate: Candidate) -> Solving | None:
+        """What a solved item takes with a candidate; with a baseline on the most items that a candidate shares."""
+        if (own := self.solved.get(candidate.name)) is not None:
+            return own.ours
+        beside = [one for one in self.solved.values() if one.baseline == candidate.name]
+        return max(beside, key=lambda one: one.items).theirs if beside else None
 
 
 def no_better(question: Question, evidence: Evidence, candidate: Candidate) -> str | None:
@@ -79,6 +89,9 @@ def prefer(evidence: Evidence, one: Candidate, two: Candidate, term: str) -> int
     if a is None or b is None or a == b:
         return 0
     name = term.removeprefix("-")
+    if name in PER_SOLVED:
+        found = evidence.priced.get((one.name, two.name), {}).get(name)
+        return 0 if found is None else found.direction(MATERIAL)
     if name != "bytes" and abs(a - b) <= MATERIAL * min(abs(a), abs(b)):
         return 0
     if name in MEASURED_PER_ITEM:
@@ -90,10 +103,12 @@ def prefer(evidence: Evidence, one: Candidate, two: Candidate, term: str) -> int
 
 def value_of(evidence: Evidence, candidate: Candidate, term: str) -> float | None:
     """One term of an objective; a leading minus means that more is better."""
-    cost = evidence.costs.get(candidate.name)
+    cost, name = evidence.costs.get(candidate.name), term.removeprefix("-")
+    if name in PER_SOLVED:
+        price = evidence.price_of(candidate)
+        return None if price is None else getattr(price, PER_SOLVED[name])
     if cost is None:
         return None
-    name = term.removeprefix("-")
     value = {
         "bytes": cost.artifact_bytes,
         "memory_bytes": cost.memory_bytes,
@@ -132,3 +147,16 @@ def words(term: str) -> str:
 
 def number(value: float | None) -> str:
     return "unknown" if value is None else f"{abs(value):,.4g}" if abs(value) < 1e4 else f"{abs(value):,.0f}"
+
+
+def not_shown(question: Question, evidence: Evidence, one: Candidate, two: Candidate) -> list[str]:
+    """What stands before the term that tells two candidates apart, and is not shown to differ between them."""
+    said: list[str] = []
+    for term in question.scenario["objective"]:
+        if prefer(evidence, one, two, term):
+            return [f"{line}, so {words(term)} decided between them" for line in said]
+        if term in PER_SOLVED:
+            found = evidence.priced.get((one.name, two.name), {}).get(term)
+            ratio = "unknown" if found is None else f"{found.ratio:.2f} times, {found.low:.2f} to {found.high:.2f}"
+            said.append(f"{words(term)} is not shown to differ from that of {two.name} ({ratio})")
+    return [f"{line}, and nothing else tells them apart" for line in said]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ from quantwise.core.item import Item
 from quantwise.core.loads import kernel_lacks
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.recipe import parse_recipe
-from quantwise.core.runtime import Runtime
 from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header import read_gguf_header
+from quantwise.joint import apart, join, part_of, rejoin
 from quantwise.models.config import read_config
 from quantwise.plan.preflight import no_room, preflight
+from quantwise.posed import Posed
 from quantwise.request import Request, candidates_of, is_demo, is_recipe, model_name, model_of, reads_data
 from quantwise.runtimes import runtime_named
 from quantwise.scenarios.reader import read_scenario
@@ -44,31 +44,6 @@ ITEMS = 512
 SCREEN_ITEMS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Posed:
-    """A frozen question with the live things that answer it. ``brought`` are artifacts that exist already, by name.
-
-    All of ``calibration`` is read where somebody ``counted`` the samples, else as far as a build goes by itself.
-    """
-
-    question: Question
-    tasks: Mapping[str, Task]
-    model: Path | None
-    calibration: Sequence[str]
-    runtimes: Mapping[str, Runtime]
-    brought: Mapping[str, Artifact]
-    template: ChatTemplate | None
-    counted: bool = False
-
-    def certify_items(self, task: str, count: int) -> Sequence[Item]:
-        """The first certification items of a task, in the frozen order."""
-        return self.tasks[task].supply("certify", count, self.question.seed)
-
-    def screen_items(self, task: str, count: int) -> Sequence[Item]:
-        """The screening items of a task; none of them is ever used to certify."""
-        return self.tasks[task].supply("screen", count, self.question.seed)
-
-
 def check(request: Request) -> dict[str, Fit]:
     """The quick look at headers, before files are hashed, that finds damaged ones and baselines that have no room here.
 
@@ -84,6 +59,9 @@ def check(request: Request) -> dict[str, Fit]:
 def checked(request: Request) -> dict[str, Fit]:
     """The same for a caller who knows what to do where a baseline has no room. Raises InputError."""
     candidates = candidates_of(request)
+    if request.models:
+        found = [checked(part) for part in apart(request, candidates).values()]
+        return {name: fit for fits in found for name, fit in fits.items()}
     model = model_of(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if is_demo(request) else "laptop"))
     context = _context(request.context or scenario.context, model, candidates)
@@ -113,6 +91,8 @@ def _check_recipes(candidates: Sequence[Candidate], model: Path) -> None:
 def pose(request: Request) -> Posed:
     """Read, check and freeze. Raises InputError naming what cannot work."""
     candidates = candidates_of(request)
+    if request.models:
+        return join(candidates, {name: pose(part) for name, part in apart(request, candidates).items()})
     model = model_of(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if is_demo(request) else "laptop"))
     tasks = read_all(request.tasks or [suite.name for suite in SUITES])
@@ -184,10 +164,23 @@ def repose(question: Question, model: Path | None, artifacts: Mapping[str, Artif
     return Posed(question, {t.name: t for t in tasks}, model, (), runtimes, artifacts, template)
 
 
+def repose_parts(question: Question, places: Mapping[str, str], artifacts: Mapping[str, Artifact]) -> Posed:
+    """The same of a question of several models; ``places`` are the folders that recipes are applied to, by name."""
+    parts = {}
+    for model in question.models:
+        own = part_of(question, model)
+        names = {c.name for c in own.candidates}
+        place = Path(places[model.name]) if model.name in places else None
+        parts[model.name] = repose(own, place, {name: made for name, made in artifacts.items() if name in names})
+    return rejoin(question, parts)
+
+
 def recheck(posed: Posed, calibration: CalibrationSet, items: Mapping[str, int]) -> None:
     """Before so many certification items of each task are asked, more than when the question was posed: raise
     InputError where files that it was calibrated on hold one of them, or have changed since.
     """
+    for part in posed.parts.values():
+        recheck(part, calibration, items)
     if not calibration.files or not posed.question.calibration.get("texts"):
         return
     further = [item for name, count in items.items() for item in posed.certify_items(name, count)]
@@ -270,6 +263,8 @@ def _check_task_names(request: Request, question: Question) -> None:
     for given in (*request.margins, *request.floors):
         if given not in names:
             raise InputError(f"no task {given!r} in this question; tasks: {', '.join(names)}")
+    if question.by_floor and (without := [t.name for t in question.tasks if t.floor is None]):
+        raise InputError(f"compare is floor, and {without[0]} has none; add --floor {without[0]}=0.6 or leave it out")
     if not 0 < question.alpha < 0.5:
         raise InputError(f"alpha {question.alpha:g} is out of range: give a share between 0 and 0.5, for example 0.05")
     for task in question.tasks:

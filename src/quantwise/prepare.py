@@ -14,7 +14,7 @@ from quantwise.core.runtime import Runtime, RuntimeOptions
 from quantwise.measure import Arm
 from quantwise.plan.candidate_fit import Fits, Workload
 from quantwise.plan.preflight import needs, no_room
-from quantwise.pose import Posed
+from quantwise.posed import Posed
 from quantwise.scenarios.reader import read_scenario
 from quantwise.store import Store
 
@@ -30,9 +30,11 @@ def plan(store: Store, posed: Posed) -> None:
     """
     question = posed.question
     elsewhere = store.imported()
-    scenario, planner = read_scenario(question.scenario), Fits(posed.model)
+    scenario = read_scenario(question.scenario)
+    planners = {part.question.hash: Fits(part.model) for part in (posed, *posed.parts.values())}
     workload = Workload(question.context, scenario.concurrency, scenario.site)
     for candidate in question.candidates:
+        planner = planners[posed.of(candidate).question.hash]
         store.put("fit", candidate.name, asdict(planner.of(candidate, workload)))
         able = planner.of(candidate, Workload(question.context, question.requests(candidate.runtime)))
         if candidate.name in elsewhere:
@@ -61,25 +63,34 @@ def build(
     }
     made = dict(posed.brought) | {name: known[name] for name in wanted if name in known and stands(known[name])}
     wanted = {name: recipe for name, recipe in wanted.items() if name not in made}
-    if wanted and posed.model is not None:
-        from quantwise.build.calibration import Sample
-        from quantwise.build.walk import build as walk
-
-        recipes = list(dict.fromkeys(wanted.values()))
-        artifacts = walk(
-            posed.model,
-            recipes,
-            Sample(tuple(posed.calibration)) if posed.counted else posed.calibration,
-            store.folder / "artifacts",
-            progress=WalkStages(progress),
-            seed=question.seed,
-            tell=tell,
-        )
-        by_recipe = dict(zip(recipes, artifacts, strict=True))
-        made |= {name: replace(by_recipe[recipe], recipe=recipe.name) for name, recipe in wanted.items()}
+    for part in (posed, *posed.parts.values()):
+        own = {c.name: wanted[c.name] for c in question.candidates if c.name in wanted and posed.of(c) is part}
+        if own and part.model is not None:
+            made |= _walked(store, part, own, progress, tell)
     for name, artifact in made.items():
         store.put("artifact", name, asdict(artifact))
     return made
+
+
+def _walked(
+    store: Store, posed: Posed, wanted: Mapping[str, Recipe], progress: Progress, tell: Callable[[str], None] | None
+) -> dict[str, Artifact]:
+    """The artifacts of one model, by candidate."""
+    from quantwise.build.calibration import Sample
+    from quantwise.build.walk import build as walk
+
+    recipes = list(dict.fromkeys(wanted.values()))
+    artifacts = walk(
+        posed.model or Path(),
+        recipes,
+        Sample(tuple(posed.calibration)) if posed.counted else posed.calibration,
+        store.folder / "artifacts",
+        progress=WalkStages(progress),
+        seed=posed.question.seed,
+        tell=tell,
+    )
+    by_recipe = dict(zip(recipes, artifacts, strict=True))
+    return {name: replace(by_recipe[recipe], recipe=recipe.name) for name, recipe in wanted.items()}
 
 
 def recipe_of(candidate: Candidate) -> Recipe:
@@ -129,7 +140,7 @@ def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) ->
             artifact=replace(artifact, location=gguf_path(artifact)),
             runtime=posed.runtimes[candidate.runtime],
             options=options,
-            template=posed.template,
+            template=posed.of(candidate).template,
             decoding=question.decoding,
             seed=question.seed,
         )

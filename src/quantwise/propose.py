@@ -113,13 +113,13 @@ def with_stand_ins(candidates: Sequence[Candidate], stand_ins: Mapping[str, str]
 
     ``stand_ins`` maps a baseline's name to the stand-in's source.
     """
-    taken = {(c.runtime, stand_ins[c.name]) for c in candidates if c.name in stand_ins}
+    taken = {(c.model, c.runtime, stand_ins[c.name]) for c in candidates if c.name in stand_ins}
     found = []
     for candidate in candidates:
         if candidate.name in stand_ins:
             chosen = parse(f"{stand_ins[candidate.name]}@{candidate.runtime}", baseline=True)
-            found.append(replace(chosen, stands_for=candidate.name))
-        elif (candidate.runtime, candidate.source) not in taken or candidate.cache != "f16":
+            found.append(replace(chosen, stands_for=candidate.name, model=candidate.model))
+        elif (candidate.model, candidate.runtime, candidate.source) not in taken or candidate.cache != "f16":
             found.append(candidate)
     return tuple(found)
 
@@ -127,13 +127,14 @@ def with_stand_ins(candidates: Sequence[Candidate], stand_ins: Mapping[str, str]
 def stand_in_for(
     baseline: Candidate, candidates: Sequence[Candidate], fits: Mapping[str, Fit], more: Sequence[Candidate]
 ) -> Candidate | None:
-    """The safest artifact that fits: of the candidates of the baseline's runtime, and of ``more``, the one with the
-    most bytes of weights; None where there is none, or none would be left to compare with it.
+    """The safest artifact that fits: of the candidates of the baseline's model and runtime, and of ``more``, the one
+    with the most bytes of weights; None where there is none, or none would be left to compare with it.
     """
-    same = [c for c in candidates if c.runtime == baseline.runtime and not c.baseline]
+    rivals = [c for c in candidates if not c.baseline and (c.runtime == baseline.runtime or c.model)]
+    same = [c for c in rivals if c.runtime == baseline.runtime and c.model == baseline.model]
     pool = [
         c for c in (*same, *more) if not c.control and c.cache == "f16" and fits[c.name].fits in ("yes", "marginal")
     ]
     safest = max(pool, key=lambda c: fits[c.name].weights_bytes or 0, default=None)
-    left = [c for c in same if c is not safest and not c.control and fits[c.name].fits != "no"]
+    left = [c for c in rivals if c is not safest and not c.control and fits[c.name].fits != "no"]
     return safest if left else None

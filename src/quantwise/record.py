@@ -13,18 +13,20 @@ from quantwise.core.evidence import LOST, Fit, Measurement
 from quantwise.core.imported import Imported
 from quantwise.core.question import Question
 from quantwise.core.runtime import Footprint
-from quantwise.core.solved_item import SolvedItem
+from quantwise.core.solved_item import Priced, SolvedItem
 from quantwise.core.verdict import Verdict
 from quantwise.cost import cost, percentile
 from quantwise.cost_ratios import Ratio, ratios
 from quantwise.course import way_of
-from quantwise.decide import decide, standing
+from quantwise.decide import decide
 from quantwise.endpoints import endpoints
+from quantwise.gates import gates_of, standing
 from quantwise.losses import faults
 from quantwise.objective import Evidence
 from quantwise.screen import noise, screened
-from quantwise.settle import verdicts
-from quantwise.solved import run_cost, solved_items
+from quantwise.settle.floor import floor_verdicts
+from quantwise.settle.pair import verdicts
+from quantwise.solved import priced, run_cost, solved_items
 from quantwise.stats.compare import compare
 from quantwise.stats.pairing import ANSWERED, pairs
 from quantwise.store import Store
@@ -32,7 +34,7 @@ from quantwise.store import Store
 
 def assemble(store: Store, question: Question) -> dict[str, Any]:
     """Verdicts, costs and the decision, with all they rest on, as plain JSON values."""
-    found = verdicts(store, question)
+    found, floors = verdicts(store, question), floor_verdicts(store, question)
     rows = {c.name: store.rows("certify", c.name) for c in question.candidates}
     broken = {name: body["why"] for name, body in store.all("broken").items()}
     imported = store.imported()
@@ -50,6 +52,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
     floor = noise(store, question)
     timing = store.all("timing")
     solved = solved_items(question, rows, costs, timing)
+    pairs_priced = priced(question, rows, {c.name for c in question.candidates if c.baseline or c.shippable})
     evidence = Evidence(
         verdicts=found,
         fits=fits,
@@ -61,45 +64,54 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         lost={name: {t: a["lost"] / (a["n"] or 1) for t, a in of.items()} for name, of in accuracy.items()},
         ratios=_ratios(question, rows),
         solved=solved,
+        floors=floors,
+        priced=pairs_priced,
     )
-    overall = {c.name: _overall(question, c, rows, found) for c in question.candidates if not c.baseline}
+    gates = gates_of(question, found, floors)
+    overall = {
+        c.name: _overall(question, c, rows, standing(gates, c.name)) for c in question.candidates if not c.baseline
+    }
     facts = store.get("facts", "machine") or {"machine": {}, "versions": {}}
-    return {
-        "schema": 1,
-        "quantwise": __version__,
-        "question_hash": question.hash,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "question": _question(question),
-        "machine": facts["machine"],
-        "versions": facts["versions"],
-        "decision": asdict(decide(question, evidence)),
-        "candidates": [
-            _candidate(
-                c,
-                artifacts.get(c.name),
-                fits.get(c.name),
-                footprints.get(c.name),
-                accuracy[c.name],
-                overall.get(c.name),
-            )
-            | {"note": broken.get(c.name) or store.get("note", c.name), "cache_use": store.get("cache_use", c.name)}
-            for c in question.candidates
-        ],
-        "verdicts": [_verdict(v) for v in found],
-        "noise": floor,
-        "screen": screened(store, question),
-        "costs": [asdict(costs[c.name]) for c in question.candidates if c.name in costs],
-        "timing": timing,
-        "caveats": _caveats(found),
-        "imported": [
-            one.to_json() | {"differs": one.differs(_build(question, name))} for name, one in imported.items()
-        ],
-        "faults": [faults(name, of) for name, of in rows.items()],
-        "endpoints": endpoints(store, question),
-        "generations": sum(len(r) for r in rows.values()),
-        "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),
-        "folder": str(store.folder),
-    } | _solved(question, solved, timing)
+    return (
+        {
+            "schema": 1,
+            "quantwise": __version__,
+            "question_hash": question.hash,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "question": _question(question),
+            "machine": facts["machine"],
+            "versions": facts["versions"],
+            "decision": asdict(decide(question, evidence)),
+            "candidates": [
+                _candidate(
+                    c,
+                    artifacts.get(c.name),
+                    fits.get(c.name),
+                    footprints.get(c.name),
+                    accuracy[c.name],
+                    overall.get(c.name),
+                )
+                | {"note": broken.get(c.name) or store.get("note", c.name), "cache_use": store.get("cache_use", c.name)}
+                for c in question.candidates
+            ],
+            "verdicts": [_verdict(v) for v in found],
+            "noise": floor,
+            "screen": screened(store, question),
+            "costs": [asdict(costs[c.name]) for c in question.candidates if c.name in costs],
+            "timing": timing,
+            "caveats": _caveats(found),
+            "imported": [
+                one.to_json() | {"differs": one.differs(_build(question, name))} for name, one in imported.items()
+            ],
+            "faults": [faults(name, of) for name, of in rows.items()],
+            "endpoints": endpoints(store, question),
+            "generations": sum(len(r) for r in rows.values()),
+            "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),
+            "folder": str(store.folder),
+        }
+        | _solved(question, solved, pairs_priced, timing)
+        | ({"floors": [asdict(v) for v in floors]} if floors else {})
+    )
 
 
 def flips(store: Store, question: Question) -> list[dict[str, Any]]:
@@ -189,7 +201,7 @@ def _p95(candidate: Candidate, rows: Sequence[Measurement]) -> float | None:
 
 
 def _overall(
-    question: Question, candidate: Candidate, rows: Mapping[str, Sequence[Measurement]], found: Sequence[Verdict]
+    question: Question, candidate: Candidate, rows: Mapping[str, Sequence[Measurement]], verdict: str
 ) -> dict[str, Any]:
     """All tasks pooled, as a description; no verdict rests on it."""
     matched, _ = pairs(rows[question.baseline_of(candidate).name], rows[candidate.name])
@@ -198,7 +210,7 @@ def _overall(
         "n": pooled.n,
         "delta": pooled.delta,
         "interval": pooled.interval,
-        "verdict": standing(found, candidate.name),
+        "verdict": verdict,
         "explanation": "all tasks pooled over the items asked; a description, no verdict rests on it",
     }
 
@@ -257,12 +269,20 @@ def _noise_rates(floor: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return rates
 
 
-def _solved(question: Question, solved: Mapping[str, SolvedItem], timing: Mapping[str, float | None]) -> dict[str, Any]:
+def _solved(
+    question: Question, solved: Mapping[str, SolvedItem],
+    between: Mapping[tuple[str, str], Mapping[str, Priced | None]], timing: Mapping[str, float | None],
+) -> dict[str, Any]:  # fmt: skip
     """What a solved item costs with each candidate; nothing where the scenario states no prices."""
     way = way_of(question)
     if way is None:
         return {}
-    return {"solved": asdict(way) | {"run_cost": run_cost(way, timing), "items": [asdict(s) for s in solved.values()]}}
+    body = asdict(way) | {"run_cost": run_cost(way, timing), "items": [asdict(s) for s in solved.values()]}
+    told = [
+        {"candidate": one, "over": two, "term": term} | asdict(found)
+        for (one, two), terms in between.items() for term, found in terms.items() if found is not None
+    ]  # fmt: skip
+    return {"solved": body | ({"between": told} if between else {})}
 
 
 def _rate(rows: Mapping[str, Sequence[Measurement]], timing: Mapping[str, Any]) -> float | None:

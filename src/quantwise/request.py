@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantwise import propose
+from quantwise.across import candidates_across
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.core.question import MultiplicityRule
@@ -41,18 +42,26 @@ class Request:
     run: Path | None = None
     stand_ins: Mapping[str, str] = field(default_factory=dict)
     """Baseline that has no room here to the source of what is compared with in its place (`stand_in.chosen`)."""
+    models: Mapping[str, Path] = field(default_factory=dict)
+    """Several models by name (`across.named_models`); ``model`` is then None."""
+    exact: tuple[Candidate, ...] = ()
+    """Of one of several models, its candidates as they are (`joint.apart`)."""
 
 
 def is_demo(request: Request) -> bool:
-    return request.model is None and not request.candidates and request.baseline is None
+    return request.model is None and not (request.models or request.candidates or request.baseline)
 
 
 def candidates_of(request: Request) -> tuple[Candidate, ...]:
     """Everything that a request compares, baselines first. Raises InputError naming what was not understood."""
+    if request.exact:
+        return request.exact
     return propose.with_stand_ins(_named(request), request.stand_ins)
 
 
 def _named(request: Request) -> tuple[Candidate, ...]:
+    if request.models:
+        return candidates_across(request.models, request.candidates, request.baseline)
     if not request.candidates:
         if request.baseline is not None:
             raise InputError(
@@ -71,7 +80,7 @@ def model_of(request: Request, candidates: Sequence[Candidate]) -> Path | None:
     """The folder that recipes are applied to; None where everything was brought."""
     recipes = [c for c in candidates if is_recipe(c)]
     if not recipes:
-        if request.model is not None and not request.stand_ins:
+        if request.model is not None and not (request.stand_ins or request.exact):
             raise InputError(
                 f"no candidate is built from {request.model}: all were brought; leave MODEL out or name a recipe"
             )
@@ -91,5 +100,5 @@ def reads_data(candidate: Candidate) -> bool:
 
 def model_name(model: Path | None, candidates: Sequence[Candidate]) -> str:
     if model is None:
-        return next(c.source for c in candidates if c.baseline)
+        return next((c.source for c in candidates if c.baseline), candidates[0].source)
     return "the reference model" if model == reference.path() else str(model)

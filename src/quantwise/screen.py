@@ -64,7 +64,9 @@ def screen(
                 # One that another machine measured is not opened here, and the divergence from it stays unknown.
                 if base not in references:
                     references[base] = _told(arms[base], texts, bench) if base in arms else None
-                _divergence(store, arm, references[base], texts, bench)
+                # Another model has another tokenizer: its distributions are over other tokens.
+                alike = arm.candidate.model == question.baseline_of(arm.candidate).model
+                _divergence(store, arm, references[base] if alike else None, texts, bench)
         except RuntimeFailure as error:
             if arm.candidate.baseline:
                 raise

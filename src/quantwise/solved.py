@@ -9,7 +9,7 @@ and widened by what whole blocks differ in time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
-from quantwise.core.solved_item import SolvedItem, Solving
+from quantwise.core.solved_item import PER_SOLVED, Priced, SolvedItem, Solving
 from quantwise.core.verdict import Cost
 from quantwise.course import Key, Repeats, Way, arm_of, course, mean_of, way_of
 from quantwise.stats.block_noise import block_noise
@@ -53,6 +53,56 @@ def solved_items(
     return found
 
 
+def priced(
+    question: Question, rows: Mapping[str, Sequence[Measurement]], names: Collection[str]
+) -> dict[tuple[str, str], dict[str, Priced | None]]:
+    """Every two of the candidates ``names``: money and seconds per solved item of the first over the second's.
+
+    None where times are unknown or items in common too few; empty where no objective asks for it. Energy has no row of
+    its own for an item, so of joules no interval is known.
+    """
+    way = way_of(question)
+    if way is None or not set(question.scenario["objective"]) & set(PER_SOLVED):
+        return {}
+    arms = [c for c in question.candidates if c.name in names]
+    found: dict[tuple[str, str], dict[str, Priced | None]] = {}
+    for place, one in enumerate(arms):
+        for two in arms[place + 1 :]:
+            pair = _pair(question, way, one, two, rows)
+            told = {} if pair is None else _priced_terms(way, pair[2], pair[3], price_level(question))
+            found[one.name, two.name] = told
+            found[two.name, one.name] = {term: p.inverse() if p else None for term, p in told.items()}
+    return found
+
+
+def price_level(question: Question) -> float:
+    """Error rate of each interval of a price: alpha, shared among all looks where a price decides when to stop.
+
+    Then it is looked at after 1, 2, 4, ... blocks up to those that are planned, and at the end (Bonferroni).
+    """
+    asks = set(question.scenario["objective"]) & set(PER_SOLVED) or question.scenario.get("budget")
+    return question.alpha / (len(price_looks(question)) + 1) if asks else question.alpha
+
+
+def price_looks(question: Question) -> list[int]:
+    """Numbers of blocks after which the price is looked at."""
+    planned = max((-(-task.items // question.block) for task in question.tasks), default=1)
+    return [2**k for k in range(planned.bit_length()) if 2**k <= planned]
+
+
+def _priced_terms(way: Way, means: FloatArray, drawn: FloatArray, level: float) -> dict[str, Priced | None]:
+    terms: dict[str, Callable[[FloatArray], FloatArray]] = {
+        "money_per_solved": lambda rows: _unit(way, rows),
+        "seconds_per_solved": lambda rows: _over(rows[:, _SECONDS], rows[:, _SOLVED]),
+    }
+    found: dict[str, Priced | None] = {}
+    for term, unit in terms.items():
+        whole, ratio = (_over(unit(rows[:, :5]), unit(rows[:, 5:])) for rows in (means, drawn))
+        value, bounds = _finite(whole[0]), _interval(ratio, level)
+        found[term] = Priced(value, *bounds) if value and bounds and bounds[0] > 0.0 else None
+    return found
+
+
 def run_cost(way: Way, timing: Mapping[str, float | None]) -> float | None:
     """What quantizing and evaluating cost: hours of all stages at the machine's price; None where one is unknown."""
     known = [seconds for seconds in timing.values() if seconds is not None]
@@ -64,20 +114,11 @@ def _against(
     rows: Mapping[str, Sequence[Measurement]], costs: Mapping[str, Cost],
 ) -> SolvedItem | None:  # fmt: skip
     """A candidate beside its baseline on the items that both were asked; None where times or items are too few."""
-    ours, theirs = (arm_of(rows[c.name], question.requests(c.runtime)) for c in (candidate, base))
-    if ours is None or theirs is None:
+    found = _pair(question, way, candidate, base, rows)
+    if found is None:
         return None
-    asked = sorted(set(ours) & set(theirs))
-    clusters = {(r.task, r.item): r.cluster or r.item for r in rows[base.name]}
-    strata = _strata([(key, clusters[key], (*course(ours[key], way), *course(theirs[key], way))) for key in asked])
-    if not strata or sum(len(s) for s in strata) < MIN_ITEMS:
-        return None
-    means = _means(strata)
-    drawn = _resampled(strata, way, question.seed)
-    blocks = {(r.task, r.item): r.block for r in rows[base.name]}
-    turns = _turns({key: (blocks[key], ours[key], theirs[key]) for key in asked}, question.seed)
-    drawn[:, [_SECONDS, 5 + _SECONDS]] *= turns
-    level = question.alpha
+    asked, repeats, means, drawn = found
+    level = price_level(question)
     joules = [costs[c.name].joules_per_item if c.name in costs else None for c in (candidate, base)]
     ratio = _over(_unit(way, drawn[:, :5]), _unit(way, drawn[:, 5:]))
     whole = _over(_unit(way, means[:, :5]), _unit(way, means[:, 5:]))
@@ -85,14 +126,34 @@ def _against(
     return SolvedItem(
         candidate=candidate.name,
         baseline=base.name,
-        items=len(asked),
+        items=asked,
         ours=_solving(way, means[:, :5], drawn[:, :5], level, joules[0]),
         theirs=_solving(way, means[:, 5:], drawn[:, 5:], level, joules[1]),
         ratio=_finite(whole[0]),
         interval=_interval(ratio, level),
         saved_per_month=saved,
-        notes=_notes(way, min(len(arm[key]) for arm in (ours, theirs) for key in asked), joules),
+        notes=_notes(way, repeats, joules),
     )
+
+
+def _pair(
+    question: Question, way: Way, one: Candidate, two: Candidate, rows: Mapping[str, Sequence[Measurement]]
+) -> tuple[int, int, FloatArray, FloatArray] | None:
+    """Items that both were asked, fewest repeats of one, and both's columns: means (1, 10), resampled (many, 10)."""
+    ours, theirs = (arm_of(rows[c.name], question.requests(c.runtime)) for c in (one, two))
+    if ours is None or theirs is None:
+        return None
+    asked = sorted(set(ours) & set(theirs))
+    clusters = {(r.task, r.item): r.cluster or r.item for r in rows[two.name]}
+    strata = _strata([(key, clusters[key], (*course(ours[key], way), *course(theirs[key], way))) for key in asked])
+    if not strata or sum(len(s) for s in strata) < MIN_ITEMS:
+        return None
+    drawn = _resampled(strata, way, question.seed)
+    blocks = {(r.task, r.item): r.block for r in rows[two.name]}
+    turns = _turns({key: (blocks[key], ours[key], theirs[key]) for key in asked}, question.seed)
+    drawn[:, [_SECONDS, 5 + _SECONDS]] *= turns
+    repeats = min(len(arm[key]) for arm in (ours, theirs) for key in asked)
+    return len(asked), repeats, _means(strata), drawn
 
 
 def _strata(items: Sequence[tuple[Key, str, tuple[float, ...]]]) -> list[FloatArray]:

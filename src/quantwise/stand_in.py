@@ -70,11 +70,12 @@ def _safest(
     known, more = {c.name for c in candidates}, dict[str, Fit]()
     recipes = SAFEST.get(baseline.runtime, ()) if baseline.source == "16bit" and request.candidates else ()
     extra = []
-    for candidate in (parse(f"{recipe}@{baseline.runtime}") for recipe in recipes):
+    for recipe in recipes:
+        candidate = replace(parse(f"{recipe}@{baseline.runtime}"), model=baseline.model)
         if candidate.name in known:
             continue
         try:
-            text = f"{candidate.source}@{candidate.runtime}"
+            text = candidate.name
             more |= pose.checked(replace(request, candidates=(*request.candidates, text)))
         except QuantwiseError:
             continue  # neither this model nor this runtime needs to know every recipe

@@ -8,6 +8,7 @@ Every stage reads what earlier ones wrote into the run folder, so the same reque
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,12 +25,14 @@ from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.forecast import expectations
+from quantwise.joint import places_of
 from quantwise.measure import Arm, Bench
 from quantwise.plan.memory import available_bytes
-from quantwise.pose import Posed
+from quantwise.posed import Posed
+from quantwise.price_open import price_open
 from quantwise.request import Request
 from quantwise.screen import noise_floor, screen
-from quantwise.settle import fewest_asked
+from quantwise.settle.still_open import fewest_asked
 from quantwise.store import Store, write_atomically
 from quantwise.tasks.calibration import CalibrationSet, gathered
 from quantwise.tasks.prose import held_out_text
@@ -68,6 +71,8 @@ def decide(
         store.freeze(posed.question)
         if posed.model is not None:
             store.put("facts", "model", str(posed.model.resolve()))
+        if posed.parts:
+            store.put("facts", "models", places_of(posed))
         if request.calibration is not None:
             store.put("facts", "calibration", asdict(request.calibration.absolute()))
         planned = {task.name: task.items for task in posed.question.tasks}
@@ -190,7 +195,7 @@ def _answer(
             noise_floor(store, question, _second_incarnations(standing), posed.screen_items, bench, progress)
         with _timed(store, "certify"):
             limits = Limits(items, deadline)
-            Certification(store, question, standing, posed.certify_items, limits, bench, progress).run()
+            Certification(store, question, standing, posed.certify_items, limits, bench, progress, price_open).run()
         for name in arms:
             if (footprint := bench.footprint(name)) is not None:
                 store.put("footprint", name, asdict(footprint))
@@ -200,6 +205,8 @@ def _answer(
 
 
 def _posed_again(store: Store, question: Question) -> Posed:
+    if question.models:
+        return pose.repose_parts(question, store.get("facts", "models") or {}, _artifacts(store))
     kept = store.get("facts", "model")
     return pose.repose(question, Path(kept) if kept else None, _artifacts(store))
 
@@ -233,7 +240,7 @@ def _other(parallel: int) -> int:
 
 def _further(store: Store, posed: Posed, more: int) -> dict[str, int]:
     """Certification items per task that give every open pair ``more`` in whole blocks, as far as there are items."""
-    open_tasks = fewest_asked(store, posed.question)
+    open_tasks = fewest_asked(store, posed.question, price_open(store, posed.question, sys.maxsize))
     block = posed.question.block
     wanted = {}
     for name, task in posed.tasks.items():

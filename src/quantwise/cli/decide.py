@@ -29,7 +29,11 @@ def add_parser(verbs: Any) -> None:
         description="Decide what to ship. Without arguments: the reference model, its suites, the demo scenario.",
     )
     p.add_argument(
-        "model", nargs="?", type=Path, metavar="MODEL", help="folder with config.json and safetensors, or a hub id"
+        "model",
+        nargs="*",
+        metavar="MODEL",
+        help="folder with config.json and safetensors, or a hub id; of several, "
+        "[NAME=]MODEL each, candidates are NAME:C or, without a name, of each model",
     )
     p.add_argument("--scenario", default=None, metavar="S", help="laptop, nas, lab-server, demo, or a TOML file")
     p.add_argument(
@@ -82,11 +86,13 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Decide, print, and return the exit code."""
     from quantwise import workbench
+    from quantwise.across import named_models
     from quantwise.report.progress import progress_on
     from quantwise.request import Request
 
     request = Request(
-        model=arguments.model,
+        model=Path(arguments.model[0]) if len(arguments.model) == 1 else None,
+        models=named_models(arguments.model) if len(arguments.model) > 1 else {},
         scenario=arguments.scenario,
         tasks=tuple(arguments.tasks or ()),
         candidates=tuple(arguments.candidate or ()),

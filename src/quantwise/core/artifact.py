@@ -44,6 +44,7 @@ class Candidate:
     shipped.
     ``computes_as_stored`` is False where weights are stored small and computed in 16 bit (a quality verdict only).
     ``stands_for`` names the baseline that has no room here, of a baseline that is compared with in its place.
+    ``model`` is the name of its model where a question has several; ``q4:q8_0@llamacpp`` is then q8_0 of the model q4.
     """
 
     source: str
@@ -53,12 +54,14 @@ class Candidate:
     control: bool = False
     computes_as_stored: bool = True
     stands_for: str = ""
+    model: str = ""
 
     @property
     def name(self) -> str:
         """The candidate as a person writes it."""
         cache = "" if self.cache == "f16" else f",kv={self.cache}"
-        return f"{self.source}@{self.runtime}{cache}"
+        model = f"{self.model}:" if self.model else ""
+        return f"{model}{self.source}@{self.runtime}{cache}"
 
     @property
     def shippable(self) -> bool:

@@ -61,11 +61,24 @@ class EndpointGate(TaskQuestion):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelQuestion:
+    """One of several models of a question: the ``name`` before its candidates, where it comes from, its content hash,
+    and that of the chat template that its arms are asked with (None: raw prompts, or a server that renders for itself).
+    """
+
+    name: str
+    source: str
+    hash: str
+    template_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """Model, scenario, tasks, candidates and statistics. Its hash names the run.
 
     ``runtimes`` maps each runtime to its build, ``brought`` each artifact that exists already to its content hash,
     ``parallel`` each runtime to the requests that it is given at a time (where none is said, one).
+    With several ``models`` each candidate names its own, and ``model``, ``model_hash`` and ``template_hash`` are joint.
     """
 
     model: str
@@ -87,6 +100,7 @@ class Question:
     seed: int = 0
     schema: int = SCHEMA
     decoding: Decoding = GREEDY
+    models: tuple[ModelQuestion, ...] = ()
 
     @property
     def m(self) -> int:
@@ -119,6 +133,11 @@ class Question:
         """Requests that a runtime is given at a time."""
         return self.parallel.get(runtime, 1)
 
+    @property
+    def by_floor(self) -> bool:
+        """Whether the absolute floors alone decide, and the baseline is only shown."""
+        return bool(self.scenario.get("compare") == "floor")
+
     def baseline_of(self, candidate: Candidate) -> Candidate:
         """The baseline of the candidate's runtime, or the only baseline there is."""
         baselines = [c for c in self.candidates if c.baseline]
@@ -126,9 +145,17 @@ class Question:
         return (same or baselines)[0]
 
     def to_json(self) -> dict[str, Any]:
-        """The record that is written, and that is hashed; greedy decoding is not in it, as before there was another."""
+        """The record that is written, and that is hashed. Greedy decoding and a single model are not in it, as
+        before there were others.
+        """
         record = asdict(self) | {"decoding": self.decoding.to_json()}
-        return record if record["decoding"] else {k: v for k, v in record.items() if k != "decoding"}
+        if not self.decoding.to_json():
+            del record["decoding"]
+        if not self.models:
+            del record["models"]
+            for candidate in record["candidates"]:
+                del candidate["model"]
+        return record
 
     @property
     def hash(self) -> str:
@@ -140,7 +167,7 @@ class Question:
     def from_json(cls, record: Mapping[str, Any]) -> Question:
         """Read back what ``to_json`` wrote. Raises InputError for a record of another version."""
         known = {f.name for f in fields(cls)}
-        if record.get("schema") != SCHEMA or set(record) | {"decoding"} != known:
+        if record.get("schema") != SCHEMA or set(record) | {"decoding", "models"} != known:
             raise InputError(
                 f"question of schema {record.get('schema')!r}, this version reads {SCHEMA}; choose a new --run"
             )
@@ -148,4 +175,5 @@ class Question:
         data["tasks"] = tuple(TaskQuestion(**t) for t in record["tasks"])
         data["candidates"] = tuple(Candidate(**c) for c in record["candidates"])
         data["decoding"] = Decoding(**record.get("decoding", {}))
+        data["models"] = tuple(ModelQuestion(**m) for m in record.get("models", ()))
         return cls(**data)

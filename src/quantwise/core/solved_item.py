@@ -27,6 +27,40 @@ class Solving:
     money_interval: tuple[float, float] | None
 
 
+PER_SOLVED: Mapping[str, str] = {
+    "money_per_solved": "money",
+    "seconds_per_solved": "seconds",
+    "joules_per_solved": "joules",
+}
+"""Terms of an objective to what they are of a `Solving`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What a solved item takes with one candidate over what it takes with another, and the interval of that ratio."""
+
+    ratio: float
+    low: float
+    high: float
+
+    def direction(self, material: float) -> int:
+        """-1 where the first is shown to take less, 1 where it takes more, 0 where neither is shown or it is no matter.
+
+        ``material`` is the share below which no difference matters.
+        """
+        if self.low <= 1.0 <= self.high or abs(self.ratio - 1.0) <= material:
+            return 0
+        return -1 if self.ratio < 1.0 else 1
+
+    def inverse(self) -> Priced:
+        """The second over the first."""
+        return Priced(1.0 / self.ratio, 1.0 / self.high, 1.0 / self.low)
+
+    def settled(self, material: float) -> bool:
+        """Whether further items could hardly change the direction: it is shown, or shown to be no matter."""
+        return self.direction(material) != 0 or (self.low >= 1.0 - material and self.high <= 1.0 + material)
+
+
 @dataclass(frozen=True, slots=True)
 class SolvedItem:
     """A candidate (``ours``) beside its baseline (``theirs``) on the ``items`` that both were asked.

@@ -72,6 +72,32 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class FloorVerdict:
+    """Whether one arm's own mean score is at or above an absolute ``floor`` on one task.
+
+    ``n`` counts items (or clusters), ``mean`` is unknown without any. ``low`` and ``high`` are bounds of the mean that
+    hold at every look, each by itself: ``low`` at level 1 - alpha/m, ``high`` at 1 - alpha. ``missing`` of the items
+    were lost and count as wrong, only ``high`` and ``e_fail`` take them as right. ``n_more`` is a (low, middle, high)
+    forecast of further items.
+    """
+
+    candidate: str
+    task: str
+    floor: float
+    verdict: Answer
+    reason: Reason
+    n: int
+    mean: float | None
+    low: float
+    high: float
+    e_pass: float
+    e_fail: float
+    missing: int = 0
+    n_more: tuple[int, int, int] | None = None
+    explanation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RuledOut:
     """A candidate that is not shipped, and why, in one sentence."""
 

@@ -46,6 +46,22 @@ class Review:
             raise InputError(f"review price must be an amount of at least 0, not {self.price!r:.40}")
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent: on a solved item, or on all that are to be solved in a month. Above 0; None: no limit."""
+
+    per_solved_item: float | None = None
+    per_month: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {"per_solved_item": self.per_solved_item, "per_month": self.per_month}
+        if all(amount is None for amount in given.values()):
+            raise InputError(f"budget must be a table with {' or '.join(given)}")
+        for name, amount in given.items():
+            if amount is not None and (not _amount(amount) or amount == 0):
+                raise InputError(f"budget {name} must be an amount above 0, not {amount!r:.40}")
+
+
 def prices_of(given: object) -> Prices:
     """Prices from a record of their fields. Raises InputError for anything else, and for unknown or missing fields."""
     return Prices(**_record(given, "prices", ("currency", "machine_hour"), ("currency", "machine_hour")))
@@ -54,6 +70,11 @@ def prices_of(given: object) -> Prices:
 def review_of(given: object) -> Review:
     """A review from a record of its fields. Raises InputError for anything else, and for unknown or missing fields."""
     return Review(**_record(given, "review", ("probability", "price", "solves"), ("probability", "price")))
+
+
+def budget_of(given: object) -> Budget:
+    """A budget from a record of its fields. Raises InputError for anything else, and for unknown fields."""
+    return Budget(**_record(given, "budget", ("per_solved_item", "per_month"), ()))
 
 
 def _record(given: object, what: str, allowed: tuple[str, ...], needed: tuple[str, ...]) -> dict[str, Any]:

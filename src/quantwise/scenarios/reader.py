@@ -13,7 +13,7 @@ from typing import Any
 from quantwise.core.decoding import decoding_of
 from quantwise.core.errors import InputError
 from quantwise.scenarios.presets import PRESETS
-from quantwise.scenarios.prices import prices_of, review_of
+from quantwise.scenarios.prices import budget_of, prices_of, review_of
 from quantwise.scenarios.records import SUFFIXES, read_record
 from quantwise.scenarios.scenario import Scenario
 from quantwise.scenarios.site import Site
@@ -60,7 +60,8 @@ def _scenario(record: Mapping[str, Any], where: str) -> Scenario:
         refuse_unknown(given, FIELDS)
         if "site" in given:
             given["site"] = site_of(given["site"])
-        for name, read in (("prices", prices_of), ("review", review_of), ("decoding", decoding_of)):
+        readers = {"prices": prices_of, "review": review_of, "budget": budget_of, "decoding": decoding_of}
+        for name, read in readers.items():
             if name in given:
                 given[name] = read(given[name])
         if isinstance(given.get("objective"), list):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from quantwise.core.decoding import GREEDY, Decoding
 from quantwise.core.endpoint import endpoint_margins
 from quantwise.core.errors import InputError
-from quantwise.scenarios.prices import Prices, Review
+from quantwise.core.solved_item import PER_SOLVED
+from quantwise.scenarios.prices import Budget, Prices, Review
 from quantwise.scenarios.site import Site
 
-OBJECTIVES = ("bytes", "memory_bytes", "seconds_per_item", "joules_per_item", "p99_over_p50", "-tokens_per_s")
+OBJECTIVES = (
+    "bytes", "memory_bytes", "seconds_per_item", "joules_per_item", "p99_over_p50", "-tokens_per_s", *PER_SOLVED
+)  # fmt: skip
 """What can be made small; a leading minus means that more is better."""
 
 KINDS = ("code", "instructions", "reasoning", "other")
@@ -31,6 +34,8 @@ class Scenario:
     With ``prices`` the decision also asks what a solved item costs: an answer that is not valid is asked again up to
     ``reruns`` times and then goes to ``review``; ``requests_per_month`` are the items to be solved in a month.
     ``decoding`` is how the answers are drawn; ``endpoints`` are margins for signs that no scorer looks for.
+    A ``budget`` bounds what a solved item or a month may cost. With ``compare`` = "floor" the absolute floors alone
+    decide what is good enough, and the comparison with the baseline is only shown.
     """
 
     name: str
@@ -50,6 +55,8 @@ class Scenario:
     requests_per_month: float | None = None
     decoding: Decoding = GREEDY
     endpoints: Mapping[str, float] = field(default_factory=dict)
+    budget: Budget | None = None
+    compare: Literal["baseline", "floor"] = "baseline"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -80,7 +87,15 @@ class Scenario:
         monthly = self.requests_per_month
         if monthly is not None and not _between(monthly, 0, float("inf")):
             raise InputError(f"requests_per_month must be a number above 0, not {monthly!r:.40}")
-        for name in ("reruns", "review", "requests_per_month") if self.prices is None else ():
+        if self.compare not in ("baseline", "floor"):
+            raise InputError(f"compare must be baseline or floor, not {self.compare!r:.40}")
+        if self.budget is not None and self.budget.per_month is not None and monthly is None:
+            raise InputError("budget per_month needs requests_per_month, the items to be solved in a month")
+        if self.prices is None and (term := next((t for t in self.objective if t in PER_SOLVED), None)) is not None:
+            raise InputError(
+                f'objective {term} needs prices; add [prices] with currency = "EUR" and machine_hour = 1.2'
+            )
+        for name in ("reruns", "review", "requests_per_month", "budget") if self.prices is None else ():
             if getattr(self, name):
                 raise InputError(
                     f'{name} has no use without prices; add [prices] with currency = "EUR" and machine_hour = 1.2'
@@ -101,9 +116,11 @@ class Scenario:
         }  # fmt: skip
         # A scenario that says nothing of these is the record that it was before there were any, and hashes alike.
         record |= {"decoding": self.decoding.to_json(), "endpoints": dict(self.endpoints)}
-        for name in ("prices", "reruns", "review", "requests_per_month", "decoding", "endpoints"):
+        for name in ("prices", "reruns", "review", "requests_per_month", "budget", "decoding", "endpoints"):
             if not record[name]:
                 del record[name]
+        if self.compare == "baseline":
+            del record["compare"]
         return record
 
 

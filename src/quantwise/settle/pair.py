@@ -48,7 +48,7 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
     base = question.baseline_of(candidate)
     names = (base.name, candidate.name)
     theirs, ours = (_rows(store, name, task) for name in names)
-    blocks = [_by_block(side) for side in (theirs, ours)]
+    blocks = [by_block(side) for side in (theirs, ours)]
     done = min(store.blocks("certify", name, task.rows_of) for name in names)
     rule = _rule(question)
     seen: list[Pair] = []
@@ -80,7 +80,7 @@ def open_gates(store: Store, question: Question, candidate: Candidate, task: Tas
     return any(not look(store, question, candidate, g, first=first if len(gates) == 1 else 0).settled for g in gates)
 
 
-def _by_block(rows: Sequence[Measurement]) -> dict[int, list[Measurement]]:
+def by_block(rows: Sequence[Measurement]) -> dict[int, list[Measurement]]:
     """Block to its rows, without those of a cluster that an earlier block has shown.
 
     A cluster counts by its items in the first block that has any: if later ones still changed its mean, wealth that was
@@ -188,16 +188,3 @@ def verdicts(store: Store, question: Question) -> list[Verdict]:
     """Every verdict of a run, recomputed from its folder alone."""
     arms = [c for c in question.candidates if not c.baseline]
     return [settle(store, question, c, t) for c in arms for t in question.gates]
-
-
-def fewest_asked(store: Store, question: Question) -> dict[str, int]:
-    """Each task that is still open, and how many items its least measured open pair has answered."""
-    fewest: dict[str, int] = {}
-    for candidate in question.candidates:
-        if candidate.baseline or store.get("broken", candidate.name) is not None:
-            continue
-        for gate in question.gates:
-            found = look(store, question, candidate, gate)
-            if not found.settled:
-                fewest[gate.rows_of] = min(found.asked, fewest.get(gate.rows_of, found.asked))
-    return fewest

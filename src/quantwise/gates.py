@@ -1,0 +1,154 @@
+"""What stands between a candidate and being shipped: its verdicts, its floors, fit, price and service level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quantwise.core.artifact import Candidate
+from quantwise.core.question import Question
+from quantwise.core.verdict import FloorVerdict, Verdict
+from quantwise.objective import MATERIAL, Evidence, size_of
+
+
+def standing(verdicts: Sequence[Verdict | FloorVerdict], candidate: str) -> str:
+    """PASS, FAIL or UNKNOWN over all gates of a candidate: any FAIL is FAIL, else any UNKNOWN is UNKNOWN."""
+    answers = {v.verdict for v in verdicts if v.candidate == candidate}
+    if "FAIL" in answers:
+        return "FAIL"
+    return "PASS" if answers == {"PASS"} else "UNKNOWN"
+
+
+def gates_of(
+    question: Question, verdicts: Sequence[Verdict], floors: Sequence[FloorVerdict]
+) -> list[Verdict | FloorVerdict]:
+    """The verdicts that gate: beside the baseline and against the floors, or where the scenario says so those alone."""
+    return [*floors] if question.by_floor else [*verdicts, *floors]
+
+
+def why_not(question: Question, evidence: Evidence, candidate: Candidate) -> str | None:
+    """The reason why a candidate cannot be shipped, or None; the gravest reason first."""
+    name = candidate.name
+    fit = evidence.fits.get(name)
+    verdicts = [] if question.by_floor else [v for v in evidence.verdicts if v.candidate == name]
+    failed = [v for v in verdicts if v.verdict == "FAIL"]
+    unknown = [v for v in verdicts if v.verdict == "UNKNOWN"]
+    low, floor_open = (_floors(evidence, candidate, answer) for answer in ("FAIL", "UNKNOWN"))
+    dearer = _dearer(question, evidence, candidate)
+    over, price_open = over_budget(question, evidence, candidate)
+    if name in evidence.broken:
+        return evidence.broken[name]
+    if fit is not None and fit.fits == "no":
+        return f"does not fit: {fit.fix or 'needs more memory than the site has'}"
+    if failed:
+        return f"{_fails(candidate, failed)}{f'; {dearer}' if dearer else ''}"
+    if low:
+        return "below the floor: " + "; ".join(f"{v.task}, {v.explanation}" for v in low)
+    if candidate.control:
+        return "the negative control; it is measured and never shipped"
+    if dearer is not None or over is not None:
+        return dearer or over
+    if unknown:
+        return _still_unknown(unknown, len(verdicts))
+    if floor_open:
+        return "UNKNOWN whether at the floor: " + "; ".join(f"{v.task}, {v.explanation}" for v in floor_open)
+    return price_open or _not_as_served(candidate) or _too_slow(question, evidence, candidate)
+
+
+def over_budget(question: Question, evidence: Evidence, candidate: Candidate) -> tuple[str | None, str | None]:
+    """That a solved item is shown to cost more than the scenario's budget, or that this is UNKNOWN; None: neither.
+
+    The interval is that of `solved.solved_items`: within the budget is what lies below it whole.
+    """
+    limit = budget_of(question)
+    if limit is None or candidate.control:
+        return None, None
+    found, currency = evidence.price_of(candidate), question.scenario["prices"]["currency"]
+    if found is None or found.money is None or found.money_interval is None:
+        return None, f"UNKNOWN what a solved item costs, and the budget is {limit:.3g} {currency}"
+    low, high = found.money_interval
+    said = f"a solved item costs {found.money:.3g} {currency} ({low:.3g} to {high:.3g}), the budget is {limit:.3g}"
+    if low > limit:
+        return f"over the budget: {said}", None
+    return None, f"UNKNOWN whether within the budget: {said}" if high > limit else None
+
+
+def budget_of(question: Question) -> float | None:
+    """Money per solved item that the scenario allows: its limit, and that of a month over what is to be solved."""
+    said = question.scenario.get("budget") or {}
+    month, traffic = said.get("per_month"), question.scenario.get("requests_per_month")
+    limits = [said.get("per_solved_item"), month / traffic if month is not None and traffic else None]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _floors(evidence: Evidence, candidate: Candidate, answer: str) -> list[FloorVerdict]:
+    return [v for v in evidence.floors if v.candidate == candidate.name and v.verdict == answer]
+
+
+def _not_as_served(candidate: Candidate) -> str | None:
+    if candidate.computes_as_stored:
+        return None
+    if candidate.runtime == "transformers" and candidate.cache != "f16":
+        return (
+            "passes on quality only: its cache is kept small but read back into 16 bit here, so its time and peak "
+            "memory are unknown"
+        )
+    return "passes on quality only: it is stored small but computed in 16 bit here, so its time and memory are unknown"
+
+
+def _too_slow(question: Question, evidence: Evidence, candidate: Candidate) -> str | None:
+    level, p95 = question.scenario.get("max_p95_seconds"), evidence.p95_seconds.get(candidate.name)
+    if level is not None and p95 is None:
+        return f"its p95 is unknown and the scenario asks for at most {level} s"
+    if level is not None and p95 is not None and p95 > level:
+        return f"too slow: p95 {p95:.2f} s, the scenario allows {level} s"
+    return None
+
+
+def _fails(candidate: Candidate, failed: Sequence[Verdict]) -> str:
+    tasks = ", ".join(f"{v.task} ({_points(v.comparison.delta)} in {v.comparison.n} items)" for v in failed)
+    return f"{'the negative control, and as it should it ' if candidate.control else ''}FAILs {tasks}"
+
+
+def _dearer(question: Question, evidence: Evidence, candidate: Candidate) -> str | None:
+    """That a solved item costs more than the baseline's, where that is shown and the baseline could be shipped."""
+    found = evidence.solved.get(candidate.name)
+    base = question.baseline_of(candidate)
+    if found is None or candidate.control or not found.dearer(MATERIAL) or why_not_baseline(question, evidence, base):
+        return None
+    own, whole = size_of(evidence, candidate), size_of(evidence, base)
+    return found.why_dearer(question.scenario, own / whole if own is not None and whole else None)
+
+
+def why_not_baseline(question: Question, evidence: Evidence, base: Candidate) -> str | None:
+    """Why the baseline itself could not be shipped where floors, a budget or several models are asked about; else None.
+
+    Then nothing has to be better than it. Without these it is what runs today, and stays.
+    """
+    fit = evidence.fits.get(base.name)
+    if question.models and fit is not None and fit.fits == "no":
+        return "does not fit"
+    if low := _floors(evidence, base, "FAIL"):
+        return "is below the floor on " + ", ".join(v.task for v in low)
+    if question.by_floor and (unsure := _floors(evidence, base, "UNKNOWN")):
+        return "is not shown to be at the floor on " + ", ".join(v.task for v in unsure)
+    over, unsure_price = over_budget(question, evidence, base)
+    return over or unsure_price
+
+
+def _still_unknown(unknown: Sequence[Verdict], tasks: int) -> str:
+    """The one or two open tasks, or how many are open and which of them is farthest from an answer."""
+    if len(unknown) <= 2:
+        return f"UNKNOWN on {', '.join(f'{v.task} ({_more(v)})' for v in unknown)}"
+    farthest = max(unknown, key=lambda v: v.n_more[1] if v.n_more else 0)
+    return f"UNKNOWN on {len(unknown)} of {tasks} tasks; farthest from an answer is {farthest.task} ({_more(farthest)})"
+
+
+def _more(verdict: Verdict) -> str:
+    if verdict.n_more is not None:
+        low, middle, high = verdict.n_more
+        return f"about {middle} more items, {low} to {high}"
+    return verdict.reason.replace("_", " ")
+
+
+def _points(delta: float | None) -> str:
+    return "unknown" if delta is None else f"{delta * 100:+.1f} points"

@@ -1,0 +1,117 @@
+"""Where an arm stands by itself: the verdict on an absolute floor that the committed rows carry.
+
+It is settled at the first block at which one of its e-values crosses, as a pair is, and not measured further for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from quantwise.core.artifact import Candidate
+from quantwise.core.evidence import Measurement
+from quantwise.core.question import Question, TaskQuestion
+from quantwise.core.verdict import Answer, FloorVerdict, Reason
+from quantwise.settle.pair import by_block
+from quantwise.stats.floor import Scores, bounds, e_above, e_below, items_to_settle, scores_of
+from quantwise.stats.wording import MOST_MISSING
+from quantwise.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class FloorLook:
+    """Scores up to the block at which the floor was settled, or up to the last one; ``asked`` counts items."""
+
+    scores: Scores
+    asked: int
+    settled: bool
+
+
+def look_at_floor(
+    store: Store, question: Question, candidate: Candidate, task: TaskQuestion, *, first: int = 0
+) -> FloorLook:
+    """Look after every block in order and stop at the first crossing; ``first`` as `settle.pair.look` has it.
+
+    Of a fixed-n question the look is the one at the end. Raises ValueError for a task without a floor.
+    """
+    if task.floor is None:
+        raise ValueError(f"{task.name} has no floor")
+    rows = store.rows("certify", candidate.name, task.name)
+    blocks = by_block(rows)
+    done = store.blocks("certify", candidate.name, task.name)
+    seen: list[Measurement] = []
+    settled, block = False, -1
+    scores = scores_of(seen)
+    for block in range(done):
+        seen += blocks[block]
+        if block < first and block < done - 1:
+            continue
+        scores = scores_of(seen)
+        if question.mode == "sequential" and (settled := _answer(scores, question, task.floor) is not None):
+            break
+    return FloorLook(scores, len({row.item for row in rows if row.block <= block}), settled)
+
+
+def settle_floor(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> FloorVerdict:
+    """PASS, FAIL or UNKNOWN with the items that would settle it. Raises ValueError for a task without a floor."""
+    found = look_at_floor(store, question, candidate, task)
+    scores, floor = found.scores, task.floor or 0.0
+    finished = question.mode == "sequential" or found.asked >= task.items
+    answer = _answer(scores, question, floor) if finished else None
+    more = None if answer else items_to_settle(scores, floor, question.pass_threshold, 1.0 / question.alpha)
+    low, high = bounds(scores, question.pass_threshold, 1.0 / question.alpha)
+    reason: Reason = "" if answer else _reason(scores, more)
+    verdict = FloorVerdict(
+        candidate=candidate.name,
+        task=task.name,
+        floor=floor,
+        verdict=answer or "UNKNOWN",
+        reason=reason,
+        n=scores.n,
+        mean=scores.mean,
+        low=low,
+        high=high,
+        e_pass=e_above(scores, floor),
+        e_fail=e_below(scores, floor),
+        missing=scores.missing,
+        n_more=more,
+    )
+    return replace(verdict, explanation=_explained(verdict))
+
+
+def floor_verdicts(store: Store, question: Question) -> list[FloorVerdict]:
+    """Of every arm and every task that has a floor, recomputed from the run folder alone."""
+    return [settle_floor(store, question, c, t) for c in question.candidates for t in question.tasks if t.floor]
+
+
+def _answer(scores: Scores, question: Question, floor: float) -> Answer | None:
+    """PASS or FAIL where an e-value has reached its threshold and not too much is missing."""
+    if not scores.n or scores.missing > MOST_MISSING * scores.n:
+        return None
+    if e_above(scores, floor) >= question.pass_threshold:
+        return "PASS"
+    return "FAIL" if e_below(scores, floor) >= 1.0 / question.alpha else None
+
+
+def _reason(scores: Scores, more: tuple[int, int, int] | None) -> Reason:
+    if not scores.n:
+        return "not_measured"
+    if scores.missing > MOST_MISSING * scores.n:
+        return "missing"
+    return "need_n" if more else "margin_unreachable"
+
+
+def _explained(found: FloorVerdict) -> str:
+    if found.mean is None:
+        return "not measured"
+    lead = f"{found.mean:.1%} of {found.n} items, floor {found.floor:.1%}"
+    if found.verdict == "PASS":
+        return f"{lead}: shown to be at or above it (lower bound {found.low:.1%}, valid at every look)"
+    if found.verdict == "FAIL":
+        return f"{lead}: shown to be below it (upper bound {found.high:.1%}, valid at every look)"
+    if found.reason == "missing":
+        return f"{lead}: {found.missing / found.n:.1%} of the items are lost, too many to tell"
+    bounds_ = f"{lead}: between {found.low:.1%} and {found.high:.1%}"
+    if found.n_more is None:
+        return f"{bounds_}; too near the floor for a forecast"
+    low, middle, high = found.n_more
+    return f"{bounds_}; about {middle:,} more items ({low:,} to {high:,}) would settle it"
