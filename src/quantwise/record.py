@@ -82,7 +82,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
                 accuracy[c.name],
                 overall.get(c.name),
             )
-            | {"note": broken.get(c.name) or store.get("note", c.name)}
+            | {"note": broken.get(c.name) or store.get("note", c.name), "cache_use": store.get("cache_use", c.name)}
             for c in question.candidates
         ],
         "verdicts": [_verdict(v) for v in found],
