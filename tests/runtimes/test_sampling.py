@@ -38,7 +38,7 @@ def slow(logits: Tensor, temperature: float, top_p: float, number: float) -> int
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 0.9), (2.0, 0.3), (5.0, 0.999)])
 def test_tokens_are_those_of_the_obvious_way(size: int, temperature: float, top_p: float) -> None:
     logits = torch.randn(8, size, generator=torch.Generator().manual_seed(size)) * 3
-    for seed in range(12):
+    for seed in range(4):
         chances = [Chance(temperature, top_p, seed + 100 * row) for row in range(8)]
         numbers = [Chance(temperature, top_p, seed + 100 * row).uniform() for row in range(8)]
         wanted = [slow(logits[row], temperature, top_p, numbers[row]) for row in range(8)]
@@ -81,8 +81,10 @@ def test_transformers_answers_do_not_depend_on_the_batch(
     assert changed <= asked // 16, f"{changed} of {asked}"
 
 
-def test_llamacpp_answers_are_drawn_by_their_seeds(gguf: Artifact, options: RuntimeOptions, prompts: list[str]) -> None:
+def test_llamacpp_answers_are_drawn_by_their_seeds(
+    gguf_file: Artifact, options: RuntimeOptions, prompts: list[str]
+) -> None:
     """Its sampler is its own, and its batches round otherwise than one request alone."""
-    with LlamaCpp().open(gguf, options) as session:
+    with LlamaCpp().open(gguf_file, options) as session:
         asked, changed = composition(session, prompts)
     assert changed <= asked // 4, f"{changed} of {asked}"

@@ -11,7 +11,7 @@ from quantwise.stats.differences import FloatArray
 from quantwise.stats.eprocess import STAKES, Wagers, log_mean_exp
 from quantwise.stats.pairing import pairs
 
-ALPHA, MARGIN, REPEATS, ITEMS, RUNS = 0.05, 0.1, 8, 300, 600
+ALPHA, MARGIN, REPEATS, ITEMS, RUNS = 0.05, 0.1, 4, 200, 500
 
 
 def ever_passes(differences: FloatArray) -> FloatArray:
