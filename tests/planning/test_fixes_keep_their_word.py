@@ -128,7 +128,7 @@ def test_of_an_absurd_context_the_model_s_own_comes_first(scheme: str, site: str
     own, first = found["trained_context"], found["fixes"][0]["changes"]
     context = {change["knob"]: change["value"] for change in first}["context"]
     alone = plan(replace(asked, context=own))["fits"] == "yes"
-    # Where that alone does, nothing else is asked for; a shorter one only where not even another change beside it does.
+    # Where that alone does, nothing else is asked for; a shorter one where that is the cheapest that does.
     assert (context, len(first)) == (own, 1) if alone else context <= own
 
 
