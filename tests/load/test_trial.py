@@ -69,6 +69,9 @@ def test_the_record_has_vllms_names_and_is_json() -> None:
     assert server["server_metrics"]["generation_tokens"] == 60
     assert server["server_metrics"]["prefix_cache_hit_rate"] == pytest.approx(0.25, abs=0.02)
     assert server["server_metrics"]["preemptions"] == 0
+    assert server["server_metrics"]["prefix_caching"]
+    # It is first looked at after a fifth of a second.
+    assert (server["server_metrics"]["most_blocks_seen"], server["server_metrics"]["blocks"]) == (25, 100)
     assert server["good_share"] == 1
     assert len(server["requests"]) == 20
     assert all(request["ttft_s"] > 0.02 and len(request["itl_s"]) == 2 for request in server["requests"])
