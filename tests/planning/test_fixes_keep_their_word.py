@@ -118,17 +118,17 @@ def test_the_first_fix_keeps_its_word(files: list[str]) -> None:
     assert len(kinds) >= 5, kinds
 
 
-@pytest.mark.parametrize("scheme", ["16bit", "q8_0", "q4_k_m"])
-@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-14b", "qwen3-30b-a3b"])
-@pytest.mark.parametrize("site", ["rtx-4090", "h100", "laptop"])
-def test_of_an_absurd_context_the_model_s_own_comes_first(model: str, scheme: str, site: str) -> None:
-    asked = PlanRequest((model,), site=site, schemes=(scheme,), context=10_000_000)
+@pytest.mark.parametrize(
+    ("scheme", "site"), [("16bit", "rtx-4090"), ("16bit", "h100"), ("16bit", "laptop"), ("q8_0", "rtx-4090")]
+)
+def test_of_an_absurd_context_the_model_s_own_comes_first(scheme: str, site: str) -> None:
+    asked = PlanRequest(("llama-3.1-8b",), site=site, schemes=(scheme,), context=10_000_000)
     found = plan(asked)
     assert found["fits"] == "no"
     own, first = found["trained_context"], found["fixes"][0]["changes"]
     context = {change["knob"]: change["value"] for change in first}["context"]
     alone = plan(replace(asked, context=own))["fits"] == "yes"
-    # Where that alone does, nothing else is asked for; a shorter one only where not even another change beside it does.
+    # Where that alone does, nothing else is asked for; a shorter one where that is the cheapest that does.
     assert (context, len(first)) == (own, 1) if alone else context <= own
 
 
