@@ -17,8 +17,11 @@ FLOORS = [
     {"workbench", "planning", "evidence_exchange"},
     {"record", "prepare", "forecast", "fetch", "stand_in"},
     {"certify", "screen", "pose", "cost_ratios", "solved", "calibration_study", "load"},
+    {"prompt_check"},
     {"build", "measure", "losses", "store", "advise", "evidence_file", "export"},
     {"plan", "quantize", "transform", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},
+    {"prompt_difference"},
+    {"prompt_probes"},
     {"chat", "formats", "grids", "kv_cache", "models", "scenarios"},
     {"core"},
 ]

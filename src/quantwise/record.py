@@ -20,6 +20,7 @@ from quantwise.cost import cost, percentile
 from quantwise.cost_ratios import Ratio, ratios
 from quantwise.decide import Evidence, decide, standing
 from quantwise.losses import faults
+from quantwise.prompt_check import prompts_of
 from quantwise.screen import noise, screened
 from quantwise.solved import run_cost, solved_items, way_of
 from quantwise.stats.compare import compare
@@ -91,6 +92,8 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "imported": [
             one.to_json() | {"differs": one.differs(_build(question, name))} for name, one in imported.items()
         ],
+        "prompts": prompts_of(store, question),
+        "servers": [{"candidate": name} | able for name, able in store.all("capabilities").items()],
         "faults": [faults(name, of) for name, of in rows.items()],
         "generations": sum(len(r) for r in rows.values()),
         "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),

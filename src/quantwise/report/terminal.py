@@ -15,6 +15,7 @@ from rich.text import Text
 
 from quantwise.report import notation
 from quantwise.report.reading import Reading, Row, role, settles
+from quantwise.report.server_lines import server_lines
 
 _STATUS = {"ship": "SHIP", "keep": "KEEP THE BASELINE", "unknown": "UNKNOWN"}
 _STYLE = {
@@ -58,6 +59,7 @@ class Screen:
         yield Text()
         yield from _rests_on(reading)
         yield from _faults(reading)
+        yield from _servers(reading)
         yield from _rest(reading)
         yield from _provenance(reading, self._report_path)
 
@@ -275,6 +277,13 @@ def _faults(reading: Reading) -> Iterator[Table | Text]:
         yield _line(
             "" if number else "faults", Text.assemble((notation.plain(row["candidate"]), "bold"), notation.plain(said))
         )
+
+
+def _servers(reading: Reading) -> Iterator[Table | Text]:
+    """What servers do not give, and where prompts could not be compared token by token."""
+    for number, (names, said) in enumerate(server_lines(reading.record)):
+        named = ", ".join(map(notation.plain, names))
+        yield _line("" if number else "prompts", Text.assemble((named, "bold"), "  ", notation.plain(said)))
 
 
 def _solved(reading: Reading) -> Iterator[Table | Text]:
