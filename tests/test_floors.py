@@ -16,13 +16,14 @@ FLOORS = [
     {"report", "plan_server"},
     {"workbench", "planning", "evidence_exchange"},
     {"record", "prepare", "forecast", "fetch", "stand_in"},
-    {"certify", "screen", "pose", "cost_ratios", "solved", "calibration_study", "load"},
+    {"certify", "screen", "pose", "cost_ratios", "solved", "endpoints", "calibration_study", "cache_study", "load"},
+    {"settle", "brought"},
     {"prompt_check"},
-    {"build", "measure", "losses", "store", "advise", "evidence_file", "export"},
+    {"request", "course", "build", "measure", "losses", "store", "advise", "evidence_file", "export"},
     {"plan", "quantize", "transform", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},
     {"prompt_difference"},
     {"prompt_probes"},
-    {"chat", "formats", "grids", "kv_cache", "models", "scenarios"},
+    {"objective", "chat", "formats", "grids", "kv_cache", "models", "scenarios"},
     {"core"},
 ]
 ROOM_OF_FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,4 +1,4 @@
-"""Two real llama-servers of the reference model by URL: identical ones never FAIL, one with another template is caught."""
+"""Two real llama-servers of the reference model by URL: identical ones never FAIL, another template is caught."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def served(gguf_file: Path, *more: str) -> Iterator[str]:
 def decided(run: Path, base: str, ours: str, *, seed: int = 0, tasks: Sequence[str] = ("classification",)) -> Any:
     request = Request(
         scenario="laptop", tasks=tuple(tasks), candidates=(ours,), baseline=base, parallel=2, run=run, seed=seed,
-        items=64, margins={name: 0.1 for name in tasks},
+        items=64, margins=dict.fromkeys(tasks, 0.1),
     )  # fmt: skip
     return workbench.decide(request, Silent())
 

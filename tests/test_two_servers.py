@@ -16,7 +16,7 @@ from quantwise.pose import Request
 from quantwise.report.page import render
 from quantwise.report.terminal import print_screen
 
-ITEMS = 256
+ITEMS = 192
 
 
 @pytest.fixture(autouse=True)
@@ -92,16 +92,14 @@ def test_identical_noisy_servers_do_not_fail_over_20_seeds(task: Path) -> None:
 def test_a_broken_template_is_caught_by_token_ids_before_anything_is_measured(
     task: Path, broken: Break, reason: str, tells: Tells
 ) -> None:
-    with ChatServer(tells=tells) as base, ChatServer(broken, tells) as ours, ChatServer(tells=tells) as good:
-        record = decided(task, base, ours, good)
+    with ChatServer(tells=tells) as base, ChatServer(broken, tells) as ours:
+        record = decided(task, base, ours)
         asked = ours.answers
     assert reason in why_out(record) or (broken == "double" and "begins with" in why_out(record))
     assert f"{ours.url}@openai: it does not read what {base.url}@openai reads" in why_out(record) or broken == "double"
     assert asked < 40, "nothing but probes"
-    verdicts = {v["candidate"]: v["verdict"] for v in record["verdicts"]}
-    assert verdicts[f"{good.url}@openai"] == "PASS"
-    assert verdicts[f"{ours.url}@openai"] == "UNKNOWN"
-    assert [row["compared"] for row in record["prompts"]] == ["nothing", "token ids", "token ids"]
+    assert record["verdicts"][0]["verdict"] == "UNKNOWN"
+    assert [row["compared"] for row in record["prompts"]] == ["nothing", "token ids"]
 
 
 @pytest.mark.parametrize("broken", ["double", "no system"])
@@ -111,8 +109,8 @@ def test_where_only_counts_are_told_counts_are_compared_and_it_is_said(
     with ChatServer(tells="counts") as base, ChatServer(broken, "counts") as ours, ChatServer(tells="counts") as good:
         record = decided(task, base, ours, good)
     assert "(only counts could be compared)" in why_out(record)
-    assert ours.url in why_out(record)
-    assert good.url not in why_out(record)
+    verdicts = {v["candidate"]: v["verdict"] for v in record["verdicts"]}
+    assert verdicts == {f"{ours.url}@openai": "UNKNOWN", f"{good.url}@openai": "PASS"}
     assert "only the numbers of prompt tokens could be compared with" in screen_of(record, tmp_path / "screen")
 
 

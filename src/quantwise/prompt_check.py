@@ -118,8 +118,9 @@ def _why_not(theirs: Mapping[str, Any] | None) -> str:
 
 
 def _compared_with(question: Question, arm: Arm) -> str | None:
-    """A candidate with its baseline, a baseline with the first one; None for the first."""
-    if not arm.candidate.baseline:
-        return question.baseline_of(arm.candidate).name
+    """A candidate with its baseline, a baseline with the first one; None for the first, and across models."""
     first = next(c for c in question.candidates if c.baseline)
-    return None if first.name == arm.name else first.name
+    other = first if arm.candidate.baseline else question.baseline_of(arm.candidate)
+    # Where a question has several models, each has a tokenizer and a template of its own.
+    models = {getattr(c, "model", "") for c in (other, arm.candidate)}
+    return None if other.name == arm.name or len(models) > 1 else other.name

@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Literal
 
 from quantwise.core.prompt_tokens import PromptTokens
-from quantwise.prompt_probes import PLAIN, SYSTEM, UNICODE, USER, WITH_SYSTEM
+from quantwise.prompt_probes import PLAIN, SPACES, SYSTEM, UNICODE, USER, WITH_SYSTEM
 
 Compared = Literal["token ids", "counts", "nothing"]
 _SHOWN = 60
@@ -120,9 +120,10 @@ def _reason(
         return "a beginning token that the other does not have"
     if not put_in and left_out == 1 and begin == 0:
         return "a lost beginning token"
-    if _word(SYSTEM) in said["gone"] and _word(SYSTEM) not in said["come"]:
+    # Probes are looked at in order, so that what only this one holds is at fault where it is the first to differ.
+    if name == WITH_SYSTEM and left_out > put_in and _word(SYSTEM) not in said["come"]:
         return "a lost system turn"
-    if blank and (said["gone"] or said["come"]):
+    if name == SPACES or (blank and (said["gone"] or said["come"])):
         return "white space that one of them takes off or adds"
     if put_in and not left_out and name not in (WITH_SYSTEM, PLAIN):
         return "a system prompt that is added by default" if put_in > 2 else "a token that is added"

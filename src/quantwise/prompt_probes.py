@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from quantwise.chat import ChatTemplate
 from quantwise.core.errors import InputError
@@ -22,12 +23,13 @@ SYSTEM = "Answer as the heliotrope would."
 _QUESTION = Message("user", "Which bird dives from the harbour wall, a cormorant or a plover?")
 USER = "a user turn alone"
 WITH_SYSTEM = "a system turn and a user turn"
+SPACES = "white space around a turn"
 UNICODE = "letters of many scripts"
 PLAIN = "a plain text"
 CONVERSATIONS: Mapping[str, tuple[Message, ...]] = {
     USER: (_QUESTION,),
     WITH_SYSTEM: (Message("system", SYSTEM), _QUESTION),
-    "white space around a turn": (Message("user", "\n  two words \n\n"),),
+    SPACES: (Message("user", "\n  two words \n\n"),),
     "several turns": (_QUESTION, Message("assistant", "The cormorant."), Message("user", "And which one wades?")),
     UNICODE: (Message("user", "Żółw, naïve café, 東京の空, שלום, 🦜 and 3,14?"),),
 }
@@ -66,11 +68,11 @@ def to_json(told: Mapping[str, PromptTokens]) -> dict[str, object]:
     return {name: asdict(prompt) for name, prompt in told.items()}
 
 
-def from_json(record: Mapping[str, Mapping[str, object]]) -> Told:
+def from_json(record: Mapping[str, Mapping[str, Any]]) -> Told:
     """Read back what ``to_json`` wrote."""
     return {name: PromptTokens(**_tuples(body)) for name, body in record.items()}
 
 
-def _tuples(body: Mapping[str, object]) -> dict[str, object]:
+def _tuples(body: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
             for key, value in body.items()}  # fmt: skip

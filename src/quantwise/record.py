@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from quantwise import __version__
-from quantwise.certify import verdicts
 from quantwise.core.artifact import Artifact, Candidate, Degradation
 from quantwise.core.evidence import LOST, Fit, Measurement
 from quantwise.core.imported import Imported
@@ -18,11 +17,14 @@ from quantwise.core.solved_item import SolvedItem
 from quantwise.core.verdict import Verdict
 from quantwise.cost import cost, percentile
 from quantwise.cost_ratios import Ratio, ratios
-from quantwise.decide import Evidence, decide, standing
+from quantwise.course import way_of
+from quantwise.decide import decide, standing
 from quantwise.losses import faults
+from quantwise.objective import Evidence
 from quantwise.prompt_check import prompts_of
 from quantwise.screen import noise, screened
-from quantwise.solved import run_cost, solved_items, way_of
+from quantwise.settle import verdicts
+from quantwise.solved import run_cost, solved_items
 from quantwise.stats.compare import compare
 from quantwise.stats.pairing import ANSWERED, pairs
 from quantwise.store import Store

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from speed_decoders import llama, load_of, mixture
+from speed_decoders import llama, mixture, served_of
 
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.plan import measure_machine as measuring
@@ -133,7 +133,7 @@ def test_a_measured_machine_is_a_site() -> None:
     site = MACHINE.site(8 << 30)
     assert (site.bandwidth, site.memory_bytes, site.kind) == (20e9, 8 << 30, "cpu")
     assert site.source_of("bandwidth") == "measured here, 2026-11-21"
-    told = speed(site, load_of(llama(2, 256, 4, 2, 512, 1000), 10**6, "int8", 10))
+    told = speed(site, served_of(llama(2, 256, 4, 2, 512, 1000), 10**6, "int8", 10))
     assert told.prefill is not None
 
 

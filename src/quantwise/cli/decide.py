@@ -71,8 +71,8 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Decide, print, and return the exit code."""
     from quantwise import workbench
-    from quantwise.pose import Request
     from quantwise.report.progress import progress_on
+    from quantwise.request import Request
 
     request = Request(
         model=arguments.model,

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from quantwise.core.artifact import Candidate
+from quantwise.core.decoding import GREEDY, Decoding
 from quantwise.core.errors import InputError
 
 SCHEMA = 1
@@ -63,6 +64,7 @@ class Question:
     context: int = 1024
     seed: int = 0
     schema: int = SCHEMA
+    decoding: Decoding = GREEDY
 
     @property
     def m(self) -> int:
@@ -85,8 +87,9 @@ class Question:
         return (same or baselines)[0]
 
     def to_json(self) -> dict[str, Any]:
-        """The record that is written, and that is hashed."""
-        return asdict(self)
+        """The record that is written, and that is hashed; greedy decoding is not in it, as before there was another."""
+        record = asdict(self) | {"decoding": self.decoding.to_json()}
+        return record if record["decoding"] else {k: v for k, v in record.items() if k != "decoding"}
 
     @property
     def hash(self) -> str:
@@ -98,11 +101,12 @@ class Question:
     def from_json(cls, record: Mapping[str, Any]) -> Question:
         """Read back what ``to_json`` wrote. Raises InputError for a record of another version."""
         known = {f.name for f in fields(cls)}
-        if record.get("schema") != SCHEMA or set(record) != known:
+        if record.get("schema") != SCHEMA or set(record) | {"decoding"} != known:
             raise InputError(
                 f"question of schema {record.get('schema')!r}, this version reads {SCHEMA}; choose a new --run"
             )
         data = dict(record)
         data["tasks"] = tuple(TaskQuestion(**t) for t in record["tasks"])
         data["candidates"] = tuple(Candidate(**c) for c in record["candidates"])
+        data["decoding"] = Decoding(**record.get("decoding", {}))
         return cls(**data)

@@ -108,7 +108,7 @@ def probe(http: httpx.Client, model: str, *, distributions: bool) -> Capabilitie
             unclear[name] = " ".join(f"{type(error).__name__} {error}".split())[:200]
     if distributions:
         found["scores_given_text"] = True
-    return Capabilities(**found, told=_model_entry(http, model), unclear=unclear)  # type: ignore[arg-type]
+    return Capabilities(**found, told=_model_entry(http, model), unclear=unclear)
 
 
 class _Asking:
@@ -137,7 +137,7 @@ class _Asking:
     def log_probabilities(self) -> bool:
         told = self._chat(logprobs=True, top_logprobs=2)["choices"][0].get("logprobs")
         content = told.get("content") if isinstance(told, dict) else None
-        return bool(content) and isinstance(content[0].get("logprob"), int | float)
+        return isinstance(content, list) and bool(content) and isinstance(content[0].get("logprob"), int | float)
 
     def scores_given_text(self) -> bool:
         told = self._post(_TEXT, {"prompt": "One, two,", "echo": True, "logprobs": 1})["choices"][0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -25,6 +25,16 @@ _BESIDE = 64  # likeliest tokens reported beside a choice of one token; its riva
 _BUSY = (408, 425, 429)  # of status 4xx those that are no word on the request
 UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, httpx.DecodingError)
 """What reading an answer raises that is not as the interface says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Tokens read (prefill) and written (decode) of one request, and the seconds of each."""
+
+    read: int
+    read_seconds: float
+    written: int
+    written_seconds: float
 
 
 class LlamaServer:
@@ -84,12 +94,13 @@ class LlamaServer:
         What ``/apply-template`` returns lacks the beginning token where the tokenizer adds one (llama.cpp takes it off
         the template's text, so that it does not come twice), so the tokenizer has to add it, as the chat endpoint does.
         """
-        return ask if ask.text is not None else replace(ask, text=self.render(ask.messages), rendered=False)
+        return ask if ask.text is not None else replace(ask, text=self.render(ask.messages, ask.tools), rendered=False)
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """The prompt that the server's own chat template makes."""
         turns = [{"role": m.role, "content": m.content} for m in messages]
-        return str(self._post("/apply-template", {"messages": turns})["prompt"])
+        shown = {"tools": list(tools)} if tools else {}
+        return str(self._post("/apply-template", {"messages": turns, **shown})["prompt"])
 
     def answer(self, ask: Ask) -> Reply:
         """One reply; raises what httpx raises, and Refused."""
@@ -101,7 +112,7 @@ class LlamaServer:
         start = time.perf_counter()
         # A text is tokenized with the tokenizer's own extra tokens; a rendered one has them already.
         prompt = self.tokenize(text, False) if ask.rendered and self._adds_tokens else text
-        body = {"prompt": prompt, "n_predict": ask.max_tokens, "stop": list(ask.stop), **GREEDY}
+        body = {"prompt": prompt, "n_predict": ask.max_tokens, "stop": list(ask.stop), **_drawing(ask)}
         got = self._post("/completion", body)
         seconds = time.perf_counter() - start
         finish: Finish = "length" if got.get("stop_type") == "limit" else "stop"
@@ -149,6 +160,20 @@ class LlamaServer:
             ids = [self._opening, *ids]
         return self._forced.logprobs(ids[:1], ids[1:], top)
 
+    def tail_logprobs(self, ids: Sequence[int], tail: int, top: int) -> list[dict[int, float]]:
+        """For each of the last ``tail`` tokens, given all before it: the ``top`` likeliest, and the one that came."""
+        return self._forced.logprobs(ids[:-tail], ids[-tail:], top)
+
+    def timed(self, ids: Sequence[int], tokens: int) -> Phases:
+        """Read the tokens that are not in the slot yet, then write ``tokens`` more, whatever they are.
+
+        Times are the server's own: the first new token comes with the prompt's logits, so it belongs to neither phase.
+        """
+        body = {"prompt": list(ids), "n_predict": tokens, "ignore_eos": True, **GREEDY}
+        told = self._post("/completion", body)["timings"]
+        read, written = (int(told[f"{word}_n"]) for word in ("prompt", "predicted"))
+        return Phases(read, float(told["prompt_ms"]) / 1000, max(written - 1, 0), float(told["predicted_ms"]) / 1000)
+
     def _get(self, path: str) -> dict[str, Any]:
         return checked(self._http.get(path))
 
@@ -167,6 +192,14 @@ def _text(piece: object) -> str:
     return (
         piece if isinstance(piece, str) else bytes(piece).decode("utf-8", "replace") if isinstance(piece, list) else ""
     )
+
+
+def _drawing(ask: Ask) -> Mapping[str, Any]:
+    """How the server is to choose tokens: temperature before top_p, as Transformers and vLLM do, and nothing else."""
+    if ask.temperature == 0:
+        return GREEDY
+    plain = {"temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed, "cache_prompt": True}
+    return plain | {"samplers": ["temperature", "top_p"]}
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:
@@ -225,6 +258,7 @@ def ask_all(
     """
 
     def one(ask: Ask) -> Reply:
+        """The reply to one ask. Raises RuntimeFailure where the server is gone."""
         start = time.perf_counter()
         try:
             return answer(ask)
