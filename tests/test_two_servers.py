@@ -24,17 +24,22 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompt_check, "_PAUSE_S", 0.001)
 
 
+def written(folder: Path, every: int) -> Path:
+    """Items whose answer stands in the system turn alone, in one of so many; in the others the user says it."""
+    path = folder / "obeying.jsonl"
+    lines = []
+    for i in range(ITEMS + 96):
+        asked = "Do as you were told." if i % every == 0 else f"Please say w{i} ."
+        turns = [{"role": "system", "content": f"Always say w{i} ."}, {"role": "user", "content": asked}]
+        row = {"id": f"{i:05d}", "messages": turns, "target": f"w{i}", "scorer": "exact"}
+        lines.append(json.dumps(row) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
-    """Items whose answer stands in the system turn alone."""
-    path = tmp_path / "obeying.jsonl"
-    user = {"role": "user", "content": "Do as you were told."}
-    rows = [
-        {"id": f"{i:05d}", "messages": [{"role": "system", "content": f"Always say w{i} ."}, user], "target": f"w{i}",
-         "scorer": "exact"} for i in range(ITEMS + 96)
-    ]  # fmt: skip
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return written(tmp_path, every=1)
 
 
 def decided(task: Path, base: ChatServer, *others: ChatServer, run: str = "run", seed: int = 0) -> dict[str, Any]:
@@ -115,9 +120,9 @@ def test_where_only_counts_are_told_counts_are_compared_and_it_is_said(
 
 
 @pytest.mark.parametrize("tells", ["nothing", "cached counts"])
-def test_a_lost_system_turn_that_is_hidden_fails_by_its_verdict(task: Path, tmp_path: Path, tells: Tells) -> None:
+def test_a_lost_system_turn_that_is_hidden_fails_by_its_verdict(tmp_path: Path, tells: Tells) -> None:
     with ChatServer(tells=tells) as base, ChatServer("no system", tells) as ours:
-        record = decided(task, base, ours)
+        record = decided(written(tmp_path, every=3), base, ours)
     assert record["verdicts"][0]["verdict"] == "FAIL"
     said = screen_of(record, tmp_path / "screen")
     assert "its prompts could not be compared with" in said
