@@ -151,6 +151,8 @@ def metrics() -> str:
         f'vllm:prefix_cache_hits_total{{engine="0",model_name="known"}} {COUNTS["hits"]:.1f}\n'
         f'vllm:num_preemptions_total{{engine="0"}} 3\nvllm:prompt_tokens_total{{engine="0"}} {COUNTS["prompt"]}\n'
         f'vllm:generation_tokens_total{{engine="0"}} {COUNTS["generated"]}\n'
+        'vllm:cache_config_info{block_size="16",enable_prefix_caching="True",engine="0",num_gpu_blocks="101"} 1.0\n'
+        'vllm:kv_cache_usage_perc{engine="0",model_name="known"} 0.25\n'
     )
 
 

@@ -16,7 +16,7 @@ from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.losses import lost_items
 from quantwise.measure import Arm, Bench, ItemSupply, why_lost
-from quantwise.settle import look
+from quantwise.settle import open_gates
 from quantwise.store import Store
 
 
@@ -109,7 +109,7 @@ class Certification:
             for task in self.question.tasks:
                 if (candidate.name, task.name) not in open_pairs or index >= self._blocks_of(candidate, task):
                     continue
-                if index == 0 or not look(self.store, self.question, candidate, task, first=index - 1).settled:
+                if index == 0 or open_gates(self.store, self.question, candidate, task, index - 1):
                     left.add((candidate.name, task.name))
         return left
 
@@ -133,7 +133,7 @@ class Certification:
             (c.name, t.name)
             for c in self.question.candidates
             for t in self.question.tasks
-            if (c.name, t.name) in left and look(self.store, self.question, c, t).settled
+            if (c.name, t.name) in left and not open_gates(self.store, self.question, c, t, 0)
         }
         needed = self._needed(left - settled, 0)
         for name, arm in self.arms.items():

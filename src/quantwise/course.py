@@ -76,9 +76,9 @@ def arm_of(rows: Sequence[Measurement], requests: int) -> Arm | None:
 
     Requests that are under way together share the machine, so each takes its share of the time that it waited.
     """
-    together: dict[tuple[str, int, int], int] = defaultdict(int)
+    together: dict[tuple[str, int], int] = defaultdict(int)
     for row in rows:
-        together[row.task, row.block, row.repeat] += 1
+        together[row.task, row.block] += 1
     found: Arm = {}
     times: dict[str, list[float]] = defaultdict(list)
     untimed: list[tuple[Key, int]] = []
@@ -90,7 +90,7 @@ def arm_of(rows: Sequence[Measurement], requests: int) -> Arm | None:
             untimed.append((key, len(repeats)))
             repeats.append((valid, 0.0))
             continue
-        seconds = row.seconds / min(requests, together[row.task, row.block, row.repeat])
+        seconds = row.seconds / min(requests, together[row.task, row.block])
         times[row.task].append(seconds)
         repeats.append((valid, seconds))
     if len(untimed) > MOST_MISSING * len(rows) or any(key[0] not in times for key, _ in untimed):

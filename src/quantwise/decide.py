@@ -267,7 +267,6 @@ def _unmeasured(question: Question, evidence: Evidence, missing: Sequence[str]) 
             lines.append(f"what a solved item costs with {', '.join(open_)} (too few items, or times unknown)")
     lines.append("latency under your own traffic and concurrency (only batch time on this machine was seen)")
     lines.append(f"contexts longer than {question.context} tokens")
-    lines.append(
-        "anything that these tasks do not ask: safety, refusals, sampled decoding, other languages and domains"
-    )
+    decoding = "other temperatures than this" if question.decoding.sampled else "sampled decoding"
+    lines.append(f"anything that these tasks do not ask: safety, refusals, {decoding}, other languages and domains")
     return tuple(lines)

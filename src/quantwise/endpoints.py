@@ -1,30 +1,29 @@
 """Endpoints of their own: answers that do not end, refusals, changes of script, and how long answers are.
 
-Each is told for every arm and, paired by item, for every candidate beside its baseline. They describe: no verdict rests
-on them, unless the scenario sets a margin for one. A clear worsening is named all the same: where the e-process against
-"no worse on any task" (`stats.eprocess`, at a margin of 0) reaches the number of endpoints over alpha, which holds
-whenever one looks; for lengths, where the bootstrap interval of the ratio lies above 1 and the ratio is material.
+Each is told for every arm and, paired by item, for every candidate beside its baseline. They describe: what is told
+here decides nothing; where the scenario sets a margin for one, `settle` holds each task's answers against it. A clear
+worsening is named in any case: where the e-process against "no worse on any task" (`stats.eprocess`, at a margin of 0)
+reaches the number of endpoints over alpha, which holds whenever one looks; for lengths, where the bootstrap interval of
+the ratio lies above 1 and the ratio is material.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any
 
+from quantwise.core.endpoint import ENDPOINTS, Endpoint
 from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
 from quantwise.stats.bootstrap import bootstrap_ratio
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import confidence_sequence, e_value, log_e_fail
-from quantwise.stats.pairing import ANSWERED, pairs
+from quantwise.stats.pairing import pairs
 from quantwise.store import Store
-from quantwise.tasks.answer_signs import refuses, switches_script
+from quantwise.tasks.answer_signs import asked_texts, shows, written
 
-Endpoint = Literal["non_termination", "refusal", "language_switch"]
-ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 WORDS: Mapping[str, str] = {
     "non_termination": "answers that do not end",
     "refusal": "refusals",
@@ -33,36 +32,12 @@ WORDS: Mapping[str, str] = {
 }
 MATERIAL = 0.05
 _TESTS = len(WORDS)
-# The log-probabilities that stand for the answer to a choice, which nobody wrote.
-_CHOSEN = re.compile(r"-?(?:\d+\.\d{4}|inf|nan)(?: -?(?:\d+\.\d{4}|inf|nan))+")
-
-Asked = Mapping[str, str]
-"""Item id to its prompt and target as one text."""
-
-
-def generated(row: Measurement) -> bool:
-    """Whether a row holds an answer that the model wrote."""
-    return row.finish in ANSWERED and not (row.output_tokens is None and _CHOSEN.fullmatch(row.output) is not None)
-
-
-def shows(row: Measurement, endpoint: Endpoint, asked: Asked) -> bool:
-    """Whether a written answer has the sign."""
-    if endpoint == "non_termination":
-        return row.finish == "length"
-    if endpoint == "refusal":
-        return refuses(row.output)
-    return switches_script(row.output, asked.get(row.item, ""))
-
-
-def asked_texts(store: Store, task: str) -> dict[str, str]:
-    """Item id to what its answer may be written in: its prompt and its target."""
-    return {item: f"{prompt}\n{target}" for item, (prompt, target) in store.asked(task).items()}
 
 
 def endpoints(store: Store, question: Question) -> dict[str, Any]:
     """``arms``: rates and lengths of each; ``pairs``: each candidate beside its baseline; ``worse``: sentences."""
-    texts = {task.name: asked_texts(store, task.name) for task in question.tasks}
-    rows = {c.name: [row for row in store.rows("certify", c.name) if generated(row)] for c in question.candidates}
+    texts = {task.name: asked_texts(store.asked(task.name)) for task in question.tasks}
+    rows = {c.name: [row for row in store.rows("certify", c.name) if written(row)] for c in question.candidates}
     signed = {name: [_Signed(row, texts[row.task]) for row in of] for name, of in rows.items()}
     compared = [
         _pair(question, c.name, question.baseline_of(c).name, signed) for c in question.candidates if not c.baseline
@@ -79,7 +54,7 @@ class _Signed:
 
     __slots__ = ("row", "signs")
 
-    def __init__(self, row: Measurement, asked: Asked) -> None:
+    def __init__(self, row: Measurement, asked: Mapping[str, str]) -> None:
         self.row = row
         self.signs = {endpoint: shows(row, endpoint, asked) for endpoint in ENDPOINTS}
 

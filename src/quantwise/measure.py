@@ -17,7 +17,7 @@ from quantwise.core.decoding import GREEDY, Decoding, seed_of
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.evidence import Measurement, Stage
 from quantwise.core.item import Item
-from quantwise.core.runtime import Ask, Footprint, Reply, Runtime, RuntimeOptions, Session
+from quantwise.core.runtime import Ask, CacheUse, Footprint, PagedCache, Reply, Runtime, RuntimeOptions, Session
 from quantwise.runtimes.thinking import answered
 from quantwise.tasks import scorers
 
@@ -51,6 +51,7 @@ class Bench:
         self._limit = limit_bytes
         self._open: OrderedDict[str, tuple[Arm, Session, ExitStack]] = OrderedDict()
         self._peak: dict[str, Footprint] = {}
+        self._used: dict[str, CacheUse] = {}
 
     def __enter__(self) -> Bench:
         return self
@@ -64,6 +65,8 @@ class Bench:
         held = self._open.pop(name, None)
         if held is not None:
             self._peak[name] = held[1].footprint()
+            if isinstance(held[1], PagedCache):
+                self._used[name] = held[1].cache_use()
             held[2].close()
 
     def session(self, arm: Arm) -> Session:
@@ -83,6 +86,13 @@ class Bench:
     def footprint(self, name: str) -> Footprint | None:
         """What the arm occupies, or occupied when it was closed; None if it never ran."""
         return self._open[name][1].footprint() if name in self._open else self._peak.get(name)
+
+    def cache_use(self, name: str) -> CacheUse | None:
+        """What the arm's server has counted, or had when it was closed; None if it counts nothing or never ran."""
+        if name not in self._open:
+            return self._used.get(name)
+        session = self._open[name][1]
+        return session.cache_use() if isinstance(session, PagedCache) else None
 
     def make_room(self, arm: Arm) -> None:
         """Close the arms unused for longest until ``arm`` fits beside the others."""

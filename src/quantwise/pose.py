@@ -14,6 +14,7 @@ from typing import Any
 from quantwise.brought import brought_by, one_template
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact, Candidate, FormatName
+from quantwise.core.decoding import Decoding, decoding_of
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.item import Item
@@ -140,8 +141,15 @@ def pose(request: Request) -> Posed:
         parallel={name: request.parallel or _requests(name, scenario) for name in runtimes},
         context=_context(request.context or scenario.context, model, candidates),
         seed=request.seed,
+        decoding=_decoding(request, scenario),
     )
     _check_task_names(request, question)
+    thinking = question.decoding.thinking_cap
+    if thinking is not None and thinking >= question.context:
+        raise InputError(
+            f"{thinking} tokens of thinking do not fit into a context of {question.context}; give --context for the "
+            "prompt, the thinking and the answer together, as far as the model has it, or a lower --thinking-cap"
+        )
     counted = wanted.samples is not None
     return Posed(question, {t.name: t for t in tasks}, model, texts, runtimes, brought, template, counted)
 
@@ -225,6 +233,16 @@ def _context(wanted: int, model: Path | None, candidates: Sequence[Candidate]) -
 
         known += map(server_context, urls)
     return min([wanted, *(c for c in known if c)])
+
+
+def _decoding(request: Request, scenario: Scenario) -> Decoding:
+    """What was asked for, before what the scenario says. Raises InputError for what does not go together."""
+    wanted = decoding_of(scenario.decoding.to_json() | dict(request.decoding))
+    if request.fixed and wanted.repeats > 1:
+        raise InputError(
+            "--fixed-n needs right-or-wrong items, and the mean of repeats is graded; leave one of them out"
+        )
+    return wanted
 
 
 def _requests(runtime: str, scenario: Scenario) -> int:

@@ -19,6 +19,7 @@ from quantwise.cost import cost, percentile
 from quantwise.cost_ratios import Ratio, ratios
 from quantwise.course import way_of
 from quantwise.decide import decide, standing
+from quantwise.endpoints import endpoints
 from quantwise.losses import faults
 from quantwise.objective import Evidence
 from quantwise.prompt_check import prompts_of
@@ -82,7 +83,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
                 accuracy[c.name],
                 overall.get(c.name),
             )
-            | {"note": broken.get(c.name) or store.get("note", c.name)}
+            | {"note": broken.get(c.name) or store.get("note", c.name), "cache_use": store.get("cache_use", c.name)}
             for c in question.candidates
         ],
         "verdicts": [_verdict(v) for v in found],
@@ -97,6 +98,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "prompts": prompts_of(store, question),
         "servers": [{"candidate": name} | able for name, able in store.all("capabilities").items()],
         "faults": [faults(name, of) for name, of in rows.items()],
+        "endpoints": endpoints(store, question),
         "generations": sum(len(r) for r in rows.values()),
         "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),
         "folder": str(store.folder),
@@ -110,9 +112,9 @@ def flips(store: Store, question: Question) -> list[dict[str, Any]]:
         base = question.baseline_of(candidate)
         for task in question.tasks:
             asked = store.asked(task.name)
-            theirs = {r.item: r for r in store.rows("certify", base.name, task.name)}
+            theirs = {(r.item, r.repeat): r for r in store.rows("certify", base.name, task.name)}
             for row in store.rows("certify", candidate.name, task.name):
-                other = theirs.get(row.item)
+                other = theirs.get((row.item, row.repeat))
                 if other is None or other.score == row.score:
                     continue
                 prompt, target = asked[row.item]

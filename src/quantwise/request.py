@@ -36,6 +36,8 @@ class Request:
     parallel: int | None = None
     context: int | None = None
     seed: int = 0
+    decoding: Mapping[str, float | int] = field(default_factory=dict)
+    """Fields of `core.decoding.Decoding` that somebody gave; the scenario's own stand for the others."""
     run: Path | None = None
     stand_ins: Mapping[str, str] = field(default_factory=dict)
     """Baseline that has no room here to the source of what is compared with in its place (`stand_in.chosen`)."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Measurement, Pair
 from quantwise.core.imported import caveats, ended, imported_left
-from quantwise.core.question import Question, TaskQuestion
+from quantwise.core.question import EndpointGate, Question, TaskQuestion
 from quantwise.core.verdict import Verdict
 from quantwise.losses import told
 from quantwise.stats.compare import Rule, Supply, compare, verdict_from_comparison
@@ -22,6 +22,7 @@ from quantwise.stats.eprocess import e_value, log_e, log_e_fail
 from quantwise.stats.pairing import pairs
 from quantwise.stats.wording import MOST_MISSING
 from quantwise.store import Store
+from quantwise.tasks.answer_signs import asked_texts, shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
     """
     base = question.baseline_of(candidate)
     names = (base.name, candidate.name)
-    theirs, ours = (store.rows("certify", name, task.name) for name in names)
+    theirs, ours = (_rows(store, name, task) for name in names)
     blocks = [_by_block(side) for side in (theirs, ours)]
-    done = min(store.blocks("certify", name, task.name) for name in names)
+    done = min(store.blocks("certify", name, task.rows_of) for name in names)
     rule = _rule(question)
     seen: list[Pair] = []
     kindly: list[Pair] = []
@@ -61,6 +62,22 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
         if block >= first and (settled := _crossed(seen, kindly, missing, task.margin, rule)):
             break
     return Look(seen, kindly, missing, len({row.item for row in theirs if row.block <= block}), settled)
+
+
+def _rows(store: Store, candidate: str, task: TaskQuestion) -> list[Measurement]:
+    """Certification rows; for an endpoint an answer without the sign scores 1, and what was lost stays unknown."""
+    rows = store.rows("certify", candidate, task.rows_of)
+    if not isinstance(task, EndpointGate):
+        return rows
+    asked = asked_texts(store.asked(task.of))
+    return [replace(row, score=1.0 - shows(row, task.endpoint, asked)) for row in rows]
+
+
+def open_gates(store: Store, question: Question, candidate: Candidate, task: TaskQuestion, first: int) -> bool:
+    """Whether the task or an endpoint on its answers is unsettled; the ``first`` blocks left the task open."""
+    gates = question.gates_of(task)
+    # Where several share the rows, some may have been settled long before the block that settles the last.
+    return any(not look(store, question, candidate, g, first=first if len(gates) == 1 else 0).settled for g in gates)
 
 
 def _by_block(rows: Sequence[Measurement]) -> dict[int, list[Measurement]]:
@@ -96,11 +113,11 @@ def settle(store: Store, question: Question, candidate: Candidate, task: TaskQue
     verdict = _settled(store, question, candidate, task)
     imported = store.imported()
     names = (question.baseline_of(candidate).name, candidate.name)
-    sides = {name: store.rows("certify", name, task.name) for name in names}
-    said = caveats(question, candidate, imported) + told(task.name, sides)
-    left = imported_left(question, candidate, task.name, imported, look(store, question, candidate, task).asked)
+    sides = {name: store.rows("certify", name, task.rows_of) for name in names}
+    said = caveats(question, candidate, imported) + told(task.rows_of, sides)
+    left = imported_left(question, candidate, task.rows_of, imported, look(store, question, candidate, task).asked)
     if verdict.verdict == "UNKNOWN" and left == 0:
-        said += (ended(question, candidate, task.name, imported),)
+        said += (ended(question, candidate, task.rows_of, imported),)
     explanation = "; ".join(filter(None, (verdict.explanation, *said)))
     return replace(verdict, caveats=said, explanation=explanation) if said else verdict
 
@@ -149,8 +166,8 @@ def _left(store: Store, question: Question, candidate: Candidate, task: TaskQues
     (None)."""
     if question.mode == "fixed":
         return max(0, task.items - asked)
-    supply = store.get("supply", task.name)
-    known = [imported_left(question, candidate, task.name, store.imported(), asked)]
+    supply = store.get("supply", task.rows_of)
+    known = [imported_left(question, candidate, task.rows_of, store.imported(), asked)]
     known += [] if supply is None or supply["items"] is None else [max(0, int(supply["items"]) - asked)]
     return min((n for n in known if n is not None), default=None)
 
@@ -162,7 +179,7 @@ def _stopped_by_budget(store: Store) -> bool:
 def _pace(store: Store, base: Candidate, candidate: Candidate, task: TaskQuestion) -> float | None:
     """Seconds that one more paired item takes, as last measured; imported rows take none here."""
     imported = store.imported()
-    paces = [store.get("pace", f"{arm.name}|{task.name}") for arm in (base, candidate) if arm.name not in imported]
+    paces = [store.get("pace", f"{arm.name}|{task.rows_of}") for arm in (base, candidate) if arm.name not in imported]
     known = [float(pace) for pace in paces if pace is not None]
     return sum(known) if known and len(known) == len(paces) else None
 
@@ -170,7 +187,7 @@ def _pace(store: Store, base: Candidate, candidate: Candidate, task: TaskQuestio
 def verdicts(store: Store, question: Question) -> list[Verdict]:
     """Every verdict of a run, recomputed from its folder alone."""
     arms = [c for c in question.candidates if not c.baseline]
-    return [settle(store, question, c, t) for c in arms for t in question.tasks]
+    return [settle(store, question, c, t) for c in arms for t in question.gates]
 
 
 def fewest_asked(store: Store, question: Question) -> dict[str, int]:
@@ -179,8 +196,8 @@ def fewest_asked(store: Store, question: Question) -> dict[str, int]:
     for candidate in question.candidates:
         if candidate.baseline or store.get("broken", candidate.name) is not None:
             continue
-        for task in question.tasks:
-            found = look(store, question, candidate, task)
+        for gate in question.gates:
+            found = look(store, question, candidate, gate)
             if not found.settled:
-                fewest[task.name] = min(found.asked, fewest.get(task.name, found.asked))
+                fewest[gate.rows_of] = min(found.asked, fewest.get(gate.rows_of, found.asked))
     return fewest

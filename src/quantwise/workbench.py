@@ -194,6 +194,8 @@ def _answer(
         for name in arms:
             if (footprint := bench.footprint(name)) is not None:
                 store.put("footprint", name, asdict(footprint))
+            if (use := bench.cache_use(name)) is not None:
+                store.put("cache_use", name, asdict(use))
     return _conclude(store, question)
 
 

@@ -82,11 +82,11 @@ def in_vllm(artifacts: dict[str, Artifact]) -> dict[str, Any]:
     return answered(artifacts)
 
 
-def answered(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+def answered(artifacts: Mapping[str, Artifact], **environment: str) -> dict[str, Any]:
     recipes = {made.location: recipe for recipe, made in artifacts.items()}
     script = Path(__file__).with_name("answers.py")
     command = [PYTHON, str(script), json.dumps(list(recipes)), json.dumps(prompts())]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
     found: dict[str, Any] = dict.fromkeys(artifacts, f"{NEVER_REACHED}: {ran.stderr[-2000:]}")
     for line in ran.stdout.splitlines():
         if line.startswith("ANSWERS "):
@@ -138,6 +138,29 @@ def test_vllm_answers_as_transformers_does(
     assert far.mean() < 0.06 + 1.25 * noise
     assert changed < 0.2 or far.mean() < 0.5 * changed or parse_recipe(recipe).scheme.activations
     assert first >= 3
+
+
+FOUR_BITS = ("gptq:int4-g128", "rtn:int4-channel,layout=gptq", "awq+rtn:int4-g64-asym,layout=awq")
+
+
+@pytest.fixture(scope="module")
+def inputs_as_they_are(artifacts: dict[str, Artifact]) -> dict[str, Any]:
+    """vLLM's answers with its rounding of the inputs of 4-bit layers switched off, which it has for AMX."""
+    return answered({name: artifacts[name] for name in FOUR_BITS}, VLLM_CPU_INT4_W4A8="0")
+
+
+@pytest.mark.parametrize("recipe", FOUR_BITS)
+def test_four_bits_differ_by_the_noise_where_inputs_are_not_rounded(
+    recipe: str, artifacts: dict[str, Artifact], in_vllm: dict[str, Any], inputs_as_they_are: dict[str, Any]
+) -> None:
+    """With inputs in int8, as vLLM has them on processors with AMX, they differ by about three times as much."""
+    ours = in_transformers(Path(artifacts[recipe].location))
+    noise = float(apart(in_vllm["16bit"], in_transformers(Path(artifacts["16bit"].location))).mean())
+    far, served = (float(apart(told[recipe], ours).mean()) for told in (inputs_as_they_are, in_vllm))
+    print(f"\n{recipe}: {far:.4f} with inputs as they are, {served:.4f} as vLLM serves it; 16 bit {noise:.4f}")
+    assert far < 1.5 * noise
+    if torch.cpu._is_amx_tile_supported():
+        assert served > 1.5 * far
 
 
 @pytest.fixture(scope="module")

@@ -44,3 +44,9 @@ def test_a_candidate_of_its_own_in_decide(
     # Four bits are computed by vLLM's own kernels, so its times count.
     assert costs[candidate]["seconds_per_item"] is not None
     assert {c["kl_mean"] is not None for c in record["screen"] if c["candidate"] == candidate} == {True}
+    # Started without a cache of prefixes, with blocks enough for everybody; the baseline ran in Transformers.
+    used = {c["name"]: c["cache_use"] for c in record["candidates"]}
+    assert (used[candidate]["prefix_caching"], used[candidate]["preemptions"]) == (False, 0)
+    assert used[candidate]["prefix_cache_hit_rate"] is None
+    assert used[candidate]["blocks"] * used[candidate]["block_tokens"] > 512
+    assert 0 <= (used[candidate]["most_blocks_seen"] or 0) < used[candidate]["blocks"]

@@ -10,7 +10,7 @@ import pytest
 from quantwise.load.findings import notes
 from quantwise.load.generator import Answer, Block
 from quantwise.load.latency import ServiceLevels, latencies, spoilt, summary
-from quantwise.load.server_metrics import difference
+from quantwise.runtimes.server_metrics import difference
 from quantwise.runtimes.streaming import Outcome, Streamed
 
 NOTHING = difference({}, {})

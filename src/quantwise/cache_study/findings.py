@@ -159,8 +159,12 @@ def _rows(unit: Mapping[str, Any]) -> list[Measurement]:
 
 
 def _divergence(both: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Any:
-    sides = ([[dict(map(tuple, place)) for place in pair[side]["tail"]] for pair in both] for side in (0, 1))
-    return divergence(*sides)
+    base, own = ([_places(pair[side]) for pair in both] for side in (0, 1))
+    return divergence(base, own)
+
+
+def _places(unit: Mapping[str, Any]) -> list[dict[int, float]]:
+    return [{int(token): float(value) for token, value in place} for place in unit["tail"]]
 
 
 def _speeds(base: Units, own: Units, timed: int | None, first: bool) -> dict[str, Any]:

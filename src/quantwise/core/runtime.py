@@ -86,6 +86,24 @@ class Footprint:
     peak_process_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What a server's own counters say of its paged cache since the session was opened; ``None`` is not told.
+
+    It has ``blocks`` of ``block_tokens`` tokens for requests; ``most_blocks_seen`` were in use at once when it was
+    looked at, which is now and then. ``prefix_cache_hit_rate`` is the share of prompt tokens that were found in the
+    cache where ``prefix_caching`` is on; ``preemptions`` counts requests put back for lack of blocks and then computed
+    again.
+    """
+
+    blocks: int | None = None
+    block_tokens: int | None = None
+    most_blocks_seen: int | None = None
+    prefix_caching: bool | None = None
+    prefix_cache_hit_rate: float | None = None
+    preemptions: int | None = None
+
+
 class Session(Protocol):
     """An artifact loaded and ready. Requests given together may be batched; replies come in the order of the asks."""
 
@@ -107,6 +125,15 @@ class Distributions(Protocol):
 
     def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
         """For each position of the tokenized ``text`` but the last: token id to log-probability, ``top`` of them."""
+        ...
+
+
+@runtime_checkable
+class PagedCache(Protocol):
+    """A session whose server counts the blocks of its cache."""
+
+    def cache_use(self) -> CacheUse:
+        """What it has counted so far."""
         ...
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,9 +19,10 @@ from quantwise.load.findings import notes
 from quantwise.load.generator import Block, closed_loop, open_loop
 from quantwise.load.latency import ServiceLevels, summary
 from quantwise.load.ratios import block_figures, ratios, spread, tail_ratios
-from quantwise.load.server_metrics import Counts, difference, read_counts
 from quantwise.load.workload import Asker, Items, MadeUp, Workload, find_asker, measured_words, warm_up
 from quantwise.runtimes.lean_http import LeanHttp
+from quantwise.runtimes.openai import http_client
+from quantwise.runtimes.server_metrics import BlockWatch, Counts, cache_use, difference, read_counts
 from quantwise.runtimes.streaming import Server, Streamed, find_server, streaming_client
 
 
@@ -57,6 +59,7 @@ class _Arm:
     server: Server
     http: LeanHttp
     asker: Asker
+    watch: BlockWatch
     warm: tuple[Streamed, ...] = ()
     blocks: list[Block] = field(default_factory=list)
     energy: list[Joules] = field(default_factory=list)
@@ -110,7 +113,8 @@ async def _ready(trial: Trial, servers: Sequence[Server], progress: Progress) ->
         if isinstance(workload, MadeUp) and workload.words is None:
             workload = await measured_words(workload, asker, http, trial.timeout_s)
         warm = await warm_up(asker, http, workload, trial.warm_up, trial.timeout_s)
-        arms.append(_Arm(server, http, asker, warm))
+        watch = BlockWatch(partial(http_client, server.root, trial.timeout_s, 1))
+        arms.append(_Arm(server, http, asker, watch, warm))
         progress.advance()
     for arm in arms:
         arm.before = read_counts(arm.server)
@@ -123,7 +127,7 @@ async def _block(trial: Trial, workload: Workload, arm: _Arm, number: int) -> No
     requests = arm.asker.requests(workload.draw(first, count))
     seconds = trial.seconds / trial.blocks
     local = urlsplit(arm.server.root).hostname in ("localhost", "127.0.0.1", "::1")
-    with meter() if local else nullcontext(Joules()) as joules:
+    with arm.watch, meter() if local else nullcontext(Joules()) as joules:
         if isinstance(trial.pace, int):
             block = await closed_loop(arm.http, requests, trial.pace, seconds, trial.timeout_s)
         else:
@@ -152,7 +156,7 @@ def _record(trial: Trial, arm: _Arm, rows: list[dict[str, float | None]]) -> dic
         "blocks": rows,
         "spread": spread(rows),
         "warm_up": _warm_up(arm.warm),
-        "server_metrics": counted,
+        "server_metrics": counted | asdict(cache_use(counted, arm.watch, None)),
         "energy": _energy(arm.energy, figures["total_output_tokens"]),
         "notes": [*arm.asker.notes, *notes(figures, counted, repeated)],
         "requests": [

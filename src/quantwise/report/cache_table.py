@@ -11,7 +11,8 @@ from rich.table import Table
 from quantwise.report import notation
 
 HEADS = (
-    ("cache", "left"), ("attention", "left"), ("cache bytes", "right"), ("recall", "right"), ("change", "right"),
+    ("cache", "left"), ("attention", "left"), ("cache bytes", "right"), ("compute", "right"),
+    ("recall", "right"), ("change", "right"),
     ("verdict", "left"), ("KL at least", "right"), ("p99", "right"), ("same top", "right"), ("reads t/s", "right"),
     ("of the first", "right"), ("writes t/s", "right"), ("of the first", "right"),
 )  # fmt: skip
@@ -28,7 +29,8 @@ def _cells(option: Mapping[str, Any], first: bool) -> tuple[str, ...]:
     return (
         option["cache"],
         "flash" if option["flash_attention"] else "plain",
-        notation.size(option["cache_bytes"]) + log,
+        f"{notation.size(option['cache_bytes'])} ({option['cache_share']:.2f}){log}",
+        notation.size(option["compute_bytes"]),
         notation.share(option["recall"]),
         "" if first else notation.points(verdict["comparison"]["delta"] if verdict else None),
         "" if first else (verdict["verdict"] if verdict else notation.UNKNOWN),

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
+from quantwise.report.endpoint_table import endpoint_table
 from quantwise.report.reading import Reading, Row, settles
 from quantwise.report.server_lines import server_lines
 from quantwise.report.verdict_matrix import VERDICT_STYLE, matrix
@@ -46,6 +47,9 @@ class Screen:
         if reading.solved.get("items"):
             yield Text()
             yield from _solved(reading)
+        if (reading.record.get("endpoints") or {}).get("pairs"):
+            yield Text()
+            yield from _endpoints(reading)
         yield Text()
         yield from _rests_on(reading)
         yield from _faults(reading)
@@ -212,6 +216,16 @@ def _solved(reading: Reading) -> Iterator[Table | Text]:
     yield table
     for note in reading.solved_notes:
         yield Text(notation.plain(note), style="dim")
+
+
+def _endpoints(reading: Reading) -> Iterator[Table | Text]:
+    """What was not scored, each beside the baseline's; then what is clearly worse, in words."""
+    found = reading.record["endpoints"]
+    said = "not scored: change against the baseline, and the candidate's share; only a margin makes one decide"
+    yield Text(said, style="dim")
+    yield endpoint_table(found["pairs"], reading.focus)
+    for said in found["worse"]:
+        yield _line("worse", str(said), style="bold red")
 
 
 def _rest(reading: Reading) -> Iterator[Table | Text]:

@@ -13,7 +13,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,9 +24,9 @@ import httpx
 from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.loads import kernel_lacks, refused
+from quantwise.core.loads import for_cpus, kernel_lacks, refused
 from quantwise.core.prompt_tokens import PromptTokens
-from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
+from quantwise.core.runtime import Ask, CacheUse, Footprint, Reply, RuntimeOptions
 from quantwise.models.config import quantization_settings
 from quantwise.models.stored_scheme import stored_scheme
 from quantwise.runtimes.forced_tokens import Refused
@@ -35,6 +35,7 @@ from quantwise.runtimes.openai_api import OpenAIServer
 from quantwise.runtimes.openai_prompts import prompt_tokens
 from quantwise.runtimes.process import ServerProcess, free_port
 from quantwise.runtimes.prompt import prompt_text
+from quantwise.runtimes.server_metrics import BlockWatch, blocks, cache_use, counts, difference, metrics_text
 
 _MODEL = "quantwise"
 _MISSING = (
@@ -64,11 +65,11 @@ class Vllm:
         self.python = python or os.environ.get("QUANTWISE_VLLM_PYTHON") or beside
 
     def version(self) -> str:
-        """The build. Raises EnvironmentFailure when nothing is installed."""
+        """The build, and what it makes of this processor. Raises EnvironmentFailure when nothing is installed."""
         told = _version(self.python) if self.python else ""
         if not told:
             raise EnvironmentFailure(_MISSING)
-        return told
+        return told + _computing(told)
 
     def refuses(self, artifact: Artifact) -> str | None:
         """It takes folders of safetensors, plain, compressed-tensors, GPTQ or AWQ, where vLLM is installed and its
@@ -116,6 +117,8 @@ class VllmSession:
         self._server = OpenAIServer(http, _MODEL)
         self._parallel = options.parallel
         self._context = options.context
+        self._watch = BlockWatch(lambda: nullcontext(http))
+        self._before = counts(metrics_text(http))
         self._opening = None if self.tokenize("") else _end_token(Path(folder))
 
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
@@ -123,7 +126,8 @@ class VllmSession:
         if not self.process.alive():
             raise RuntimeFailure(f"vLLM is gone: {self.process.last_word()}")
         self.process.trim_log()
-        return ask_all(asks, self._answer, self._parallel, self._gone)
+        with self._watch:
+            return ask_all(asks, self._answer, self._parallel, self._gone)
 
     def _answer(self, ask: Ask) -> Reply:
         text, rendered = prompt_text(ask)
@@ -140,6 +144,11 @@ class VllmSession:
             return prompt_tokens(self._http, _MODEL, replace(ask, text=text, rendered=rendered))
         except (httpx.HTTPError, Refused, *UNREADABLE) as error:
             raise RuntimeFailure(f"vLLM does not tell what it reads: {error}") from error
+
+    def cache_use(self) -> CacheUse:
+        """What its ``/metrics`` say since it was opened."""
+        text = metrics_text(self._http)
+        return cache_use(difference(self._before, counts(text)), self._watch, blocks(text))
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a raw text."""
@@ -185,6 +194,28 @@ def _version(python: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return told.stdout.strip() if told.returncode == 0 else ""
+
+
+def _computing(build: str) -> str:
+    """What answers depend on beside the build: on processors with AMX its kernels for CPUs compute other numbers.
+
+    Inputs of 4-bit layers are rounded to int8 there unless VLLM_CPU_INT4_W4A8 is 0, and fixed scales of inputs are not
+    read. The same words as in vLLM's model_executor/kernels/linear/mixed_precision/cpu.py.
+    """
+    if not for_cpus(build) or not {"amx_tile", "amx_int8", "amx_bf16"} <= _processor_flags():
+        return ""
+    rounded = os.environ.get("VLLM_CPU_INT4_W4A8", "1") != "0"
+    return f" (AMX, 4-bit weights with {'int8' if rounded else '16-bit'} inputs)"
+
+
+@lru_cache(maxsize=1)
+def _processor_flags() -> frozenset[str]:
+    """Of the first processor, by Linux; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split() for line in lines if line.startswith("flags")), []))
 
 
 def _end_token(folder: Path) -> int | None:

@@ -9,6 +9,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from quantwise.core.endpoint import Endpoint
+from quantwise.core.evidence import Measurement
 
 _LOOKED_AT = 240  # characters: a refusal is said at once
 _REFUSES = re.compile(
@@ -24,7 +29,29 @@ _REFUSES = re.compile(
     re.IGNORECASE,
 )
 _SHARE, _LETTERS = 0.2, 2
+# The log-probabilities that stand for the answer to a choice, which nobody wrote.
+_CHOSEN = re.compile(r"-?(?:\d+\.\d{4}|inf|nan)(?: -?(?:\d+\.\d{4}|inf|nan))+")
 _SAME = {"CJK": "HAN", "HIRAGANA": "KANA", "KATAKANA": "KANA", "BOPOMOFO": "HAN"}
+
+
+def written(row: Measurement) -> bool:
+    """Whether a row holds an answer that the model wrote, and not what it gave to choices; lost ones hold none."""
+    chosen = row.output_tokens is None and _CHOSEN.fullmatch(row.output) is not None
+    return row.finish in ("stop", "length") and not chosen
+
+
+def shows(row: Measurement, endpoint: Endpoint, asked: Mapping[str, str]) -> bool:
+    """Whether an answer was written and has the sign; ``asked`` is item id to prompt and target as one text."""
+    if not written(row):
+        return False
+    if endpoint == "non_termination":
+        return row.finish == "length"
+    return refuses(row.output) if endpoint == "refusal" else switches_script(row.output, asked.get(row.item, ""))
+
+
+def asked_texts(asked: Mapping[str, tuple[str, Any]]) -> dict[str, str]:
+    """Item id to what its answer may be written in, out of its prompt and its target."""
+    return {item: f"{prompt}\n{target}" for item, (prompt, target) in asked.items()}
 
 
 def refuses(answer: str) -> bool:
