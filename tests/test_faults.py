@@ -59,7 +59,11 @@ def faults(record: dict[str, Any]) -> dict[str, int]:
 
 
 def one_in(n: int, fault: str, times: int = 10**6) -> Any:
-    return lambda prompt, time: fault if int(prompt.removeprefix("say w")) % n == 0 and time < times else ""
+    def plan(prompt: str, time: int) -> str:
+        number = prompt.removeprefix("say w")
+        return fault if number.isdigit() and int(number) % n == 0 and time < times else ""
+
+    return plan
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "die", "broken events", "reset", "half a json"])

@@ -87,7 +87,17 @@ def plan(request: PlanRequest, models: Sequence[Model] | None = None) -> dict[st
         return _with_units(frontier(models, wanted, own_constants()), request)
     name = request.models[0] if request.models else ""
     found = _with_units(answer(models[0], wanted, own_constants(), smaller=family(name)), request)
-    return _with_failure(found, wanted.site)
+    return _with_failure(_with_beginning(found, Path(name)), wanted.site)
+
+
+def _with_beginning(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The record, and a note where a .gguf file would bring its beginning token twice."""
+    if path.suffix.lower() != ".gguf" or not path.is_file():
+        return record
+    from quantwise.formats.gguf.beginning_token import beginning_twice
+
+    said = beginning_twice(path)
+    return record if said is None else record | {"notes": [*record.get("notes", ()), said]}
 
 
 def _with_units(record: dict[str, Any], request: PlanRequest) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from quantwise.endpoints import endpoints
 from quantwise.gates import gates_of, standing
 from quantwise.losses import faults
 from quantwise.objective import Evidence
+from quantwise.prompt_check import prompts_of
 from quantwise.screen import noise, screened
 from quantwise.settle.floor import floor_verdicts
 from quantwise.settle.pair import verdicts
@@ -103,6 +104,8 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
             "imported": [
                 one.to_json() | {"differs": one.differs(_build(question, name))} for name, one in imported.items()
             ],
+            "prompts": prompts_of(store, question),
+            "servers": [{"candidate": name} | able for name, able in store.all("capabilities").items()],
             "faults": [faults(name, of) for name, of in rows.items()],
             "endpoints": endpoints(store, question),
             "generations": sum(len(r) for r in rows.values()),

@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from quantwise.core.errors import InputError, RuntimeFailure
+from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.evidence import Stage
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.runtime import Ask, Distributions
 from quantwise.measure import Arm, Bench, ItemSupply, why_lost
+from quantwise.prompt_check import wrong_prompts
+from quantwise.runtimes.capabilities import TellsCapabilities
 from quantwise.stats.compare import compare
 from quantwise.stats.divergence import divergence
 from quantwise.stats.pairing import ANSWERED, pairs
@@ -38,6 +40,10 @@ TOP = 128
 """Likeliest tokens kept per position, because a server pays for each; the divergence says that it is a lower bound."""
 
 
+class _WrongPrompts(EnvironmentFailure):
+    """An arm reads other prompts than it is meant to."""
+
+
 def screen(
     store: Store, question: Question, arms: Mapping[str, Arm], supply: ItemSupply, texts: Sequence[str], bench: Bench,
     progress: Progress
@@ -45,8 +51,9 @@ def screen(
     """Measure the screening items on every arm. Returns candidate to the reason for which it goes no further.
 
     A candidate is dropped when it cannot be loaded, when its answers equal the baseline's to the last digit although
-    its weights were rounded (a quantization that did nothing), or when the screening items alone show a drop beyond
-    every margin; the negative control is never dropped.
+    its weights were rounded (a quantization that did nothing), when it reads other prompts than its baseline, or when
+    the screening items alone show a drop beyond every margin; the negative control is never dropped for its answers.
+    Raises EnvironmentFailure for a baseline that reads other prompts than it should.
     """
     known = {arm.name for arm in arms.values() if _answered(store, question, arm)}
     progress.stage("screen", len(arms), len(known))
@@ -55,6 +62,9 @@ def screen(
     for arm in arms.values():
         progress.advance(0, arm.name)
         try:
+            _look_at_server(store, arm, bench)
+            if (why := wrong_prompts(store, question, arm, supply, bench)) is not None:
+                raise _WrongPrompts(why)
             distant = bool(texts) and store.get("divergence", arm.name) is None
             if distant or arm.name not in known:
                 bench.session(arm)
@@ -67,15 +77,23 @@ def screen(
                 # Another model has another tokenizer: its distributions are over other tokens.
                 alike = arm.candidate.model == question.baseline_of(arm.candidate).model
                 _divergence(store, arm, references[base] if alike else None, texts, bench)
-        except RuntimeFailure as error:
+        except (RuntimeFailure, _WrongPrompts) as error:
             if arm.candidate.baseline:
                 raise
-            broken[arm.name] = why_lost(arm, error)
+            broken[arm.name] = why_lost(arm, error) if isinstance(error, RuntimeFailure) else str(error)
         progress.advance(int(arm.name not in known), arm.name)
     for name, arm in arms.items():
         if name not in broken and not arm.candidate.baseline and (why := _dropped(store, question, arm)):
             broken[name] = why
     return broken
+
+
+def _look_at_server(store: Store, arm: Arm, bench: Bench) -> None:
+    """Keep what somebody else's server can do; of our own runtimes it is known."""
+    if arm.candidate.runtime == "openai" and store.get("capabilities", arm.name) is None:
+        session = bench.session(arm)
+        if isinstance(session, TellsCapabilities):
+            store.put("capabilities", arm.name, session.capabilities())
 
 
 def noise_floor(

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from quantwise.report import charts, notation
 from quantwise.report.flips import choose
 from quantwise.report.reading import MARKS, REASONS, Reading, role, settles
+from quantwise.report.server_lines import compared_by_ids, server_lines
 
 _STATUS = {"ship": "Ship", "keep": "Keep the baseline", "unknown": "Unknown"}
 _FILTERS = {
@@ -67,6 +68,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(_FILTERS)
     environment.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    environment.globals.update(server_lines=server_lines, compared_by_ids=compared_by_ids)
     environment.globals.update(ratio=notation.ratio, marks=MARKS, reasons=REASONS, role=role, settles=settles)
     return environment
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from quantwise.report import notation
 from quantwise.report.endpoint_table import endpoint_table
 from quantwise.report.reading import Reading, Row, settles
+from quantwise.report.server_lines import server_lines
 from quantwise.report.verdict_matrix import VERDICT_STYLE, matrix
 
 _STATUS = {"ship": "SHIP", "keep": "KEEP THE BASELINE", "unknown": "UNKNOWN"}
@@ -52,6 +53,7 @@ class Screen:
         yield Text()
         yield from _rests_on(reading)
         yield from _faults(reading)
+        yield from _servers(reading)
         yield from _rest(reading)
         yield from _provenance(reading, self._report_path)
 
@@ -183,6 +185,13 @@ def _faults(reading: Reading) -> Iterator[Table | Text]:
         yield _line(
             "" if number else "faults", Text.assemble((notation.plain(row["candidate"]), "bold"), notation.plain(said))
         )
+
+
+def _servers(reading: Reading) -> Iterator[Table | Text]:
+    """What servers do not give, and where prompts could not be compared token by token."""
+    for number, (names, said) in enumerate(server_lines(reading.record)):
+        named = ", ".join(map(notation.plain, names))
+        yield _line("" if number else "prompts", Text.assemble((named, "bold"), "  ", notation.plain(said)))
 
 
 def _solved(reading: Reading) -> Iterator[Table | Text]:

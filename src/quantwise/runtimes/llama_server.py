@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
 from quantwise.core.errors import RuntimeFailure
 from quantwise.core.item import Message
+from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, Finish, Reply
 from quantwise.runtimes.forced_tokens import GREEDY, ForcedTokens, Refused
 from quantwise.runtimes.prompt import align
@@ -58,8 +59,42 @@ class LlamaServer:
 
     def tokenize(self, text: str, add_special: bool) -> list[int]:
         """Token ids; special tokens written in the text are understood."""
+        return [token for token, _ in self.pieces(text, add_special)]
+
+    def pieces(self, text: str, add_special: bool) -> list[tuple[int, str]]:
+        """Token ids with their texts; of a token that is no whole text, what its bytes are made of is replaced."""
         body = {"content": text, "add_special": add_special, "parse_special": True, "with_pieces": True}
-        return self._forced.learn(self._post("/tokenize", body)["tokens"])
+        told = self._post("/tokenize", body)["tokens"]
+        return list(zip(self._forced.learn(told), (_text(token["piece"]) for token in told), strict=True))
+
+    def prompt_tokens(self, ask: Ask) -> PromptTokens:
+        """What `answer` sends for ``ask``; of messages also how many tokens the server's own chat endpoint reads.
+
+        Raises what httpx raises, and Refused only where neither endpoint takes the prompt.
+        """
+        ready = self._ready(ask)
+        told = self.pieces(str(ready.text), not ready.rendered)
+        served = self._chat_count(ask.messages) if ask.text is None else None
+        source = "/tokenize" if ask.text is not None else "/apply-template and /tokenize"
+        return PromptTokens(tuple(i for i, _ in told), tuple(piece for _, piece in told), served, source)
+
+    def _chat_count(self, messages: Sequence[Message]) -> int | None:
+        """Tokens that ``/v1/chat/completions`` says it read, or None where there is no such endpoint."""
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        try:
+            usage = self._post("/v1/chat/completions", {"messages": turns, "max_tokens": 1, **GREEDY}).get("usage")
+        except Refused:
+            return None
+        count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        return count if isinstance(count, int) and count > 0 else None
+
+    def _ready(self, ask: Ask) -> Ask:
+        """The ask with its text.
+
+        What ``/apply-template`` returns lacks the beginning token where the tokenizer adds one (llama.cpp takes it off
+        the template's text, so that it does not come twice), so the tokenizer has to add it, as the chat endpoint does.
+        """
+        return ask if ask.text is not None else replace(ask, text=self.render(ask.messages, ask.tools), rendered=False)
 
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """The prompt that the server's own chat template makes."""
@@ -69,7 +104,8 @@ class LlamaServer:
 
     def answer(self, ask: Ask) -> Reply:
         """One reply; raises what httpx raises, and Refused."""
-        text = ask.text if ask.text is not None else self.render(ask.messages, ask.tools)
+        ask = self._ready(ask)
+        text = str(ask.text)
         return self._choose(ask, text) if ask.choices else self._generate(ask, text)
 
     def _generate(self, ask: Ask, text: str) -> Reply:
@@ -149,6 +185,13 @@ class LlamaServer:
         if limit is not None and time.perf_counter() - start > limit:
             raise httpx.ReadTimeout("answered too late", request=response.request)
         return checked(response)
+
+
+def _text(piece: object) -> str:
+    """The text of a token's piece, which is a list of bytes where it is no valid text."""
+    return (
+        piece if isinstance(piece, str) else bytes(piece).decode("utf-8", "replace") if isinstance(piece, list) else ""
+    )
 
 
 def _drawing(ask: Ask) -> Mapping[str, Any]:

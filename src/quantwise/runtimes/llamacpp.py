@@ -1,7 +1,8 @@
 """llama.cpp: a GGUF file served by llama.cpp's own server, in a process of its own on loopback.
 
 By default the server comes from the ``xllamacpp`` wheel; ``LlamaCpp(server_binary=...)`` or QUANTWISE_LLAMA_SERVER
-names a native ``llama-server`` instead (a build of 2026 or later), which is asked in the same way.
+names a native ``llama-server`` instead (a build of 2026 or later), which is asked in the same way. Further flags of the
+server (``-ngl 99``, ``-ub 256``) come from QUANTWISE_LLAMA_FLAGS and are part of the version, so of the question.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib.util
 import os
 import re
 import secrets
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +24,8 @@ import httpx
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import keys_and_values, parse_cache
-from quantwise.core.errors import EnvironmentFailure, RuntimeFailure
+from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
+from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import UNREADABLE, LlamaServer, Phases, ask_all, key_header
@@ -34,20 +37,34 @@ _MIB = 1024 * 1024
 # Getting to know a server that is up is no request of the user's, so it has a time limit of its own.
 _PROBE_S = 60.0
 _BUFFER = re.compile(r"(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_OURS = {
+    flag: said
+    for said, flags in {
+        "the candidate": ("-m", "--model", "-ctk", "--cache-type-k", "-ctv", "--cache-type-v"),
+        "the question (--parallel, --context)": ("-np", "--parallel", "-c", "--ctx-size"),
+        "quantwise, which starts and asks the server": ("--host", "--port", "--api-key", "--api-key-file", "--fit"),
+        "the model's own template, which quantwise renders": ("--chat-template", "--chat-template-file"),
+    }.items()
+    for flag in flags
+}
 _BUILD = re.compile(r"version:\s*(.+)")
 
 
 class LlamaCpp:
     """The runtime ``llamacpp``. ``server_binary`` is the path of a native llama-server; None takes the wheel.
 
+    ``flags`` are further flags of the server, as one line; None takes QUANTWISE_LLAMA_FLAGS.
     ``flash_attention`` None leaves it to llama.cpp, but where values are quantized: then it is on.
     """
 
     name = "llamacpp"
 
-    def __init__(self, server_binary: str | None = None, flash_attention: bool | None = None) -> None:
+    def __init__(
+        self, server_binary: str | None = None, flash_attention: bool | None = None, flags: str | None = None
+    ) -> None:
         self._flash_attention = flash_attention
         self.server_binary = server_binary or os.environ.get("QUANTWISE_LLAMA_SERVER") or None
+        self.flags = further_flags(os.environ.get("QUANTWISE_LLAMA_FLAGS", "") if flags is None else flags)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -57,7 +74,10 @@ class LlamaCpp:
         return ("the xllamacpp wheel is built for AVX2; a native llama-server may be faster (QUANTWISE_LLAMA_SERVER)",)
 
     def version(self) -> str:
-        """The build. Raises EnvironmentFailure when nothing is installed."""
+        """The build and the further flags. Raises EnvironmentFailure when nothing is installed."""
+        return " ".join([self._build(), *(["with", *self.flags] if self.flags else [])])
+
+    def _build(self) -> str:
         if self.server_binary:
             try:
                 told = subprocess.run([self.server_binary, "--version"], capture_output=True, text=True, timeout=60)
@@ -113,7 +133,19 @@ class LlamaCpp:
         flags += ["--fit", "off", "--cache-ram", "0", "--log-verbosity", "4"]
         if options.threads is not None:
             flags += ["--threads", str(options.threads)]
-        return head + flags
+        return head + flags + self.flags
+
+
+def further_flags(line: str) -> list[str]:
+    """The flags in a line as a shell reads it. Raises InputError for one that a candidate or the question decides."""
+    try:
+        flags = shlex.split(line)
+    except ValueError as error:
+        raise InputError(f"QUANTWISE_LLAMA_FLAGS cannot be read ({error}); write it as for a shell") from error
+    for flag in flags:
+        if (said := _OURS.get(flag.split("=")[0])) is not None:
+            raise InputError(f"QUANTWISE_LLAMA_FLAGS: {flag} is decided by {said}; leave it out")
+    return flags
 
 
 class LlamaCppSession:
@@ -145,6 +177,12 @@ class LlamaCppSession:
         """As in the protocol; each position also holds the token that came."""
         with _told("distributions"):
             return self._server.next_token_logprobs(text, top)
+
+    def prompt_tokens(self, ask: Ask) -> PromptTokens:
+        """As in the protocol, with texts."""
+        text, rendered = prompt_text(ask)
+        with _told("token ids"):
+            return self._server.prompt_tokens(replace(ask, text=text, rendered=rendered))
 
     def tokenize(self, text: str, add_special: bool = True) -> list[int]:
         """Token ids of a raw text, as ``next_token_logprobs`` sees it; of a rendered one without ``add_special``."""

@@ -19,10 +19,15 @@ def _flags() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--ctx-size", type=int, required=True)
     parser.add_argument("--parallel", type=int, required=True)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", "-t", type=int)
+    parser.add_argument("--threads-batch", "-tb", type=int)
+    parser.add_argument("--batch-size", "-b", type=int)
+    parser.add_argument("--ubatch-size", "-ub", type=int)
+    parser.add_argument("--n-gpu-layers", "--gpu-layers", "-ngl", type=int)
+    parser.add_argument("--chat-template")
     parser.add_argument("--cache-type-k", default="f16")
     parser.add_argument("--cache-type-v", default="f16")
-    parser.add_argument("--flash-attn", choices=["on", "off", "auto"], default="auto")
+    parser.add_argument("--flash-attn", "-fa", choices=["on", "off", "auto"], default="auto")
     parser.add_argument("--fit", choices=["on", "off"], default="on")
     parser.add_argument("--cache-ram", type=int, default=8192)
     parser.add_argument("--log-verbosity", type=int, default=3)
@@ -50,9 +55,24 @@ def _params(flags: argparse.Namespace) -> Any:
     if flags.threads is not None:
         params.cpuparams.n_threads = flags.threads
         params.cpuparams_batch.n_threads = flags.threads
+    if flags.threads_batch is not None:
+        params.cpuparams_batch.n_threads = flags.threads_batch
+    for name, value in _same_names(flags):
+        setattr(params, name, value)
     if key := os.environ.get("LLAMA_API_KEY"):
         params.api_keys = [key]
     return params
+
+
+def _same_names(flags: argparse.Namespace) -> list[tuple[str, Any]]:
+    """Settings that are passed on as they are, of those that were given."""
+    given = {
+        "n_batch": flags.batch_size,
+        "n_ubatch": flags.ubatch_size,
+        "n_gpu_layers": flags.n_gpu_layers,
+        "chat_template": flags.chat_template,
+    }
+    return [(name, value) for name, value in given.items() if value is not None]
 
 
 def main() -> None:

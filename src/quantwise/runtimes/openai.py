@@ -20,10 +20,13 @@ import httpx
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
+from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
+from quantwise.runtimes import capabilities
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import UNREADABLE, LlamaServer, ask_all, key_header, said
 from quantwise.runtimes.openai_api import OpenAIServer
+from quantwise.runtimes.openai_prompts import prompt_tokens
 from quantwise.runtimes.patience import Patience
 
 _PROBE_S = 15.0
@@ -68,7 +71,7 @@ class OpenAI:
             server = native or OpenAIServer(http, model)
             http.timeout = httpx.Timeout(options.timeout_s)
             self._patience = self._patience or Patience(options.retry_s)
-            yield OpenAISession(artifact.location, found.hash, http, server, options.parallel, self._patience)
+            yield OpenAISession(artifact.location, found.hash, http, server, options.parallel, self._patience, model)
 
 
 class OpenAISession:
@@ -76,9 +79,10 @@ class OpenAISession:
 
     def __init__(
         self, url: str, known: str, http: httpx.Client, server: LlamaServer | OpenAIServer, parallel: int,
-        patience: Patience,
+        patience: Patience, model: str,
     ) -> None:  # fmt: skip
         self._url = url
+        self._model = model
         self._known = known
         self._http = http
         self._server = server
@@ -113,6 +117,22 @@ class OpenAISession:
     def footprint(self) -> Footprint:
         """Nothing is known of another's process."""
         return Footprint()
+
+    def prompt_tokens(self, ask: Ask) -> PromptTokens:
+        """As in the protocol; a server that is no llama-server is really asked, for one token."""
+        try:
+            if isinstance(self._server, LlamaServer):
+                return self._server.prompt_tokens(ask)
+            return prompt_tokens(self._http, self._model, ask)
+        except Refused as error:
+            return PromptTokens(refused=str(error))
+        except (httpx.HTTPError, *UNREADABLE) as error:
+            raise RuntimeFailure(f"{self._url} does not tell what it reads: {_why(error)}") from error
+
+    def capabilities(self) -> dict[str, Any]:
+        """As in `TellsCapabilities`; it takes a dozen short requests."""
+        native = isinstance(self._server, LlamaServer)
+        return capabilities.probe(self._http, self._model, distributions=native).to_json()
 
     def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
         """As in the protocol, from a llama-server. Raises InputError for servers that do not tell token ids."""

@@ -15,6 +15,7 @@ from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import TRANSFORMERS_CACHES, parse_cache
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.loads import loading, refused
+from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions, Session
 from quantwise.runtimes.prompt import align, prompt_text
 
@@ -143,6 +144,12 @@ class TransformersSession:
                 f"the text has {len(ids)} tokens, the context {self._options.context}; give a shorter text"
             )
         return self._model.distributions(ids, top)
+
+    def prompt_tokens(self, ask: Ask) -> PromptTokens:
+        """As in the protocol, with texts."""
+        ids = self._ids(*prompt_text(ask))
+        pieces = (str(self._tokenizer.decode([i], clean_up_tokenization_spaces=False)) for i in ids)
+        return PromptTokens(tuple(ids), tuple(pieces), len(ids), "the tokenizer")
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a raw text."""

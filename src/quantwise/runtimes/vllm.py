@@ -25,12 +25,14 @@ from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.loads import for_cpus, kernel_lacks, refused
+from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, CacheUse, Footprint, Reply, RuntimeOptions
 from quantwise.models.config import quantization_settings
 from quantwise.models.stored_scheme import stored_scheme
 from quantwise.runtimes.forced_tokens import Refused
-from quantwise.runtimes.llama_server import ask_all, checked, key_header
+from quantwise.runtimes.llama_server import UNREADABLE, ask_all, checked, key_header
 from quantwise.runtimes.openai_api import OpenAIServer
+from quantwise.runtimes.openai_prompts import prompt_tokens
 from quantwise.runtimes.process import ServerProcess, free_port
 from quantwise.runtimes.prompt import prompt_text
 from quantwise.runtimes.server_metrics import BlockWatch, blocks, cache_use, counts, difference, metrics_text
@@ -134,6 +136,14 @@ class VllmSession:
     def footprint(self) -> Footprint:
         """The process's own peak; vLLM reserves its cache at the start, whatever is asked."""
         return Footprint(peak_process_bytes=self.process.peak_bytes())
+
+    def prompt_tokens(self, ask: Ask) -> PromptTokens:
+        """As in the protocol."""
+        text, rendered = prompt_text(ask)
+        try:
+            return prompt_tokens(self._http, _MODEL, replace(ask, text=text, rendered=rendered))
+        except (httpx.HTTPError, Refused, *UNREADABLE) as error:
+            raise RuntimeFailure(f"vLLM does not tell what it reads: {error}") from error
 
     def cache_use(self) -> CacheUse:
         """What its ``/metrics`` say since it was opened."""

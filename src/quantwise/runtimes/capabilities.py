@@ -1,0 +1,200 @@
+"""What an OpenAI-compatible server can do, found out by asking it once, and what is missing for it.
+
+A field that a server does not know it may refuse, or silently ignore; so each answer is looked at for what was asked
+for: a JSON Schema that only one unlikely object keeps, a call of a tool by its name, the same text from the same seed
+and another from another one. True and False are findings, None is unknown (the server was busy, failed, or its answer
+allows no conclusion).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol, runtime_checkable
+
+import httpx
+
+from quantwise.runtimes.forced_tokens import Refused
+from quantwise.runtimes.llama_server import UNREADABLE, checked
+
+_CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"
+_SCHEMA = {
+    "type": "object",
+    "properties": {"bird": {"type": "string", "enum": ["quantwise-7"]}},
+    "required": ["bird"],
+    "additionalProperties": False,
+}
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "name_bird",
+        "description": "Name a bird.",
+        "parameters": {"type": "object", "properties": {"bird": {"type": "string"}}, "required": ["bird"]},
+    },
+}
+_SEEDS = (11, 11, 12, 13)
+_TOLD = ("max_model_len", "quantization", "root", "owned_by")
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """Findings by name. ``told`` is what ``/v1/models`` says of the model, ``unclear`` why something is unknown."""
+
+    chat: bool | None = None
+    completions: bool | None = None
+    usage: bool | None = None
+    log_probabilities: bool | None = None
+    scores_given_text: bool | None = None
+    distributions: bool | None = None
+    json_schema: bool | None = None
+    seeds: bool | None = None
+    tools: bool | None = None
+    streaming: bool | None = None
+    metrics: bool | None = None
+    told: dict[str, Any] = field(default_factory=dict)
+    unclear: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the store keeps it, with the sentences on what is missing."""
+        return asdict(self) | {"missing": missing(self)}
+
+
+@runtime_checkable
+class TellsCapabilities(Protocol):
+    """A session with a server whose abilities have to be found out."""
+
+    def capabilities(self) -> dict[str, Any]:
+        """`Capabilities.to_json` of the server; it never fails: what is not found out is unknown."""
+        ...
+
+
+_WITHOUT = {
+    "chat": "no chat endpoint: tasks of conversations are refused",
+    "completions": "no endpoint for rendered prompts: tasks of plain texts are refused",
+    "usage": "no token counts: output lengths are unknown",
+    "log_probabilities": "no log-probabilities",
+    "scores_given_text": "no scores of given text: tasks of choices are refused",
+    "distributions": "no distributions by token id: divergence is unknown",
+    "json_schema": "no JSON Schema: the form of answers is up to the model",
+    "seeds": "no seeds: sampled answers cannot be had again",
+    "tools": "no tool calls",
+    "streaming": "no streaming: the time to the first token is unknown",
+    "metrics": "no /metrics: cache hits and preemptions are unknown",
+}
+
+
+def missing(found: Capabilities) -> list[str]:
+    """What the server cannot do, each with what follows from it; then what could not be found out."""
+    lacks = [words for name, words in _WITHOUT.items() if getattr(found, name) is False]
+    unknown = [name.replace("_", " ") for name in _WITHOUT if getattr(found, name) is None]
+    return lacks + ([f"not found out: {', '.join(unknown)}"] if unknown else [])
+
+
+def probe(http: httpx.Client, model: str, *, distributions: bool) -> Capabilities:
+    """Ask for each once. ``distributions`` is known from the interface: whether it tells log-probabilities by id."""
+    found: dict[str, bool | None] = {"distributions": distributions}
+    unclear: dict[str, str] = {}
+    ask = _Asking(http, model)
+    names = {f.name for f in fields(Capabilities)} - {"distributions", "told", "unclear"}
+    for name in sorted(names):
+        look: Callable[[], bool | None] = getattr(ask, name)
+        try:
+            found[name] = look()
+        except Refused:
+            found[name] = False
+        except (httpx.HTTPError, *UNREADABLE) as error:
+            found[name] = None
+            unclear[name] = " ".join(f"{type(error).__name__} {error}".split())[:200]
+    if distributions:
+        found["scores_given_text"] = True
+    return Capabilities(**found, told=_model_entry(http, model), unclear=unclear)
+
+
+class _Asking:
+    """One method for each capability; a method that returns has looked at an answer, one that raises has none."""
+
+    def __init__(self, http: httpx.Client, model: str) -> None:
+        self._http = http
+        self._model = model
+
+    def chat(self) -> bool:
+        return isinstance(self._chat()["choices"][0]["message"], dict)
+
+    def completions(self) -> bool:
+        return isinstance(self._post(_TEXT, {"prompt": "One, two,"})["choices"][0]["text"], str)
+
+    def usage(self) -> bool:
+        try:
+            got = self._chat()
+        except Refused:
+            got = self._post(_TEXT, {"prompt": "One, two,"})
+        usage = got.get("usage")
+        return isinstance(usage, dict) and all(
+            type(usage.get(k)) is int for k in ("prompt_tokens", "completion_tokens")
+        )
+
+    def log_probabilities(self) -> bool:
+        told = self._chat(logprobs=True, top_logprobs=2)["choices"][0].get("logprobs")
+        content = told.get("content") if isinstance(told, dict) else None
+        return isinstance(content, list) and bool(content) and isinstance(content[0].get("logprob"), int | float)
+
+    def scores_given_text(self) -> bool:
+        told = self._post(_TEXT, {"prompt": "One, two,", "echo": True, "logprobs": 1})["choices"][0]
+        values = (told.get("logprobs") or {}).get("token_logprobs") or []
+        return str(told.get("text", "")).startswith("One, two,") and len(values) > 2
+
+    def json_schema(self) -> bool:
+        wanted = {"type": "json_schema", "json_schema": {"name": "bird", "strict": True, "schema": _SCHEMA}}
+        text = self._chat(48, response_format=wanted)["choices"][0]["message"].get("content")
+        try:
+            return bool(json.loads(text or "") == {"bird": "quantwise-7"})
+        except ValueError:
+            return False
+
+    def seeds(self) -> bool | None:
+        """The same text from the same seed, another one from another; all alike tells nothing."""
+        texts = [self._chat(16, temperature=1.0, seed=seed)["choices"][0]["message"]["content"] for seed in _SEEDS]
+        if texts[0] != texts[1]:
+            return False
+        return True if len(set(texts)) > 1 else None
+
+    def tools(self) -> bool:
+        calls = self._chat(64, tools=[_TOOL], tool_choice="required")["choices"][0]["message"].get("tool_calls")
+        called = calls[0]["function"] if calls else {}
+        return called.get("name") == "name_bird" and isinstance(json.loads(called["arguments"]), dict)
+
+    def streaming(self) -> bool:
+        with self._http.stream("POST", _CHAT, json=self._body(4) | {"stream": True}) as response:
+            if response.is_error:
+                response.read()
+                checked(response)
+            events = [line.removeprefix("data:").strip() for line in response.iter_lines() if line.startswith("data:")]
+        return len(events) > 1 and events[-1] == "[DONE]" and all("choices" in json.loads(e) for e in events[:-1])
+
+    def metrics(self) -> bool:
+        """Prometheus' text format; a page that happens to lie there is none."""
+        response = self._http.get("/metrics")
+        return response.is_success and any(line.startswith("# TYPE ") for line in response.text.splitlines())
+
+    def _chat(self, most: int = 2, **fields: Any) -> dict[str, Any]:
+        return self._post(_CHAT, self._body(most) | fields)
+
+    def _body(self, most: int) -> dict[str, Any]:
+        turn = {"role": "user", "content": "Name three birds of the harbour."}
+        return {"model": self._model, "messages": [turn], "max_tokens": most, "temperature": 0}
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return checked(self._http.post(path, json={"model": self._model, "max_tokens": 2, "temperature": 0} | body))
+
+
+def _model_entry(http: httpx.Client, model: str) -> dict[str, Any]:
+    """What ``/v1/models`` says of the model, of the fields that several servers give and llama.cpp's ``meta``."""
+    try:
+        entries = checked(http.get("/v1/models"))["data"]
+        entry = next(e for e in entries if e.get("id") == model)
+    except (httpx.HTTPError, Refused, StopIteration, *UNREADABLE):
+        return {}
+    meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
+    plain = {k: entry[k] for k in _TOLD if isinstance(entry.get(k), str | int)}
+    return plain | {k: v for k, v in meta.items() if isinstance(v, str | int)}

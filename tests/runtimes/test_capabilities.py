@@ -1,0 +1,64 @@
+"""Each ability is found where it is, is missing where it is ignored or refused, and is unknown where a server fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from chat_server import ChatServer
+from fault_server import FaultServer
+from quantwise.runtimes.capabilities import Capabilities, missing, probe
+from quantwise.runtimes.process import ServerProcess
+
+EXTRA = {
+    "logprobs": "log_probabilities", "schema": "json_schema", "seeds": "seeds", "tools": "tools", "stream": "streaming",
+    "metrics": "metrics", "echo": "scores_given_text",
+}  # fmt: skip
+
+
+def found(url: str, model: str = "m", **known: Any) -> Capabilities:
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+        return probe(http, model, **{"distributions": False} | known)
+
+
+@pytest.mark.parametrize("name", EXTRA)
+def test_one_ability_is_found_and_the_others_are_not(name: str) -> None:
+    with ChatServer(can=(name,)) as server:
+        told = found(server.url)
+    wanted = {ability: ability == EXTRA[name] for ability in EXTRA.values()}
+    assert {ability: getattr(told, ability) for ability in wanted} == wanted
+    assert (told.chat, told.completions, told.usage) == (True, True, True)
+    assert not told.unclear
+    assert len(missing(told)) == len(EXTRA)
+
+
+def test_a_server_that_refuses_what_it_does_not_know_lacks_it() -> None:
+    with ChatServer(can=("strict", "tools"), tells="nothing") as server:
+        told = found(server.url)
+    assert (told.tools, told.json_schema, told.usage, told.chat) == (False, False, False, True)
+
+
+def test_a_server_that_answers_alike_whatever_the_seed_tells_nothing_of_seeds() -> None:
+    with FaultServer() as server:
+        told = found(server.url)
+    assert told.seeds is None
+    assert "not found out: seeds" in missing(told)[-1]
+
+
+def test_what_fails_is_unknown_and_says_why() -> None:
+    with FaultServer(lambda prompt, time: "500") as server:
+        told = found(server.url)
+    assert told.chat is None
+    assert "status 500" in told.unclear["chat"]
+    assert told.metrics is False
+
+
+def test_a_llama_server_is_found_out(server: ServerProcess) -> None:
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as http:
+        told = probe(http, http.get("/v1/models").json()["data"][0]["id"], distributions=True)
+    assert (told.chat, told.completions, told.usage, told.streaming) == (True, True, True, True)
+    assert (told.log_probabilities, told.json_schema, told.seeds) == (True, True, True)
+    assert (told.scores_given_text, told.distributions, told.metrics) == (True, True, False)
+    assert told.told["n_ctx_train"] == 512
