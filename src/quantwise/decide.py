@@ -43,6 +43,8 @@ class Evidence:
     """Candidate -> task -> share of the items that were lost, which ``accuracy`` counts as wrong."""
     ratios: Mapping[tuple[str, str], Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
     solved: Mapping[str, SolvedItem] = field(default_factory=dict)
+    dequantized: frozenset[str] = frozenset()
+    """Candidates whose sessions said that weights are expanded first, whatever was expected of them."""
 
 
 def decide(question: Question, evidence: Evidence) -> Decision:
@@ -145,9 +147,10 @@ def _why_not(question: Question, evidence: Evidence, candidate: Candidate) -> st
             "passes on quality only: its cache is kept small but read back into 16 bit here, so its time and peak "
             "memory are unknown"
         )
-    if not candidate.computes_as_stored:
+    if not candidate.computes_as_stored or name in evidence.dequantized:
         return (
-            "passes on quality only: it is stored small but computed in 16 bit here, so its time and memory are unknown"
+            "passes on quality only: it is stored small but dequantized to be computed here, so its time and memory "
+            "are unknown"
         )
     if level is not None and p95 is None:
         return f"its p95 is unknown and the scenario asks for at most {level} s"

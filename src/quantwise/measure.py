@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from quantwise.chat import ChatTemplate
@@ -47,6 +47,7 @@ class Bench:
         self._limit = limit_bytes
         self._open: OrderedDict[str, tuple[Arm, Session, ExitStack]] = OrderedDict()
         self._peak: dict[str, Footprint] = {}
+        self._dequantized: set[str] = set()
 
     def __enter__(self) -> Bench:
         return self
@@ -73,6 +74,10 @@ class Bench:
                 # It was there when the question was posed, so it is the place that changed and not the input.
                 raise RuntimeFailure(str(error)) from error
             self._open[arm.name] = (arm, session, stack)
+            # One that is gone already tells when it is asked.
+            with suppress(RuntimeFailure):
+                if session.footprint().executes == "dequantized":
+                    self._dequantized.add(arm.name)
         self._open.move_to_end(arm.name)
         return self._open[arm.name][1]
 
@@ -109,7 +114,7 @@ class Bench:
         replies = self.ask(arm, [_ask(item, arm.template) for item in items])
         place = Measurement(arm.name, stage, task, "", repeat, block, None, "", "")
         return [
-            _row(place, item, reply, arm.candidate.computes_as_stored)
+            _row(place, item, reply, arm.candidate.computes_as_stored and arm.name not in self._dequantized)
             for item, reply in zip(items, replies, strict=True)
         ]
 
