@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from quantwise.certify import Certification, Limits, settle
+from quantwise.certify import Certification, Limits
 from quantwise.core.artifact import Artifact, Candidate
 from quantwise.core.errors import RuntimeFailure
 from quantwise.core.item import Item
@@ -20,6 +20,7 @@ from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions, Session
 from quantwise.core.verdict import Verdict
 from quantwise.measure import Arm, Bench
+from quantwise.settle import settle
 from quantwise.store import Store
 from quantwise.testing.fake_runtime import FakeRuntime
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from fake_arms import BASE, Killed, KilledAt, Watched, certify, fake, question, settled, task, ticking
-from quantwise.certify import Look, fewest_asked, look, settle, verdicts
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import RuntimeFailure
 from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
+from quantwise.settle import Look, fewest_asked, look, settle, verdicts
 from quantwise.stats.compare import Rule, compare, verdict_from_comparison
 from quantwise.store import Store
 

@@ -8,7 +8,8 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Fit
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.verdict import Answer, Comparison, Cost, Verdict
-from quantwise.decide import Evidence, decide, standing
+from quantwise.decide import decide, standing
+from quantwise.objective import Evidence
 
 BASE = Candidate("16bit", "llamacpp", baseline=True)
 Q8, Q4 = Candidate("q8_0", "llamacpp"), Candidate("q4_0", "llamacpp")

@@ -23,9 +23,9 @@ from quantwise.core.progress import Silent
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.runtime import RuntimeOptions
 from quantwise.evidence_file import read, written
-from quantwise.pose import Request
 from quantwise.report.page import render
 from quantwise.report.terminal import print_screen
+from quantwise.request import Request
 from quantwise.store import Store
 from quantwise.tasks.readers import read_all
 from quantwise.testing.blank_gguf import BlankModel, write_blank

@@ -16,10 +16,11 @@ FLOORS = [
     {"report", "plan_server"},
     {"workbench", "planning", "evidence_exchange"},
     {"record", "prepare", "forecast", "fetch", "stand_in"},
-    {"certify", "screen", "pose", "cost_ratios", "solved", "calibration_study", "load"},
-    {"build", "measure", "losses", "store", "advise", "evidence_file", "export"},
+    {"certify", "screen", "pose", "cost_ratios", "solved", "endpoints", "calibration_study", "cache_study", "load"},
+    {"settle", "brought"},
+    {"request", "course", "build", "measure", "losses", "store", "advise", "evidence_file", "export"},
     {"plan", "quantize", "transform", "runtimes", "tasks", "stats", "cost", "decide", "propose", "machine"},
-    {"chat", "formats", "grids", "kv_cache", "models", "scenarios"},
+    {"objective", "chat", "formats", "grids", "kv_cache", "models", "scenarios"},
     {"core"},
 ]
 ROOM_OF_FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

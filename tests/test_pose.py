@@ -14,7 +14,8 @@ from fake_arms import fake
 from quantwise import pose, propose
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
-from quantwise.pose import Request, repose
+from quantwise.pose import repose
+from quantwise.request import Request
 from quantwise.tasks.calibration import CalibrationSet, gathered
 
 CONFIG = {

@@ -13,7 +13,7 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Measurement, Pair
 from quantwise.core.question import Question
 from quantwise.core.solved_item import SolvedItem
-from quantwise.decide import MATERIAL
+from quantwise.objective import MATERIAL
 from quantwise.stats.compare import compare
 
 BASE, SMALL = Candidate("f16", "llamacpp", baseline=True), Candidate("q4_0", "llamacpp")

@@ -15,9 +15,9 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.evidence import Fit
 from quantwise.models import reference
-from quantwise.pose import Request
 from quantwise.propose import stand_in_for, with_stand_ins
 from quantwise.record import assemble
+from quantwise.request import Request
 from quantwise.store import Store
 
 BASE = Candidate("16bit", "llamacpp", baseline=True)

@@ -15,7 +15,7 @@ from quantwise import workbench
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.progress import Silent
-from quantwise.pose import Request
+from quantwise.request import Request
 from quantwise.store import Store
 from quantwise.testing.fake_runtime import FakeRuntime
 

@@ -1,32 +1,22 @@
-"""The loop: measure a block of items with all arms in rotating order, compare, stop or go on.
-
-A pair (candidate, task) is settled at the first block at which its e-value crosses a threshold, and is not measured
-further; so its verdict depends only on rows that were committed, and can be recomputed from the run folder at any time.
-"""
+"""The loop: measure a block of items with all arms in rotating order, look at what is settled, stop or go on."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import RuntimeFailure
-from quantwise.core.evidence import Measurement, Pair
-from quantwise.core.imported import caveats, ended, imported_left
+from quantwise.core.evidence import Measurement
 from quantwise.core.item import Item
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
-from quantwise.core.verdict import Verdict
-from quantwise.losses import lost_items, told
+from quantwise.losses import lost_items
 from quantwise.measure import Arm, Bench, ItemSupply, why_lost
-from quantwise.stats.compare import Rule, Supply, compare, verdict_from_comparison
-from quantwise.stats.differences import Differences
-from quantwise.stats.eprocess import e_value, log_e, log_e_fail
-from quantwise.stats.pairing import pairs
-from quantwise.stats.wording import MOST_MISSING
+from quantwise.settle import open_gates
 from quantwise.store import Store
 
 
@@ -36,168 +26,6 @@ class Limits:
 
     items: Mapping[str, int]
     deadline: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What the committed rows show at the block at which a pair was settled, or at its last one.
-
-    ``missing`` of the ``pairs`` were scored at their worst, and in ``kindly`` at their best, for the candidate;
-    ``asked`` counts items, several of which may be one pair.
-    """
-
-    pairs: list[Pair]
-    kindly: list[Pair]
-    missing: int
-    asked: int
-    settled: bool
-
-
-def look(store: Store, question: Question, candidate: Candidate, task: TaskQuestion, *, first: int = 0) -> Look:
-    """Look after every block in order and stop at the first crossing; a fixed-n question is not looked at on the way.
-
-    ``first`` is the first block to look at, for a caller who knows that earlier ones settled nothing.
-    """
-    base = question.baseline_of(candidate)
-    names = (base.name, candidate.name)
-    theirs, ours = (store.rows("certify", name, task.name) for name in names)
-    blocks = [_by_block(side) for side in (theirs, ours)]
-    done = min(store.blocks("certify", name, task.name) for name in names)
-    rule = _rule(question)
-    seen: list[Pair] = []
-    kindly: list[Pair] = []
-    missing, block, settled = 0, -1, False
-    for block in range(done):
-        matched, failed = pairs(*(side[block] for side in blocks))
-        seen += matched
-        kindly += pairs(*(side[block] for side in blocks), kindly=True)[0] if failed else matched
-        missing += failed
-        if block >= first and (settled := _crossed(seen, kindly, missing, task.margin, rule)):
-            break
-    return Look(seen, kindly, missing, len({row.item for row in theirs if row.block <= block}), settled)
-
-
-def _by_block(rows: Sequence[Measurement]) -> dict[int, list[Measurement]]:
-    """Block to its rows, without those of a cluster that an earlier block has shown.
-
-    A cluster counts by its items in the first block that has any: if later ones still changed its mean, wealth that was
-    already staked would be paid out again, and the e-value would not hold at every look.
-    """
-    found: dict[int, list[Measurement]] = defaultdict(list)
-    shown: dict[str | None, int] = {}
-    for row in rows:
-        if row.cluster is None or shown.setdefault(row.cluster, row.block) == row.block:
-            found[row.block].append(row)
-    return found
-
-
-def _rule(question: Question) -> Rule:
-    return Rule(alpha=question.alpha, multiplicity=question.m, mode=question.mode)
-
-
-def _crossed(seen: Sequence[Pair], kindly: Sequence[Pair], missing: int, margin: float, rule: Rule) -> bool:
-    """Whether either e-value has reached its threshold (and not too much is missing for a verdict)."""
-    differences = Differences.of_pairs(seen)
-    best = Differences.of_pairs(kindly) if missing else differences
-    if rule.mode == "fixed" or missing > MOST_MISSING * differences.n:
-        return False
-    passed = e_value(log_e(differences, margin)) >= rule.pass_threshold
-    return passed or e_value(log_e_fail(best, margin)) >= rule.fail_threshold
-
-
-def settle(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
-    """The verdict that the committed rows carry; recomputed from the run folder it is always the same."""
-    verdict = _settled(store, question, candidate, task)
-    imported = store.imported()
-    names = (question.baseline_of(candidate).name, candidate.name)
-    sides = {name: store.rows("certify", name, task.name) for name in names}
-    said = caveats(question, candidate, imported) + told(task.name, sides)
-    left = imported_left(question, candidate, task.name, imported, look(store, question, candidate, task).asked)
-    if verdict.verdict == "UNKNOWN" and left == 0:
-        said += (ended(question, candidate, task.name, imported),)
-    explanation = "; ".join(filter(None, (verdict.explanation, *said)))
-    return replace(verdict, caveats=said, explanation=explanation) if said else verdict
-
-
-def _settled(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
-    base = question.baseline_of(candidate)
-    found = look(store, question, candidate, task)
-    pace = _pace(store, base, candidate, task)
-    if question.mode == "fixed" and 0 < found.asked < task.items:
-        return _unfinished(store, base, candidate, task, found.asked)
-    differences = Differences.of_pairs(found.pairs)
-    return verdict_from_comparison(
-        compare(found.pairs, task.margin, question.alpha, found.missing, found.kindly if found.missing else None),
-        candidate=candidate.name,
-        baseline=base.name,
-        task=task.name,
-        rule=_rule(question),
-        supply=Supply(
-            items_left=_left(store, question, candidate, task, found.asked),
-            seconds_per_item=pace,
-            budget_seconds=0.0 if _stopped_by_budget(store) else None,
-        ),
-        differences=differences,
-    )
-
-
-def _unfinished(store: Store, base: Candidate, candidate: Candidate, task: TaskQuestion, asked: int) -> Verdict:
-    """A fixed-n question before its end: a look now would spend the error rate that was kept for the planned one."""
-    left = task.items - asked
-    pace = _pace(store, base, candidate, task)
-    return Verdict(
-        candidate=candidate.name,
-        baseline=base.name,
-        task=task.name,
-        verdict="UNKNOWN",
-        reason="budget" if _stopped_by_budget(store) else "need_n",
-        comparison=compare([], task.margin),
-        n_more=(left, left, left),
-        minutes_more=None if pace is None else left * pace / 60.0,
-        explanation=f"{asked} of {task.items} items are measured; a fixed number is looked at once, at its end",
-    )
-
-
-def _left(store: Store, question: Question, candidate: Candidate, task: TaskQuestion, asked: int) -> int | None:
-    """Items that could still be measured: what is left of a fixed number, of a file or of imported rows, or no limit
-    (None)."""
-    if question.mode == "fixed":
-        return max(0, task.items - asked)
-    supply = store.get("supply", task.name)
-    known = [imported_left(question, candidate, task.name, store.imported(), asked)]
-    known += [] if supply is None or supply["items"] is None else [max(0, int(supply["items"]) - asked)]
-    return min((n for n in known if n is not None), default=None)
-
-
-def _stopped_by_budget(store: Store) -> bool:
-    return store.get("stopped", "certify") == "budget"
-
-
-def _pace(store: Store, base: Candidate, candidate: Candidate, task: TaskQuestion) -> float | None:
-    """Seconds that one more paired item takes, as last measured; imported rows take none here."""
-    imported = store.imported()
-    paces = [store.get("pace", f"{arm.name}|{task.name}") for arm in (base, candidate) if arm.name not in imported]
-    known = [float(pace) for pace in paces if pace is not None]
-    return sum(known) if known and len(known) == len(paces) else None
-
-
-def verdicts(store: Store, question: Question) -> list[Verdict]:
-    """Every verdict of a run, recomputed from its folder alone."""
-    arms = [c for c in question.candidates if not c.baseline]
-    return [settle(store, question, c, t) for c in arms for t in question.tasks]
-
-
-def fewest_asked(store: Store, question: Question) -> dict[str, int]:
-    """Each task that is still open, and how many items its least measured open pair has answered."""
-    fewest: dict[str, int] = {}
-    for candidate in question.candidates:
-        if candidate.baseline or store.get("broken", candidate.name) is not None:
-            continue
-        for task in question.tasks:
-            found = look(store, question, candidate, task)
-            if not found.settled:
-                fewest[task.name] = min(found.asked, fewest.get(task.name, found.asked))
-    return fewest
 
 
 @dataclass(frozen=True)
@@ -281,7 +109,7 @@ class Certification:
             for task in self.question.tasks:
                 if (candidate.name, task.name) not in open_pairs or index >= self._blocks_of(candidate, task):
                     continue
-                if index == 0 or not look(self.store, self.question, candidate, task, first=index - 1).settled:
+                if index == 0 or open_gates(self.store, self.question, candidate, task, index - 1):
                     left.add((candidate.name, task.name))
         return left
 
@@ -305,7 +133,7 @@ class Certification:
             (c.name, t.name)
             for c in self.question.candidates
             for t in self.question.tasks
-            if (c.name, t.name) in left and look(self.store, self.question, c, t).settled
+            if (c.name, t.name) in left and not open_gates(self.store, self.question, c, t, 0)
         }
         needed = self._needed(left - settled, 0)
         for name, arm in self.arms.items():

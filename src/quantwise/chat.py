@@ -64,13 +64,22 @@ class ChatTemplate:
                 f"the chat template does not compile: {_line(error)}; mend it or give raw prompts"
             ) from error
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        """The complete prompt, special tokens included. Raises InputError where the template refuses the messages."""
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
+        """The complete prompt, special tokens included. Raises InputError where the template refuses the messages.
+
+        Functions that can be called (``tools``) are shown as the template shows them; where it knows of none, the
+        system message lists them as JSON.
+        """
+        if tools and "tools" not in self.source:
+            messages, tools = with_tools(messages, tools), ()
         turns = [{"role": m.role, "content": m.content} for m in messages]
         try:
             return self._template.render(
-                messages=turns, add_generation_prompt=add_generation_prompt, tools=None, documents=None, **self.tokens
-            )
+                messages=turns, add_generation_prompt=add_generation_prompt, tools=list(tools) or None, documents=None,
+                **self.tokens,
+            )  # fmt: skip
         except (TemplateError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
             roles = ", ".join(m.role for m in messages)
             raise InputError(f"the chat template refuses the messages ({roles}): {_line(error)}") from error
@@ -109,6 +118,18 @@ class ChatTemplate:
             if index is not None and 0 <= int(index) < len(vocabulary):
                 tokens[name] = str(vocabulary[int(index)])
         return cls(source, tokens)
+
+
+def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """The messages with the functions told in words, for a template or a server that has no place for them."""
+    listed = "\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False, sort_keys=True) for tool in tools)
+    told = (
+        "You can call the functions below. To call one, answer with nothing but a JSON object that has its name and "
+        f'its arguments: {{"name": "...", "arguments": {{...}}}}\n{listed}'
+    )
+    if messages and messages[0].role == "system":
+        return (Message("system", f"{messages[0].content}\n\n{told}"), *messages[1:])
+    return (Message("system", told), *messages)
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:

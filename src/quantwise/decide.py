@@ -1,50 +1,27 @@
 """The rule, and only the rule: fits, verdicts and costs in, a decision out.
 
 Of the candidates that pass every gate, fit and meet the service level, the best by the scenario's objective. A
-candidate whose time and memory are unknown (stored small, computed in 16 bit) cannot be chosen for being faster or
+candidate whose time and memory are unknown (dequantized) cannot be chosen for being faster or
 smaller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from quantwise.core.artifact import Candidate
-from quantwise.core.evidence import Fit
 from quantwise.core.question import Question
-from quantwise.core.solved_item import SolvedItem
-from quantwise.core.verdict import Cost, Decision, RuledOut, Verdict
-
-# Of one: measured costs that differ by less are what nobody changes a deployment for.
-MATERIAL = 0.05
-# These carry noise from item to item, so that a difference must also be shown by resampling.
-MEASURED_PER_ITEM = ("seconds_per_item", "p99_over_p50", "tokens_per_s")
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Everything the rule looks at.
-
-    ``accuracy`` is candidate -> task -> mean score, ``broken`` candidate -> why, ``noise`` runtime -> share of items on
-    which the baseline differs from itself. ``ratios`` gives, for two candidates and a measured term of an objective,
-    the interval of the first's over the second's, or None where nothing can be said of it. ``solved`` is what a solved
-    item costs with a candidate, where the scenario states prices.
-    """
-
-    verdicts: Sequence[Verdict]
-    fits: Mapping[str, Fit]
-    costs: Mapping[str, Cost]
-    accuracy: Mapping[str, Mapping[str, float | None]]
-    broken: Mapping[str, str]
-    p95_seconds: Mapping[str, float | None]
-    noise: Mapping[str, float | None] = field(default_factory=dict)
-    lost: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Candidate -> task -> share of the items that were lost, which ``accuracy`` counts as wrong."""
-    ratios: Mapping[tuple[str, str], Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
-    solved: Mapping[str, SolvedItem] = field(default_factory=dict)
-    dequantized: frozenset[str] = frozenset()
-    """Candidates whose sessions said that weights are expanded first, whatever was expected of them."""
+from quantwise.core.verdict import Decision, RuledOut, Verdict
+from quantwise.objective import (
+    MATERIAL,
+    Evidence,
+    compared,
+    no_better,
+    ranked_by,
+    size_of,
+    unknown_objectives,
+    words,
+)
 
 
 def decide(question: Question, evidence: Evidence) -> Decision:
@@ -61,17 +38,17 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     acceptable = tuple(c.name for c in arms if blocked[c.name] is None)
     for candidate in arms:
         if candidate.name in acceptable:
-            blocked[candidate.name] = _no_better(question, evidence, candidate)
+            blocked[candidate.name] = no_better(question, evidence, candidate)
     eligible = [c for c in arms if blocked[c.name] is None]
-    missing_objective = _unknown_objectives(question, evidence, eligible or arms)
-    ranked = _rank(question, evidence, eligible)
+    missing_objective = unknown_objectives(question, evidence, eligible or arms)
+    ranked = ranked_by(question, evidence, eligible)
     open_arms = [c for c in arms if c.shippable and (blocked[c.name] or "").startswith("UNKNOWN")]
     if ranked:
         chosen = ranked[0]
         base = question.baseline_of(chosen)
         gain = _gain(evidence, chosen, base)
         losers = [
-            RuledOut(c.name, f"passes, but {chosen.name} is better: {_compare(question, evidence, chosen, c)}")
+            RuledOut(c.name, f"passes, but {chosen.name} is better: {compared(question, evidence, chosen, c)}")
             for c in ranked[1:]
         ]
         return Decision(
@@ -181,7 +158,7 @@ def _dearer(question: Question, evidence: Evidence, candidate: Candidate) -> str
     found = evidence.solved.get(candidate.name)
     if found is None or candidate.control or not found.dearer(MATERIAL):
         return None
-    own, whole = _bytes(evidence, candidate), _bytes(evidence, question.baseline_of(candidate))
+    own, whole = size_of(evidence, candidate), size_of(evidence, question.baseline_of(candidate))
     return found.why_dearer(question.scenario, own / whole if own is not None and whole else None)
 
 
@@ -193,25 +170,11 @@ def _still_unknown(unknown: Sequence[Verdict], tasks: int) -> str:
     return f"UNKNOWN on {len(unknown)} of {tasks} tasks; farthest from an answer is {farthest.task} ({_more(farthest)})"
 
 
-def _no_better(question: Question, evidence: Evidence, candidate: Candidate) -> str | None:
-    """Why the objective does not speak for leaving the baseline; None where it does."""
-    base = question.baseline_of(candidate)
-    for term in question.scenario["objective"]:
-        answer = _prefer(evidence, candidate, base, term)
-        if answer < 0:
-            return None
-        if answer > 0:
-            ours, theirs = _value(evidence, candidate, term), _value(evidence, base, term)
-            return f"passes, but {base.name} is better: {_words(term)} {_number(theirs)} against {_number(ours)}"
-    terms = ", ".join(_words(t) for t in question.scenario["objective"])
-    return f"passes, but nothing shows that it is better than {base.name}: {terms} are equal within noise, or unknown"
-
-
 def _climb(
     question: Question, evidence: Evidence, arms: Sequence[Candidate], blocked: Mapping[str, str | None]
 ) -> dict[str, str | None]:
     """Fixed-sequence testing: safest (largest) first at full alpha, and nothing counts after the first non-PASS."""
-    ladder = sorted((c for c in arms if c.shippable), key=lambda c: -(_bytes(evidence, c) or 0))
+    ladder = sorted((c for c in arms if c.shippable), key=lambda c: -(size_of(evidence, c) or 0))
     out = dict(blocked)
     stopped: str | None = None
     for candidate in ladder:
@@ -222,75 +185,15 @@ def _climb(
     return out
 
 
-def _rank(question: Question, evidence: Evidence, eligible: Sequence[Candidate]) -> list[Candidate]:
-    """Best first: term by term, whoever is worse than that term's best by more than noise drops behind; then the order
-    in which they were named."""
-    terms = [t for t in question.scenario["objective"] if all(_value(evidence, c, t) is not None for c in eligible)]
-    left, ranked = list(eligible), []
-    while left:
-        field = left
-        for term in terms:
-            best = min(field, key=lambda c: _value(evidence, c, term) or 0.0)
-            field = [c for c in field if _prefer(evidence, c, best, term) <= 0]
-        ranked.append(field[0])
-        left.remove(field[0])
-    return ranked
-
-
-def _prefer(evidence: Evidence, one: Candidate, two: Candidate, term: str) -> int:
-    """-1 where the first is better by this term, 1 where the second is, 0 where it is unknown or within the noise."""
-    a, b = _value(evidence, one, term), _value(evidence, two, term)
-    if a is None or b is None or a == b:
-        return 0
-    name = term.removeprefix("-")
-    if name != "bytes" and abs(a - b) <= MATERIAL * min(abs(a), abs(b)):
-        return 0
-    if name in MEASURED_PER_ITEM:
-        interval = evidence.ratios.get((one.name, two.name), {}).get(name)
-        if interval is None or interval[0] <= 1.0 <= interval[1]:
-            return 0
-    return -1 if a < b else 1
-
-
-def _value(evidence: Evidence, candidate: Candidate, term: str) -> float | None:
-    """One term of an objective; a leading minus means that more is better."""
-    cost = evidence.costs.get(candidate.name)
-    if cost is None:
-        return None
-    name = term.removeprefix("-")
-    value = {
-        "bytes": cost.artifact_bytes,
-        "memory_bytes": cost.memory_bytes,
-        "seconds_per_item": cost.seconds_per_item,
-        "p99_over_p50": cost.p99_over_p50,
-        "tokens_per_s": cost.tokens_per_s,
-        "joules_per_item": cost.joules_per_item,
-    }[name]
-    if value is None:
-        return None
-    return -value if term.startswith("-") else float(value)
-
-
-def _unknown_objectives(question: Question, evidence: Evidence, arms: Sequence[Candidate]) -> list[str]:
-    return [
-        t for t in question.scenario["objective"] if any(_value(evidence, c, t) is None for c in arms if c.shippable)
-    ]
-
-
-def _bytes(evidence: Evidence, candidate: Candidate) -> int | None:
-    cost = evidence.costs.get(candidate.name)
-    return cost.artifact_bytes if cost else None
-
-
 def _fallback(evidence: Evidence, ranked: Sequence[Candidate], chosen: Candidate) -> str | None:
     """The next safer candidate: the smallest eligible one that is larger than the chosen one."""
-    size = _bytes(evidence, chosen) or 0
-    larger = [c for c in ranked if c is not chosen and (_bytes(evidence, c) or 0) > size]
-    return min(larger, key=lambda c: _bytes(evidence, c) or 0).name if larger else None
+    size = size_of(evidence, chosen) or 0
+    larger = [c for c in ranked if c is not chosen and (size_of(evidence, c) or 0) > size]
+    return min(larger, key=lambda c: size_of(evidence, c) or 0).name if larger else None
 
 
 def _gain(evidence: Evidence, chosen: Candidate, base: Candidate) -> str:
-    small, large = _bytes(evidence, chosen), _bytes(evidence, base)
+    small, large = size_of(evidence, chosen), size_of(evidence, base)
     if not small or not large:
         return ""
     return f": {small / large:.0%} of the bytes of {base.name}, and it passes every gate"
@@ -320,22 +223,6 @@ def _because(question: Question, evidence: Evidence, chosen: Candidate) -> tuple
             f"noise: the baseline differs from itself on {noise:.1%} of items, at least half of the flips seen"
         )
     return tuple(lines)
-
-
-def _compare(question: Question, evidence: Evidence, chosen: Candidate, other: Candidate) -> str:
-    for term in question.scenario["objective"]:
-        if _prefer(evidence, chosen, other, term):
-            a, b = _value(evidence, chosen, term), _value(evidence, other, term)
-            return f"{_words(term)} {_number(a)} against {_number(b)}"
-    return "equal within noise by the objective, and named first"
-
-
-def _words(term: str) -> str:
-    return term.removeprefix("-").replace("_", " ")
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{abs(value):,.4g}" if abs(value) < 1e4 else f"{abs(value):,.0f}"
 
 
 def _ruled_out(arms: Sequence[Candidate], blocked: Mapping[str, str | None]) -> tuple[RuledOut, ...]:
@@ -374,14 +261,13 @@ def _points(delta: float | None) -> str:
 
 def _unmeasured(question: Question, evidence: Evidence, missing: Sequence[str]) -> tuple[str, ...]:
     """What nobody should believe was shown."""
-    lines = [f"{_words(term)} is unknown here and did not decide" for term in missing]
+    lines = [f"{words(term)} is unknown here and did not decide" for term in missing]
     if "prices" in question.scenario:
         priced = {name for name, found in evidence.solved.items() if found.interval is not None}
         if open_ := [c.name for c in question.candidates if c.shippable and c.name not in priced]:
             lines.append(f"what a solved item costs with {', '.join(open_)} (too few items, or times unknown)")
     lines.append("latency under your own traffic and concurrency (only batch time on this machine was seen)")
     lines.append(f"contexts longer than {question.context} tokens")
-    lines.append(
-        "anything that these tasks do not ask: safety, refusals, sampled decoding, other languages and domains"
-    )
+    decoding = "other temperatures than this" if question.decoding.sampled else "sampled decoding"
+    lines.append(f"anything that these tasks do not ask: safety, refusals, {decoding}, other languages and domains")
     return tuple(lines)

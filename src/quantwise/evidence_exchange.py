@@ -236,10 +236,18 @@ def _taken(
             taken = _whole_blocks(question, task, tasks[task.name], stage, set(by_item))
             for block, item in taken:
                 items.append(item)
+                _check_repeats(question, stage, item, by_item[item.id], file)
                 rows += [_measurement(chosen, block, item, row, file) for row in by_item[item.id]]
             if stage == "certify" and len(by_item) > len(taken):
                 left_out[task.name] = len(by_item) - len(taken)
     return items, rows, left_out
+
+
+def _check_repeats(question: Question, stage: Stage, item: Item, rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Raise InputError where repeats of an item are missing or too many, so that nobody can choose among them."""
+    wanted = question.decoding.repeats if stage == "certify" and not item.choices else 1
+    if len(rows) != wanted:
+        raise InputError(f"{file}: item {item.id} of {item.task} has {len(rows)} of {wanted} repeats; export it again")
 
 
 def _whole_blocks(

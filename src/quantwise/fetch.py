@@ -19,7 +19,7 @@ from quantwise.models.hub import HubName, Selection, download, hub_name, select
 from quantwise.plan.fit import size
 from quantwise.plan.hub_headers import stand_in
 from quantwise.plan.preflight import needs
-from quantwise.pose import Request
+from quantwise.request import Request
 
 # What the check of recipes reads beside shapes and headers.
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")

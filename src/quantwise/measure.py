@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
-from quantwise.chat import ChatTemplate
+from quantwise.chat import ChatTemplate, with_tools
 from quantwise.core.artifact import Artifact, Candidate
+from quantwise.core.decoding import GREEDY, Decoding, seed_of
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.evidence import Measurement, Stage
 from quantwise.core.item import Item
 from quantwise.core.runtime import Ask, Footprint, Reply, Runtime, RuntimeOptions, Session
+from quantwise.runtimes.thinking import answered
 from quantwise.tasks import scorers
 
 ItemSupply = Callable[[str, int], Sequence[Item]]
@@ -25,13 +27,15 @@ ItemSupply = Callable[[str, int], Sequence[Item]]
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A candidate with its bytes, its runtime and the way it is run."""
+    """A candidate with its bytes, its runtime, and the way it is run and asked; ``seed`` is the question's."""
 
     candidate: Candidate
     artifact: Artifact
     runtime: Runtime
     options: RuntimeOptions
     template: ChatTemplate | None
+    decoding: Decoding = GREEDY
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -110,13 +114,44 @@ class Bench:
     def block(
         self, arm: Arm, items: Sequence[Item], *, stage: Stage, task: str, block: int, repeat: int = 0
     ) -> list[Measurement]:
-        """Ask one block of items of one task and score the replies."""
-        replies = self.ask(arm, [_ask(item, arm.template) for item in items])
+        """Ask one block of items of one task and score the replies, an item's repeats next to each other.
+
+        What certifies is asked as often as the question says; a look before it asks once. A choice is asked once too,
+        for it is not drawn.
+        """
+        times = arm.decoding.repeats if stage == "certify" else 1
+        wanted = [(item, r) for item in items for r in range(1 if item.choices else times)]
+        asks = [_ask(item, arm, r) for item, r in wanted]
+        replies = self.ask(arm, asks)
+        if arm.decoding.thinking_cap is not None:
+            replies = self._without_thinking(arm, [item for item, _ in wanted], asks, replies)
         place = Measurement(arm.name, stage, task, "", repeat, block, None, "", "")
         return [
-            _row(place, item, reply, arm.candidate.computes_as_stored and arm.name not in self._dequantized)
-            for item, reply in zip(items, replies, strict=True)
+            _row(replace(place, repeat=repeat + r), item, reply, arm, arm.name not in self._dequantized)
+            for (item, r), reply in zip(wanted, replies, strict=True)
         ]
+
+    def _without_thinking(
+        self, arm: Arm, items: Sequence[Item], asks: Sequence[Ask], replies: Sequence[Reply]
+    ) -> list[Reply]:
+        cap = arm.decoding.thinking_cap or 0
+        count = self._counter(arm)
+        return [
+            reply if item.choices else answered(ask, reply, cap, item.stop, count)
+            for item, ask, reply in zip(items, asks, replies, strict=True)
+        ]
+
+    def _counter(self, arm: Arm) -> Callable[[str], int] | None:
+        """Counts the tokens of a text as the arm's own tokenizer does, where its session has one and is still open."""
+        held = self._open.get(arm.name)
+        tokenize = getattr(held[1], "tokenize", None) if held is not None else None
+        if tokenize is None:
+            return None
+
+        def count(text: str) -> int:
+            return len(tokenize(text)) - len(tokenize(""))
+
+        return count
 
 
 def why_lost(arm: Arm, error: RuntimeFailure) -> str:
@@ -130,24 +165,40 @@ def _held(*arms: Arm) -> int:
     return sum(arm.artifact.bytes or 0 for arm in arms)
 
 
-def _ask(item: Item, template: ChatTemplate | None) -> Ask:
-    """One rendering for every runtime; without a template a server renders for itself, a file reads plain text."""
+def _ask(item: Item, arm: Arm, repeat: int) -> Ask:
+    """One rendering for every runtime; without a template a server renders for itself, a file reads plain text.
+
+    A stop text may well occur in what is thought, so a thinking model is only stopped after its answer.
+    """
+    how = arm.decoding
     shape = Ask(max_tokens=item.max_tokens, stop=item.stop, choices=item.choices)
+    if how.thinking_cap is not None and not item.choices:
+        shape = replace(shape, max_tokens=item.max_tokens + how.thinking_cap, stop=())
+    if how.sampled and not item.choices:
+        seed = seed_of(arm.seed, item.task, item.id, repeat)
+        shape = replace(shape, temperature=how.temperature, top_p=how.top_p, seed=seed)
     if item.prompt is not None:
         return replace(shape, text=item.prompt, rendered=False)
-    if template is not None:
-        return replace(shape, text=template.render(item.messages), rendered=True)
-    return replace(shape, messages=item.messages)
+    tools = tuple(item.options["tools"]) if item.scorer == "tool_call" else ()
+    if arm.template is not None:
+        return replace(shape, text=arm.template.render(item.messages, tools=tools), rendered=True)
+    if tools and arm.artifact.format != "server":
+        # A model without a template reads plain text, and there is no other place for the functions.
+        return replace(shape, messages=with_tools(item.messages, tools))
+    return replace(shape, messages=item.messages, tools=tools)
 
 
-def _row(place: Measurement, item: Item, reply: Reply, timed: bool) -> Measurement:
+def _row(place: Measurement, item: Item, reply: Reply, arm: Arm, real: bool) -> Measurement:
+    """``real`` is False where the session said that it expands weights, whatever was expected of the candidate."""
+    timed = arm.candidate.computes_as_stored and real
+    unanswered = arm.decoding.thinking_cap is not None and reply.finish == "length" and not reply.text
     if reply.finish not in ("stop", "length"):
         value, output = 0.0, reply.text
     elif item.choices:
         value = scorers.score_choice(item, reply.choice_logprobs)
         output = " ".join(f"{p:.4f}" for p in reply.choice_logprobs)
     else:
-        value, output = scorers.score(item, reply.text), reply.text
+        value, output = 0.0 if unanswered else scorers.score(item, reply.text), reply.text
     return replace(
         place,
         item=item.id,
@@ -160,4 +211,5 @@ def _row(place: Measurement, item: Item, reply: Reply, timed: bool) -> Measureme
         seconds=reply.seconds if timed else None,
         first_token_seconds=reply.first_token_seconds if timed else None,
         error=reply.error,
+        thinking_tokens=reply.thinking_tokens,
     )

@@ -17,7 +17,7 @@ from quantwise.plan.what_if import CACHES
 from quantwise.planning import PlanRequest
 from quantwise.scenarios.sites import sites
 
-_FILES = {name: name[1:] for name in ("/plan_page.css", "/plan_page.js", "/frontier_page.js")}
+_FILES = {name: name[1:] for name in ("/plan_page.css", "/planner.js", "/plan_page.js", "/frontier_page.js")}
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'"
 _LONGEST_QUERY = 2048
@@ -190,6 +190,7 @@ def plan_server(request: PlanRequest, port: int = 0) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            """Answer this machine's own pages, and no others."""
             # A page of another origin that resolves its name to this machine must not read from here.
             host = (self.headers.get("Host") or "").rpartition(":")[0]
             status, kind, body = (

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from quantwise.core.errors import InputError
 from quantwise.models import reference
 from quantwise.plan.answer import answer
-from quantwise.plan.deployment import RUNTIMES, RuntimeName, own_constants
+from quantwise.plan.deployment import own_constants
 from quantwise.plan.fit import size
 from quantwise.plan.machine_rates import rates_path, read_rates
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, find_model
 from quantwise.plan.other_models import family
 from quantwise.plan.refit import refit, save_refit
+from quantwise.plan.serving_settings import RUNTIMES, RuntimeName
 from quantwise.plan.text_file import read_text_file
 from quantwise.plan.wanted import Wanted
 from quantwise.scenarios.memory_size import memory_size
@@ -47,7 +48,8 @@ _MOST = {
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
     """What a person asks. None takes the scenario's, or the runtime's own. ``site`` and ``host`` are names or files;
-    of a host its memory alone does, such as ``64GB``.
+    of a host its memory alone does, such as ``64GB``. ``Wanted`` has the same settings read and checked: apart,
+    because here most may be missing and everything is a word.
     """
 
     models: tuple[str, ...] = ()

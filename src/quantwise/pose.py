@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantwise import propose
+from quantwise.brought import brought_by, one_template
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact, Candidate, FormatName
+from quantwise.core.decoding import Decoding, decoding_of
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.item import Item
 from quantwise.core.loads import kernel_lacks
-from quantwise.core.question import MultiplicityRule, Question, TaskQuestion
+from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import Runtime
 from quantwise.formats.content_hash import content_hash
-from quantwise.formats.gguf.header import read_chat_metadata, read_gguf_header
-from quantwise.models import reference
-from quantwise.models.config import folder_format, read_config
+from quantwise.formats.gguf.header import read_gguf_header
+from quantwise.models.config import read_config
 from quantwise.plan.preflight import no_room, preflight
+from quantwise.request import Request, candidates_of, is_demo, is_recipe, model_name, model_of, reads_data
 from quantwise.runtimes import runtime_named
 from quantwise.scenarios.reader import read_scenario
 from quantwise.scenarios.scenario import Scenario
@@ -41,31 +42,6 @@ BATCH = 32
 ITEMS = 512
 """Certification items per task where they are made and nobody says how many."""
 SCREEN_ITEMS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a person asked for; None means that the scenario or the default decides."""
-
-    model: Path | None = None
-    scenario: str | None = None
-    tasks: tuple[str, ...] = ()
-    candidates: tuple[str, ...] = ()
-    baseline: str | None = None
-    margins: Mapping[str, float] = field(default_factory=dict)
-    floors: Mapping[str, float] = field(default_factory=dict)
-    alpha: float | None = None
-    multiplicity: MultiplicityRule = "bonferroni"
-    items: int | None = None
-    fixed: bool = False
-    budget_seconds: float | None = None
-    calibration: CalibrationSet | None = None
-    parallel: int | None = None
-    context: int | None = None
-    seed: int = 0
-    run: Path | None = None
-    stand_ins: Mapping[str, str] = field(default_factory=dict)
-    """Baseline that has no room here to the source of what is compared with in its place (`stand_in.chosen`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +84,11 @@ def check(request: Request) -> dict[str, Fit]:
 def checked(request: Request) -> dict[str, Fit]:
     """The same for a caller who knows what to do where a baseline has no room. Raises InputError."""
     candidates = candidates_of(request)
-    model = _model(request, candidates)
-    scenario = read_scenario(request.scenario or ("demo" if _is_demo(request) else "laptop"))
+    model = model_of(request, candidates)
+    scenario = read_scenario(request.scenario or ("demo" if is_demo(request) else "laptop"))
     context = _context(request.context or scenario.context, model, candidates)
     requests = {c.runtime: request.parallel or _requests(c.runtime, scenario) for c in candidates}
-    recipes = [c for c in candidates if _is_recipe(c)]
+    recipes = [c for c in candidates if is_recipe(c)]
     fits = preflight(candidates, model, [c.source for c in recipes], context, requests)
     if model is not None:
         _check_recipes(recipes, model)
@@ -137,18 +113,18 @@ def _check_recipes(candidates: Sequence[Candidate], model: Path) -> None:
 def pose(request: Request) -> Posed:
     """Read, check and freeze. Raises InputError naming what cannot work."""
     candidates = candidates_of(request)
-    model = _model(request, candidates)
-    scenario = read_scenario(request.scenario or ("demo" if _is_demo(request) else "laptop"))
+    model = model_of(request, candidates)
+    scenario = read_scenario(request.scenario or ("demo" if is_demo(request) else "laptop"))
     tasks = read_all(request.tasks or [suite.name for suite in SUITES])
     runtimes = {name: runtime_named(name) for name in dict.fromkeys(c.runtime for c in candidates)}
-    brought = {c.name: made for c in candidates if (made := _brought(c, model, runtimes)) is not None}
-    template = _template(model, brought)
+    brought = {c.name: made for c in candidates if (made := brought_by(c, model, runtimes)) is not None}
+    template = one_template(model, brought)
     texts: list[str] = []
     wanted = request.calibration or CalibrationSet(seed=request.seed)
-    if any(map(_reads_data, candidates)):
+    if any(map(reads_data, candidates)):
         texts = gathered(wanted, rendering(template), [item for task in tasks for item in asked(request, task)])
     question = Question(
-        model=_model_name(model, candidates),
+        model=model_name(model, candidates),
         model_hash=content_hash(model) if model else "",
         scenario=scenario.to_json(),
         tasks=tuple(_task(request, scenario, task) for task in tasks),
@@ -165,8 +141,15 @@ def pose(request: Request) -> Posed:
         parallel={name: request.parallel or _requests(name, scenario) for name in runtimes},
         context=_context(request.context or scenario.context, model, candidates),
         seed=request.seed,
+        decoding=_decoding(request, scenario),
     )
     _check_task_names(request, question)
+    thinking = question.decoding.thinking_cap
+    if thinking is not None and thinking >= question.context:
+        raise InputError(
+            f"{thinking} tokens of thinking do not fit into a context of {question.context}; give --context for the "
+            "prompt, the thinking and the answer together, as far as the model has it, or a lower --thinking-cap"
+        )
     counted = wanted.samples is not None
     return Posed(question, {t.name: t for t in tasks}, model, texts, runtimes, brought, template, counted)
 
@@ -195,7 +178,7 @@ def repose(question: Question, model: Path | None, artifacts: Mapping[str, Artif
     as_it_is = model is None or any(made.location == str(model) for made in artifacts.values())
     if model is not None and not as_it_is and content_hash(model) != question.model_hash:
         raise InputError(f"{model} has changed since the question was frozen; decide again into a new --run")
-    template = _template(model, artifacts)
+    template = one_template(model, artifacts)
     if (template.hash if template else None) != question.template_hash:
         raise InputError("the chat template has changed since the question was frozen; decide again into a new --run")
     return Posed(question, {t.name: t for t in tasks}, model, (), runtimes, artifacts, template)
@@ -225,117 +208,6 @@ def asked(request: Request, task: Task) -> list[Item]:
     return [*task.supply("screen", SCREEN_ITEMS, request.seed), *task.supply("certify", most, request.seed)]
 
 
-def _is_demo(request: Request) -> bool:
-    return request.model is None and not request.candidates and request.baseline is None
-
-
-def candidates_of(request: Request) -> tuple[Candidate, ...]:
-    """Everything that a request compares, baselines first. Raises InputError naming what was not understood."""
-    return propose.with_stand_ins(_named(request), request.stand_ins)
-
-
-def _named(request: Request) -> tuple[Candidate, ...]:
-    if not request.candidates:
-        if request.baseline is not None:
-            raise InputError(
-                "a baseline alone decides nothing; add --candidate (a recipe, a .gguf file, a folder or a URL)"
-            )
-        return propose.DEFAULT
-    baseline = None if request.baseline is None else propose.parse(request.baseline, baseline=True)
-    found = propose.with_baselines([propose.parse(text) for text in request.candidates], baseline)
-    names = [c.name for c in found]
-    if double := {n for n in names if names.count(n) > 1}:
-        raise InputError(f"{', '.join(sorted(double))} is named twice; name every candidate once")
-    return found
-
-
-def _model(request: Request, candidates: Sequence[Candidate]) -> Path | None:
-    """The folder that recipes are applied to; None where everything was brought."""
-    recipes = [c for c in candidates if _is_recipe(c)]
-    if not recipes:
-        if request.model is not None and not request.stand_ins:
-            raise InputError(
-                f"no candidate is built from {request.model}: all were brought; leave MODEL out or name a recipe"
-            )
-        return None
-    folder = request.model or reference.path()
-    read_config(folder)
-    return folder
-
-
-def _is_recipe(candidate: Candidate) -> bool:
-    return not (candidate.source.startswith(("http://", "https://")) or Path(candidate.source).exists())
-
-
-def _reads_data(candidate: Candidate) -> bool:
-    return _is_recipe(candidate) and parse_recipe(candidate.source).reads_data
-
-
-def _brought(candidate: Candidate, model: Path | None, runtimes: Mapping[str, Runtime]) -> Artifact | None:
-    """The artifact of a candidate that needs no building. Raises InputError where its runtime refuses it."""
-    if candidate.source.startswith(("http://", "https://")):
-        from quantwise.runtimes.openai import server_artifact
-
-        return server_artifact(candidate.source)
-    if _is_recipe(candidate):
-        if candidate.source != "16bit" or candidate.runtime == "llamacpp" or model is None:
-            return None
-        path = model
-    else:
-        path = Path(candidate.source)
-    found = describe(path)
-    if (why := runtimes[candidate.runtime].refuses(found)) is not None:
-        raise InputError(f"{candidate.name}: {why}")
-    return found
-
-
-def describe(path: Path) -> Artifact:
-    """A file or folder that exists, as an artifact; its location is absolute, so that a run goes on from anywhere."""
-    path = path.resolve()
-    if path.is_dir():
-        config = read_config(path)
-        size = sum(f.stat().st_size for f in path.glob("*.safetensors"))
-        bits = 8 * size / config.parameters if config.parameters else None
-        return Artifact(str(path), folder_format(path), content_hash(path), size, None, bits)
-    return Artifact(str(path), "gguf", content_hash(path), path.stat().st_size)
-
-
-def _template(model: Path | None, artifacts: Mapping[str, Artifact]) -> ChatTemplate | None:
-    """The one template that every arm is rendered with.
-
-    Raises InputError where two arms bring different ones: that breaks more comparisons than quantization does.
-    """
-    found: dict[str, ChatTemplate] = {}
-    if model is not None and (own := ChatTemplate.from_folder(model)) is not None:
-        found[str(model)] = own
-    for name, made in artifacts.items():
-        template = template_of(made)
-        if template is not None:
-            found[name] = template
-    hashes = {t.hash for t in found.values()}
-    if len(hashes) > 1:
-        raise InputError(
-            f"chat templates differ between {', '.join(found)}; give every arm the same template, or raw prompts"
-        )
-    local = [a for a in artifacts.values() if a.format != "server"] or model
-    return next(iter(found.values())) if found and local else None
-
-
-def template_of(artifact: Artifact) -> ChatTemplate | None:
-    """The chat template that an artifact carries, or None; a server keeps its own."""
-    if artifact.format == "server":
-        return None
-    if artifact.format == "gguf":
-        return ChatTemplate.from_gguf(read_chat_metadata(Path(artifact.location)))
-    return ChatTemplate.from_folder(artifact.location)
-
-
-def _model_name(model: Path | None, candidates: Sequence[Candidate]) -> str:
-    if model is None:
-        return next(c.source for c in candidates if c.baseline)
-    return "the reference model" if model == reference.path() else str(model)
-
-
 def _task(request: Request, scenario: Scenario, task: Task) -> TaskQuestion:
     planned = _planned(request, task)
     return TaskQuestion(
@@ -353,7 +225,7 @@ def _task(request: Request, scenario: Scenario, task: Task) -> TaskQuestion:
 
 def _context(wanted: int, model: Path | None, candidates: Sequence[Candidate]) -> int:
     """Tokens per request, no more than every model here was made for, or a server was started with."""
-    brought = [c for c in candidates if not _is_recipe(c)]
+    brought = [c for c in candidates if not is_recipe(c)]
     places = [*([model] if model is not None else []), *(Path(c.source) for c in brought if c.runtime != "openai")]
     known = [read_config(p).context if p.is_dir() else read_gguf_header(p).context_length for p in places]
     if urls := [c.source for c in brought if c.runtime == "openai"]:
@@ -361,6 +233,16 @@ def _context(wanted: int, model: Path | None, candidates: Sequence[Candidate]) -
 
         known += map(server_context, urls)
     return min([wanted, *(c for c in known if c)])
+
+
+def _decoding(request: Request, scenario: Scenario) -> Decoding:
+    """What was asked for, before what the scenario says. Raises InputError for what does not go together."""
+    wanted = decoding_of(scenario.decoding.to_json() | dict(request.decoding))
+    if request.fixed and wanted.repeats > 1:
+        raise InputError(
+            "--fixed-n needs right-or-wrong items, and the mean of repeats is graded; leave one of them out"
+        )
+    return wanted
 
 
 def _requests(runtime: str, scenario: Scenario) -> int:

@@ -18,6 +18,9 @@ from quantwise.pose import Posed
 from quantwise.scenarios.reader import read_scenario
 from quantwise.store import Store
 
+THINKING_S = 0.25
+"""Seconds that a request may take beyond the usual for each token that may be thought."""
+
 
 def plan(store: Store, posed: Posed) -> None:
     """Keep a fit per candidate. What cannot fit is ruled out here, before a byte of it is loaded.
@@ -119,12 +122,16 @@ def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) ->
         options = RuntimeOptions(
             cache=candidate.cache, context=question.context, parallel=question.requests(candidate.runtime)
         )
+        thinking = question.decoding.thinking_cap or 0
+        options = replace(options, timeout_s=options.timeout_s + THINKING_S * thinking)
         found[candidate.name] = Arm(
             candidate=candidate,
             artifact=replace(artifact, location=gguf_path(artifact)),
             runtime=posed.runtimes[candidate.runtime],
             options=options,
             template=posed.template,
+            decoding=question.decoding,
+            seed=question.seed,
         )
     return found
 

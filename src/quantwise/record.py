@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from quantwise import __version__
-from quantwise.certify import verdicts
 from quantwise.core.artifact import Artifact, Candidate, Degradation
 from quantwise.core.evidence import LOST, Fit, Measurement
 from quantwise.core.imported import Imported
@@ -18,10 +17,14 @@ from quantwise.core.solved_item import SolvedItem
 from quantwise.core.verdict import Verdict
 from quantwise.cost import cost, percentile
 from quantwise.cost_ratios import Ratio, ratios
-from quantwise.decide import Evidence, decide, standing
+from quantwise.course import way_of
+from quantwise.decide import decide, standing
+from quantwise.endpoints import endpoints
 from quantwise.losses import faults
+from quantwise.objective import Evidence
 from quantwise.screen import noise, screened
-from quantwise.solved import run_cost, solved_items, way_of
+from quantwise.settle import verdicts
+from quantwise.solved import run_cost, solved_items
 from quantwise.stats.compare import compare
 from quantwise.stats.pairing import ANSWERED, pairs
 from quantwise.store import Store
@@ -98,6 +101,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
             one.to_json() | {"differs": one.differs(_build(question, name))} for name, one in imported.items()
         ],
         "faults": [faults(name, of) for name, of in rows.items()],
+        "endpoints": endpoints(store, question),
         "generations": sum(len(r) for r in rows.values()),
         "generations_per_s": _rate({name: r for name, r in rows.items() if name not in imported}, timing),
         "folder": str(store.folder),
@@ -111,9 +115,9 @@ def flips(store: Store, question: Question) -> list[dict[str, Any]]:
         base = question.baseline_of(candidate)
         for task in question.tasks:
             asked = store.asked(task.name)
-            theirs = {r.item: r for r in store.rows("certify", base.name, task.name)}
+            theirs = {(r.item, r.repeat): r for r in store.rows("certify", base.name, task.name)}
             for row in store.rows("certify", candidate.name, task.name):
-                other = theirs.get(row.item)
+                other = theirs.get((row.item, row.repeat))
                 if other is None or other.score == row.score:
                     continue
                 prompt, target = asked[row.item]

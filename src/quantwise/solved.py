@@ -1,10 +1,6 @@
-"""Cost of a solved item: generate, validate, rerun up to k times, then a person, from answers that were measured.
+"""Cost of a solved item: what its course costs, over all items, from answers that were measured.
 
-An answer is valid where its scorer gives it the full score. Of the repeats measured of an item in any order, the first
-valid one ends it; a rerun that no repeat was measured for is paid for and counted as failing, so that one greedy answer
-per item lets no rerun help. What is left goes to review with a probability and at a price. Items that end unsolved cost
-too, and the solved ones carry it: sums over sums, tasks weighing alike.
-
+Items that end unsolved cost too, and the solved ones carry it: sums over sums, tasks weighing alike.
 Intervals: paired percentile bootstrap over items, or over clusters where items share one, within each task
 (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993), smoothed by half an item that only one arm fails on
 and widened by what whole blocks differ in time.
@@ -14,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,12 +20,9 @@ from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
 from quantwise.core.solved_item import SolvedItem, Solving
 from quantwise.core.verdict import Cost
-from quantwise.scenarios.prices import Prices, Review
-from quantwise.scenarios.reader import read_scenario
+from quantwise.course import Key, Repeats, Way, arm_of, course, mean_of, way_of
 from quantwise.stats.block_noise import block_noise
 from quantwise.stats.differences import FloatArray
-from quantwise.stats.pairing import ANSWERED
-from quantwise.stats.wording import MOST_MISSING
 
 RESAMPLES = 2000
 # Below these the percentile interval of a ratio covers too seldom, and nothing is said.
@@ -37,57 +30,6 @@ MIN_ITEMS = 30
 _ROOM = 2_000_000
 # Columns of an item: first answers not valid, answers, seconds, reviews, solved.
 _FAILING, _ANSWERS, _SECONDS, _REVIEWS, _SOLVED = range(5)
-
-Key = tuple[str, str]
-Repeats = list[tuple[bool, float]]
-"""Of one item: whether valid, and seconds of the machine."""
-Arm = dict[Key, Repeats]
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How an item is worked on until it is solved, and what that costs; as the scenario says."""
-
-    prices: Prices
-    reruns: int = 0
-    review: Review | None = None
-    requests_per_month: float | None = None
-
-    def money(self, seconds: FloatArray, reviews: FloatArray) -> FloatArray:
-        """Amount for so many seconds of the machine and so many reviews."""
-        return seconds * (self.prices.machine_hour / 3600.0) + reviews * (self.review.price if self.review else 0.0)
-
-
-def way_of(question: Question) -> Way | None:
-    """The way of a question's scenario; None where it states no prices."""
-    if "prices" not in question.scenario:
-        return None
-    said = read_scenario(question.scenario)
-    return None if said.prices is None else Way(said.prices, said.reruns, said.review, said.requests_per_month)
-
-
-def course(repeats: Sequence[tuple[bool, float]], way: Way) -> tuple[float, float, float, float, float]:
-    """Expected course of one item over all orders of its measured ``repeats`` (valid, seconds), at least one.
-
-    Returns the share of first answers that fail, answers, seconds, reviews and the probability that it ends solved.
-    With K repeats, F of them failing, the first j answers all fail with probability C(F, j) / C(K, j). Answers beyond
-    the K measured take what a failing one takes, and fail.
-    """
-    failed = [seconds for valid, seconds in repeats if not valid]
-    passed = [seconds for valid, seconds in repeats if valid]
-    open_, answers, spent = 1.0, 0.0, 0.0
-    for asked in range(1 + way.reruns):
-        left, failing = len(repeats) - asked, len(failed) - asked
-        fails = failing / left if left > 0 else 1.0
-        answers += open_
-        spent += open_ * (fails * _mean(failed) + (1.0 - fails) * _mean(passed))
-        open_ *= fails
-        if not open_:
-            break
-    review = way.review
-    reviews = open_ * review.probability if review else 0.0
-    solved = 1.0 - open_ + (reviews * review.solves if review else 0.0)
-    return len(failed) / len(repeats), answers, spent, reviews, solved
 
 
 def solved_items(
@@ -122,7 +64,7 @@ def _against(
     rows: Mapping[str, Sequence[Measurement]], costs: Mapping[str, Cost],
 ) -> SolvedItem | None:  # fmt: skip
     """A candidate beside its baseline on the items that both were asked; None where times or items are too few."""
-    ours, theirs = (_arm(rows[c.name], question.requests(c.runtime)) for c in (candidate, base))
+    ours, theirs = (arm_of(rows[c.name], question.requests(c.runtime)) for c in (candidate, base))
     if ours is None or theirs is None:
         return None
     asked = sorted(set(ours) & set(theirs))
@@ -151,35 +93,6 @@ def _against(
         saved_per_month=saved,
         notes=_notes(way, min(len(arm[key]) for arm in (ours, theirs) for key in asked), joules),
     )
-
-
-def _arm(rows: Sequence[Measurement], requests: int) -> Arm | None:
-    """Repeats of each item; None where times are unknown, but for a few failed requests: they count as the mean.
-
-    Requests that are under way together share the machine, so each takes its share of the time that it waited.
-    """
-    together: dict[tuple[str, int, int], int] = defaultdict(int)
-    for row in rows:
-        together[row.task, row.block, row.repeat] += 1
-    found: Arm = {}
-    times: dict[str, list[float]] = defaultdict(list)
-    untimed: list[tuple[Key, int]] = []
-    for row in rows:
-        key = row.task, row.item
-        repeats = found.setdefault(key, [])
-        valid = row.finish in ANSWERED and row.score is not None and row.score >= 1.0
-        if row.seconds is None:
-            untimed.append((key, len(repeats)))
-            repeats.append((valid, 0.0))
-            continue
-        seconds = row.seconds / min(requests, together[row.task, row.block, row.repeat])
-        times[row.task].append(seconds)
-        repeats.append((valid, seconds))
-    if len(untimed) > MOST_MISSING * len(rows) or any(key[0] not in times for key, _ in untimed):
-        return None
-    for key, place in untimed:
-        found[key][place] = found[key][place][0], _mean(times[key[0]])
-    return found
 
 
 def _strata(items: Sequence[tuple[Key, str, tuple[float, ...]]]) -> list[FloatArray]:
@@ -226,7 +139,7 @@ def _turns(items: Mapping[Key, tuple[int, Repeats, Repeats]], seed: int) -> Floa
     """
     tasks: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
     for (task, _), (block, *arms) in items.items():
-        tasks[task].append((block, [_mean([seconds for _, seconds in repeats]) for repeats in arms]))
+        tasks[task].append((block, [mean_of([seconds for _, seconds in repeats]) for repeats in arms]))
     blocks: dict[int, list[FloatArray]] = defaultdict(list)
     for rows in tasks.values():
         seconds = np.array([took for _, took in rows])
@@ -317,7 +230,3 @@ def _notes(way: Way, repeats: int, joules: Sequence[float | None]) -> tuple[str,
 
 def _finite(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -15,8 +15,8 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.errors import QuantwiseError
 from quantwise.core.evidence import Fit
 from quantwise.plan.preflight import needs, no_room
-from quantwise.pose import Request
 from quantwise.propose import SAFEST, parse, stand_in_for
+from quantwise.request import Request, candidates_of
 from quantwise.store import Store
 
 
@@ -32,7 +32,7 @@ def chosen(request: Request, tell: Callable[[str], None] = lambda line: None) ->
     fits = pose.checked(request)
     if begun is not None or (request.baseline is not None and request.run is not None):
         return request  # the question is frozen there, and may wait for the rows
-    candidates = pose.candidates_of(request)
+    candidates = candidates_of(request)
     lacking = [c for c in candidates if c.baseline and fits[c.name].fits == "no"]
     found = {}
     for baseline in lacking:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from quantwise.core.errors import EnvironmentFailure, InputError
-from quantwise.core.evidence import Measurement, Stage
+from quantwise.core.evidence import LOST, Measurement, Stage
 from quantwise.core.imported import Imported
 from quantwise.core.item import Item
 from quantwise.core.question import Question
@@ -58,9 +58,16 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
+            self._add_columns()
         except sqlite3.DatabaseError as error:
             self._lock.close()
             raise self._failed(error) from error
+
+    def _add_columns(self) -> None:
+        """A folder of an earlier version lacks the columns that came since; their values are unknown there."""
+        held = {row[1] for row in self._db.execute("PRAGMA table_info(measurements)")}
+        for column in (c for c in _COLUMNS if c not in held):
+            self._db.execute(f"ALTER TABLE measurements ADD COLUMN {column}")
 
     def _failed(self, error: sqlite3.Error) -> EnvironmentFailure:
         """The complaint about an error of SQLite's; only a damaged file cannot be gone on with."""
@@ -156,10 +163,14 @@ class Store:
                 _put(db, *record)
 
     def replace_rows(self, rows: Iterable[Measurement]) -> None:
-        """Put these rows, all or none, in the place of those of the same items that were lost."""
+        """Put these rows, all or none, in the place of those of the same answers that were lost; others stay."""
         slots = ",".join("?" * len(_COLUMNS))
+        rows = list(rows)
+        same = "candidate=? AND stage=? AND task=? AND item=? AND repeat=?"
+        keys = [(r.candidate, r.stage, r.task, r.item, r.repeat, *LOST) for r in rows]
         with self._transaction() as db:
-            db.executemany(f"INSERT OR REPLACE INTO measurements VALUES ({slots})", [astuple(r) for r in rows])
+            db.executemany(f"DELETE FROM measurements WHERE {same} AND finish IN (?, ?)", keys)
+            db.executemany(f"INSERT OR IGNORE INTO measurements VALUES ({slots})", [astuple(r) for r in rows])
 
     def rows(self, stage: Stage, candidate: str | None = None, task: str | None = None) -> list[Measurement]:
         """Measurements in the order in which they were asked (block, then the order inside the block)."""

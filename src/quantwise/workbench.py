@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quantwise import fetch, machine, pose, prepare, record, stand_in
-from quantwise.certify import Certification, Limits, fewest_asked
+from quantwise.certify import Certification, Limits
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
@@ -26,8 +26,10 @@ from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.forecast import expectations
 from quantwise.measure import Arm, Bench
 from quantwise.plan.memory import available_bytes
-from quantwise.pose import Posed, Request
+from quantwise.pose import Posed
+from quantwise.request import Request
 from quantwise.screen import noise_floor, screen
+from quantwise.settle import fewest_asked
 from quantwise.store import Store, write_atomically
 from quantwise.tasks.calibration import CalibrationSet, gathered
 from quantwise.tasks.prose import held_out_text

@@ -10,7 +10,7 @@ CASE = Case(
     weights=16 * GIB, cache=8 * GIB, rest=2 * GIB, limit=24 * GIB, context=32768, concurrency=4,
     weights_count=8 * GIB, active=4 * GIB, bandwidth=1e12, bus=32e9, link=50e9, link_bytes=1 << 20, bound="bytes",
     flips_at=153, prompt_seconds=0.25, method="lora",
-    states=3 * GIB, step=GIB,
+    states=3 * GIB, step=GIB, host=20 * GIB, host_limit=16 * GIB,
 )  # fmt: skip
 BY_NAME = {failure.name: failure for failure in failures()}
 

@@ -44,6 +44,19 @@ def test_the_numbers_are_the_plan_s() -> None:
     assert found["failure"]["case"].startswith("40.1 GiB are needed, 23.6 GiB are there: 16.4 GiB too many")
 
 
+@pytest.mark.parametrize("layers", [0, 40])
+def test_a_host_that_is_short_is_not_called_the_gpu(layers: int) -> None:
+    found = planned("llama-3.1-70b", "q4_k_m", "rtx-4090", gpu_layers=layers, host="16GiB")
+    assert (found["fits"], found["failure"]["name"]) == ("no", "host-memory-short")
+    lies = found["total_bytes"] if layers == 0 else found["host"]["bytes"][1]
+    assert found["failure"]["case"] == (
+        f"the host's memory is short, not the GPU's: {size(lies)} lie there, it has 16.0 GiB"
+    )
+    # Where the GPU has no room either, it is the GPU that is named.
+    both = planned("llama-3.1-70b", "q4_k_m", "rtx-4090", gpu_layers=60, host="4GiB")
+    assert both["failure"]["name"] == "does-not-fit"
+
+
 def test_what_fits_has_none() -> None:
     assert planned("llama-3.1-8b", "q4_k_m", "rtx-4090")["failure"] is None
 

@@ -10,7 +10,7 @@ from tiny_models import CONFIGS, write_tiny
 
 from quantwise import pose
 from quantwise.planning import PlanRequest, plan
-from quantwise.pose import Request
+from quantwise.request import Request
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

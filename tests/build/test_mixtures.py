@@ -22,7 +22,7 @@ from quantwise.build.watch import whole
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_folder import ModelFolder
-from quantwise.pose import Request
+from quantwise.request import Request
 from quantwise.runtimes.transformers_folder import filled, model_of
 
 KINDS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe")

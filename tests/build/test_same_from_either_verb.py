@@ -9,7 +9,7 @@ from tiny_models import write_tiny
 
 from quantwise import pose, prepare, workbench
 from quantwise.core.progress import Silent
-from quantwise.pose import Request
+from quantwise.request import Request
 from quantwise.store import Store
 from quantwise.tasks.calibration import CalibrationSet
 

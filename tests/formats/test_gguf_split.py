@@ -11,7 +11,7 @@ import pytest
 from quantwise import pose
 from quantwise.core.errors import InputError
 from quantwise.formats.gguf.header import read_gguf_header
-from quantwise.pose import Request
+from quantwise.request import Request
 
 
 def write_part(path: Path, parts: int | None) -> Path:

@@ -14,6 +14,7 @@ import pytest
 from fake_hub import COMMIT, Hub, serve
 
 from quantwise import fetch, pose, propose, workbench
+from quantwise.brought import describe
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.progress import Silent
 from quantwise.core.recipe import parse_recipe
@@ -24,7 +25,7 @@ from quantwise.models import reference
 from quantwise.models.hub import HubName, download, first_bytes, hub_name, select
 from quantwise.plan.model_source import read_decoder, read_source
 from quantwise.planning import PlanRequest, plan
-from quantwise.pose import Request
+from quantwise.request import Request
 from quantwise.tasks.calibration import CalibrationSet
 
 FOLDER, GGUF = "someone/small-model", "someone/small-model-GGUF"
@@ -133,7 +134,7 @@ def test_a_download_is_the_files_that_were_listed_and_no_others(hub: Hub, gguf: 
     brought, recipe = (propose.parse(text) for text in found.candidates)
     assert (brought.runtime, brought.cache, recipe.source) == ("llamacpp", "q8_0", "rtn:int8-channel")
     assert content_hash(Path(brought.source)) == content_hash(gguf)
-    assert pose.describe(Path(brought.source)).bytes == gguf.stat().st_size
+    assert describe(Path(brought.source)).bytes == gguf.stat().st_size
     assert [line.split(":")[0] for line in told] == [FOLDER, GGUF]
     assert found.baseline == str(found.model)
     assert "model-Q4_0.gguf" not in str(hub.sent)
@@ -218,7 +219,7 @@ def test_a_quantized_folder_is_planned_from_its_headers_and_goes_where_it_is_loa
     found = fetch.fetched(Request(candidates=("someone/small-GPTQ",), baseline=FOLDER))
     brought = propose.parse(found.candidates[0])
     assert (brought.runtime, brought.computes_as_stored) == ("transformers", True)
-    made = pose.describe(Path(brought.source))
+    made = describe(Path(brought.source))
     assert (made.format, made.bytes) == ("gptq", (gptq / "model.safetensors").stat().st_size)
 
 

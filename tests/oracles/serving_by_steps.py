@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from quantwise.plan.request_trace import TracedRequest
-from quantwise.plan.serving_queue import Outcome, Pool, ServerPace
+from quantwise.plan.server_pace import ServerPace
+from quantwise.plan.serving_queue import Outcome, Pool
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from quantwise.models.decoder import Attention, Decoder, Layer
-from quantwise.plan.speed import Load
+from quantwise.plan.speed import ServedDecoder
 from quantwise.plan.work import scaled, work_of
 
 
@@ -62,7 +62,9 @@ def in_bits(decoder: Decoder, bits: float) -> dict[str, int]:
     return {name: int(math.prod(shape) * bits / 8) for name, shape in decoder.tensors.items()}
 
 
-def load_of(decoder: Decoder, weights_bytes: int, multiplied: str, context: int, cache_bytes: float = 2.0) -> Load:
-    """A load of which only the sum of its bytes is known."""
+def served_of(
+    decoder: Decoder, weights_bytes: int, multiplied: str, context: int, cache_bytes: float = 2.0
+) -> ServedDecoder:
+    """A served decoder of which only the sum of its bytes is known."""
     work = work_of(decoder)
-    return Load(decoder, work, scaled(work, weights_bytes), multiplied, context, cache_bytes)
+    return ServedDecoder(decoder, work, scaled(work, weights_bytes), multiplied, context, cache_bytes)

@@ -18,7 +18,8 @@ from quantwise.plan.capacity import (
     theoretical_requests,
 )
 from quantwise.plan.request_trace import SECOND, Lengths, TracedRequest, poisson_trace
-from quantwise.plan.serving_queue import Pool, ServerPace, simulate
+from quantwise.plan.server_pace import ServerPace
+from quantwise.plan.serving_queue import Pool, simulate
 
 # 80 layers, 8 KV heads of 128, keys and values of 2 bytes, 8192 tokens.
 REQUEST = 80 * 8 * 128 * 2 * 2 * 8192

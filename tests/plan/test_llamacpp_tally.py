@@ -39,7 +39,7 @@ def lies_on_gpu(tensor: GgufTensor, layers: int, settings: LlamacppSettings) -> 
 def test_a_split_is_the_sum_over_its_tensors(model: BlankModel, layers: int, experts: int) -> None:
     decoder, tensors = model.decoder(), tensors_of_mix(model.decoder(), model.mix)
     settings = LlamacppSettings(2048, gpu_layers=layers, experts_on_cpu=experts)
-    found = split_layers(decoder, tally(decoder, tensors, BUILD), settings, BUILD, pinned=False)
+    found = split_layers(decoder, tally(decoder, tensors, BUILD), settings, BUILD)
     gpu = [t for t in tensors if lies_on_gpu(t, len(decoder.layers), settings)]
     cpu = [t for t in tensors if not lies_on_gpu(t, len(decoder.layers), settings)]
     held = {(t.name, t.device): t.low for t in found.memory.terms}
@@ -47,10 +47,10 @@ def test_a_split_is_the_sum_over_its_tensors(model: BlankModel, layers: int, exp
     assert held.get(("weights", "gpu"), 0) == (sum(t.bytes for t in gpu) + tied_bytes(tensors) if layers else 0)
     apart = sum(t.bytes for t in cpu if is_repacked(t, BUILD))
     assert held["repacked", "cpu"] == (apart if layers else repacked_bytes(tensors, BUILD))
-    # Where the driver pins host memory, that is asked for before a repacked copy.
-    beside = split_layers(decoder, tally(decoder, tensors, BUILD), settings, BUILD)
-    copies = next(t.low for t in beside.memory.terms if t.name == "repacked")
-    assert copies == (0 if layers else repacked_bytes(tensors, BUILD))
+    # Where the driver pins host memory, nothing is repacked: that is what a build says which repacks no type.
+    pinned = tally(decoder, tensors, replace(BUILD, repacked=frozenset()))
+    beside = split_layers(decoder, pinned, settings, BUILD)
+    assert next(t.low for t in beside.memory.terms if t.name == "repacked") == 0
     read = {t.name: t.bytes // decoder.vocab if t.name == "token_embd.weight" else t.bytes for t in tensors}
     read |= {t.name: t.bytes * 2 // 8 for t in tensors if "_exps." in t.name}
     tied = tied_bytes(tensors)

@@ -6,13 +6,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
-from speed_decoders import llama, load_of, mixture
+from speed_decoders import llama, mixture, served_of
 
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.plan import measure_machine as measuring
+from quantwise.plan.ggml_products import Ggml, run_times
 from quantwise.plan.machine_rates import (
     AttentionKernel,
     Kernel,
@@ -25,7 +27,7 @@ from quantwise.plan.machine_rates import (
     read_rates,
 )
 from quantwise.plan.measure_machine import cores, keep_rates, measure_machine
-from quantwise.plan.probe import matrix, memory, undisturbed
+from quantwise.plan.probe import matrix, memory, middle, undisturbed
 from quantwise.plan.speed import speed
 
 MACHINE = MachineRates(
@@ -133,7 +135,7 @@ def test_a_measured_machine_is_a_site() -> None:
     site = MACHINE.site(8 << 30)
     assert (site.bandwidth, site.memory_bytes, site.kind) == (20e9, 8 << 30, "cpu")
     assert site.source_of("bandwidth") == "measured here, 2026-11-21"
-    told = speed(site, load_of(llama(2, 256, 4, 2, 512, 1000), 10**6, "int8", 10))
+    told = speed(site, served_of(llama(2, 256, 4, 2, 512, 1000), 10**6, "int8", 10))
     assert told.prefill is not None
 
 
@@ -148,6 +150,34 @@ def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 def test_most_tries_may_be_disturbed() -> None:
     times = np.array([1.0] * 10 + [50.0] * 90)
     assert undisturbed(times) == 1.0
+
+
+class Slow:
+    """Stands for ggml: each graph is the number of seconds that it takes, by a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now, self.backend = 0.0, None
+
+    def clock(self) -> float:
+        return self.now
+
+    def __call__(self, name: str, backend: None, graph: float) -> None:
+        self.now += graph
+
+
+def test_a_turn_is_as_long_as_all_its_products() -> None:
+    """Nine quick products and a slow one: a token takes the sum of them, however rare the slow one is."""
+    tries = run_times(cast(Ggml, Slow()), [0.001] * 9 + [0.011], 0.0)
+    assert len(tries) == 3
+    assert tries == pytest.approx([0.002] * 3)
+    # What is over at once is done again until the clock's ticks are in a try.
+    slow = Slow()
+    assert run_times(cast(Ggml, slow), [0.0005], 0.0) == pytest.approx([0.0005] * 3)
+    assert slow.now >= 3 * 0.012
+
+
+def test_no_lucky_turn_counts() -> None:
+    assert middle(np.array([1.0, 5.0, 5.0, 6.0, 9.0])) == 5.0
 
 
 def test_memory_and_matrices_are_measured() -> None:

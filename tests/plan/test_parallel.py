@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from speed_decoders import in_bits, llama, load_of, mixture
+from speed_decoders import in_bits, llama, mixture, served_of
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Layer
@@ -96,33 +96,33 @@ def test_experts_split_like_the_rest_but_the_router_does_not() -> None:
 
 def test_tensor_parallel_is_faster_and_pipeline_is_not() -> None:
     stored = in_bits(SEVENTY, 16)
-    load = load_of(SEVENTY, sum(stored.values()), "bf16", 1024)
+    served = served_of(SEVENTY, sum(stored.values()), "bf16", 1024)
     card = sites()["h100"]
-    one = speed(card, load)
-    eight = parallel_speed(card, load, stored, split_devices(SEVENTY, stored, tensor=8))
+    one = speed(card, served)
+    eight = parallel_speed(card, served, stored, split_devices(SEVENTY, stored, tensor=8))
     assert one.decode_total
     assert eight.decode_total
     assert 3 * one.decode_total[1] < eight.decode_total[1] < 8 * one.decode_total[1]
-    stages = parallel_speed(card, load, stored, split_devices(SEVENTY, stored, pipeline=8))
+    stages = parallel_speed(card, served, stored, split_devices(SEVENTY, stored, pipeline=8))
     assert stages.decode_per_request
     assert stages.decode_per_request[1] == pytest.approx(one.decode_per_request[1], rel=0.1)  # type: ignore[index]
     assert any("no faster" in note for note in stages.notes)
-    busy = parallel_speed(card, load, stored, split_devices(SEVENTY, stored, pipeline=8), batch=8)
+    busy = parallel_speed(card, served, stored, split_devices(SEVENTY, stored, pipeline=8), batch=8)
     assert busy.decode_total
     assert busy.decode_total[1] > 6 * stages.decode_total[1]  # type: ignore[index]
 
 
 def test_a_slow_link_costs_and_an_unknown_one_is_unknown() -> None:
     stored = in_bits(SEVENTY, 16)
-    load = load_of(SEVENTY, sum(stored.values()), "bf16", 1024)
+    served = served_of(SEVENTY, sum(stored.values()), "bf16", 1024)
     card = sites()["h100"]
     plan = split_devices(SEVENTY, stored, tensor=8)
-    fast = parallel_speed(card, load, stored, plan, batch=64)
-    slow = parallel_speed(replace(card, link=1e9), load, stored, plan, batch=64)
+    fast = parallel_speed(card, served, stored, plan, batch=64)
+    slow = parallel_speed(replace(card, link=1e9), served, stored, plan, batch=64)
     assert fast.decode_total
     assert slow.decode_total
     assert slow.decode_total[1] < fast.decode_total[1] / 3
-    none = parallel_speed(replace(card, link=None, bus=None), load, stored, plan)
+    none = parallel_speed(replace(card, link=None, bus=None), served, stored, plan)
     assert none.decode_total is None
     assert none.prefill is None
     assert "linked is unknown" in none.notes[-1]
@@ -130,11 +130,11 @@ def test_a_slow_link_costs_and_an_unknown_one_is_unknown() -> None:
 
 def test_no_split_is_the_plain_roofline() -> None:
     stored = in_bits(SEVENTY, 16)
-    load = load_of(SEVENTY, sum(stored.values()), "bf16", 1024)
+    served = served_of(SEVENTY, sum(stored.values()), "bf16", 1024)
     card = sites()["h100"]
     plain, split_once = (
-        speed(card, load, 4),
-        parallel_speed(card, load, stored, split_devices(SEVENTY, stored), batch=4),
+        speed(card, served, 4),
+        parallel_speed(card, served, stored, split_devices(SEVENTY, stored), batch=4),
     )
     assert split_once.decode_total == pytest.approx(plain.decode_total)
     assert split_once.prefill == pytest.approx(plain.prefill)

@@ -3,14 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from speed_decoders import llama, load_of
+from speed_decoders import llama, served_of
 
 from quantwise.plan.running_cost import decode_cost, prompt_cost
 from quantwise.plan.speed import speed
 from quantwise.scenarios.sites import sites
 
 CARD = sites()["h100"]
-FOUND = speed(CARD, load_of(llama(), 16 * 10**9, "bf16", 1024), 16)
+FOUND = speed(CARD, served_of(llama(), 16 * 10**9, "bf16", 1024), 16)
 
 
 def test_a_million_tokens_by_hand() -> None:
@@ -34,5 +34,5 @@ def test_reading_costs_less_than_writing() -> None:
 def test_what_the_site_does_not_say_is_unknown() -> None:
     free = replace(CARD, price_per_hour=None, watts=None)
     assert (decode_cost(free, FOUND).dollars, decode_cost(free, FOUND).joules) == (None, None)
-    unknown = speed(replace(CARD, bandwidth=None), load_of(llama(), 16 * 10**9, "bf16", 1024))
+    unknown = speed(replace(CARD, bandwidth=None), served_of(llama(), 16 * 10**9, "bf16", 1024))
     assert decode_cost(CARD, unknown).dollars is None

@@ -10,7 +10,8 @@ import pytest
 from oracles.serving_by_steps import serve
 from quantwise.core.errors import InputError
 from quantwise.plan.request_trace import SECOND, Lengths, TracedRequest, poisson_trace
-from quantwise.plan.serving_queue import Pool, ServerPace, simulate
+from quantwise.plan.server_pace import ServerPace
+from quantwise.plan.serving_queue import Pool, simulate
 
 
 def scenario(seed: int) -> tuple[list[TracedRequest], Pool, ServerPace]:

@@ -58,14 +58,14 @@ def drawn(draw: random.Random, names: tuple[str, ...], files: list[str]) -> Plan
         models=(model,),
         runtime=runtime,
         site=site,
-        context=draw.choice((2048, 8192, 32768, 131072)),
+        context=draw.choice((2048, 8192, 32768, 131072, 10_000_000)),
         concurrency=draw.choice((1, 1, 4, 16)),
         cache=draw.choice(("f16", "f16", "q8_0")) if runtime == "llamacpp" else "f16",
         schemes=() if file or draw.random() < 0.2 else (draw.choice(SCHEMES[runtime]),),
         memory_bytes=draw.choice((None, None, None, draw.randrange(10**8, 30 * 10**9))),
         gpu_layers=draw.choice((None, 0, 1, 5, 30, 70)) if away else None,
         experts_on_cpu=draw.choice((0, 4, 40)) if away and model in MIXTURES else 0,
-        host=draw.choice((None, "laptop", "x86-avx512", "lab-server", "20GB")) if away else None,
+        host=draw.choice((None, "laptop", "x86-avx512", "lab-server", "20GB", "700MB")) if away else None,
         pipeline_parallel=2 if graphics and not away and draw.random() < 0.1 else 1,
     )
 
@@ -116,6 +116,21 @@ def test_the_first_fix_keeps_its_word(files: list[str]) -> None:
     kinds = check_many(5, 40, (*DENSE, *MIXTURES, *RECURRENT), files)
     assert sum(kinds.values()) >= 12, kinds
     assert len(kinds) >= 5, kinds
+
+
+@pytest.mark.parametrize("scheme", ["16bit", "q8_0", "q4_k_m"])
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-14b", "qwen3-30b-a3b"])
+@pytest.mark.parametrize("site", ["rtx-4090", "h100", "laptop"])
+def test_of_an_absurd_context_the_model_s_own_comes_first(model: str, scheme: str, site: str) -> None:
+    asked = PlanRequest((model,), site=site, schemes=(scheme,), context=10_000_000)
+    found = plan(asked)
+    assert found["fits"] == "no"
+    own = found["trained_context"]
+    back = {"knob": "context", "value": own}
+    assert any(back.items() <= change.items() for change in found["fixes"][0]["changes"]), found["fixes"][0]
+    # Alone, where that does.
+    alone = plan(replace(asked, context=own))["fits"] == "yes"
+    assert alone == (len(found["fixes"][0]["changes"]) == 1)
 
 
 @pytest.mark.long

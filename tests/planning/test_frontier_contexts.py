@@ -43,7 +43,7 @@ def test_every_row_is_the_last_that_fits(runtime: str) -> None:
     for _ in range(4):
         limit, requests = draw.randrange(6 * GIB, 40 * GIB), draw.choice((1, 3))
         site = Site(name="drawn", kind="gpu", memory_bytes=limit)
-        wanted = Wanted(2048, requests, site, runtime=runtime, limit_bytes=limit)  # type: ignore[arg-type]
+        wanted = Wanted(context=2048, concurrency=requests, site=site, runtime=runtime, limit_bytes=limit)  # type: ignore[arg-type]
         for row in frontier(list(models.values()), wanted, CONSTANTS)["frontier"]:
             model = models[row["model"]]
 

@@ -235,3 +235,29 @@ def test_requests_have_room_by_what_they_keep_with_the_host_too() -> None:
     room = found["host"]["limit_bytes"] - found["host"]["bytes"][1] + cache
     assert found["concurrency"]["theoretical"] == room // cache
     assert found["concurrency"]["theoretical"] < planned(gpu_layers=2, context=8192)["concurrency"]["theoretical"]
+
+
+def test_the_small_part_beside_a_full_gpu_needs_room_too() -> None:
+    whole = planned("llama-3.1-8b")
+    beside = sum(term["bytes"][0] for term in whole["terms"] if term["device"] == "cpu")
+    assert (whole["fits"], whole["host"]) == ("yes", None)
+    there = planned("llama-3.1-8b", host="lab-server")
+    assert (there["fits"], there["total_bytes"]) == ("yes", whole["total_bytes"])
+    assert (there["host"]["layers"], there["host"]["bytes"][0]) == (0, beside)
+    short = planned("llama-3.1-8b", host=f"{beside - 1}B")
+    assert (short["fits"], short["failure"]["name"]) == ("no", "host-memory-short")
+    assert any("host's part does not fit" in note for note in short["notes"])
+    room = {change["knob"]: change["value"] for fix in short["fixes"] for change in fix["changes"]}["host"]
+    assert planned("llama-3.1-8b", host=room)["fits"] == "yes"
+    asked = PlanRequest(("llama-3.1-8b",), site="rtx-4090", schemes=("q4_k_m",))
+    for host, fits in (("lab-server", "yes"), (f"{beside - 1}B", "no")):
+        family = plan(replace(asked, models=("llama-3.1-8b", "qwen3-8b"), host=host))["frontier"]
+        assert {row["fits"] for row in family if row["model"] == "llama-3.1-8b" and row["cache"] == "f16"} == {fits}
+
+
+def test_the_screen_says_what_lies_beside_a_full_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "llama-3.1-8b", "--site", "rtx-4090", "--scheme", "q4_k_m", "--host"]
+    assert main([*words, "lab-server"]) == 0
+    assert "no layer with lab-server" in " ".join(capsys.readouterr().out.split())
+    assert main([*words, "100MB"]) == 0
+    assert "on the host" in capsys.readouterr().out.splitlines()[1]

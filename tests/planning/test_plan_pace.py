@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from quantwise.models.presets import PRESETS
-from quantwise.plan.deployment import RUNTIMES
+from quantwise.plan.serving_settings import RUNTIMES
 
 LIMIT_S = 0.5
 TRIES = 5

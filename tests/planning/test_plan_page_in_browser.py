@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import os
 import re
 import subprocess
+import sys
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +18,7 @@ import pytest
 
 from quantwise.plan_server import FrontierPage, Page, PlanPage, reply
 from quantwise.planning import PlanRequest, plan
+from quantwise.report.plan_screen import print_plan
 
 CHROMIUM = Path("/usr/bin/chromium")
 if not CHROMIUM.exists() and os.environ.get("CI") != "true":
@@ -87,7 +90,36 @@ def test_numbers_equal_the_command(tmp_path: Path) -> None:
     dom, console = dump(tmp_path)
     assert console == []
     assert totals(dom) == expected(ASKED)
-    assert "q4_k_m@llamacpp: fits, 20.9 GiB of 23.6 GiB" in dom
+    assert "q4_k_m@llamacpp fits: 20.9 GiB of 23.6 GiB" in dom
+
+
+def told(dom: str) -> list[str]:
+    """The headline, and what stands in lists below the table."""
+    return [html.unescape(text) for text in re.findall(r'<(?:p id="headline"[^>]*|li)>([^<]*)<', dom)]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ASKED,
+        replace(ASKED, models=("llama-3.1-70b",), gpu_layers=30, schemes=("q4_k_m",), host="laptop"),
+    ],
+)
+def test_the_page_says_what_the_command_says(
+    tmp_path: Path, asked: PlanRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dom, console = dump(tmp_path, page=PlanPage(asked))
+    assert console == []
+    record = plan(asked)
+    headline, *lines = told(dom)
+    print_plan(record, sys.stdout)
+    screen = capsys.readouterr().out
+    assert headline == screen.splitlines()[1]
+    fewer = record["fewer_bits"]
+    assert (fewer is not None and bool(fewer["gains"])) == (asked is ASKED)
+    gained = [f"with {fewer['candidate']} {'; '.join(fewer['gains'])}"] if asked is ASKED else []
+    assert [line for line in lines if line.startswith("with ")] == gained
+    assert all(line in " ".join(screen.split()) for line in gained)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ class Case:
 
     ``cache`` is that of all requests at full context. ``weights_count`` counts weights, ``active`` are bytes that one
     token reads, ``link_bytes`` those that a token sends between devices. ``bound`` is ``bytes`` or ``operations``.
-    Of training by a ``method``, ``states`` are gradients and what the optimizer keeps, ``step`` what one step adds.
+    ``host`` are bytes that lie with the machine around a GPU, which has ``host_limit``. Of training by a ``method``,
+    ``states`` are gradients and what the optimizer keeps, ``step`` what one step adds.
     """
 
     weights: int | None = None
@@ -61,6 +62,8 @@ class Case:
     method: str | None = None
     states: int | None = None
     step: int | None = None
+    host: int | None = None
+    host_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ def numbers(case: Case) -> dict[str, str]:
     for name, amount in (
         ("weights", case.weights), ("cache", case.cache), ("rest", case.rest), ("limit", case.limit), ("total", total),
         ("active", case.active), ("link_bytes", case.link_bytes), ("states", case.states), ("step", case.step),
+        ("host", case.host), ("host_limit", case.host_limit),
     ):  # fmt: skip
         if amount is not None:
             found[name] = size(amount)
@@ -171,7 +175,7 @@ NUMBERS = (
     "weights", "cache", "rest", "limit", "total", "over", "active", "link_bytes", "context", "concurrency", "flips_at",
     "bandwidth", "bus", "link", "read_seconds", "bus_seconds", "bound", "prompt_seconds", "saved_by_q8",
     "saved_by_half", "token_bytes", "context_with_q8", "weights_that_fit", "bits_that_fit", "room", "context_that_fits",
-    "requests_that_fit", "method", "states", "step",
+    "requests_that_fit", "method", "states", "step", "host", "host_limit",
 )  # fmt: skip
 
 

@@ -26,10 +26,14 @@ def plan_failure(record: Mapping[str, Any], site: Site) -> dict[str, str] | None
 
 def _served(record: Mapping[str, Any], site: Site) -> str:
     limit, needed = record["limit_bytes"], record["total_bytes_at_least"]
+    if needed <= limit:
+        return "host-memory-short"
     if site.kind == "unified" and limit == site.limit_bytes and needed <= (site.memory_bytes or 0):
         return "apple-limit"
     cache, requests = record["kv_cache_bytes"], record["requests_at_a_time"]
     if needed - cache > limit:
+        if record["on_host"]:
+            return "host-memory-short"
         mixture = record["active_parameters"] < _MOST_ACTIVE * record["parameters"]
         return "experts-fill-memory" if mixture else "does-not-fit"
     one_has_room = needed - cache + cache // requests <= limit
@@ -55,7 +59,7 @@ def _trained(record: Mapping[str, Any]) -> Case:
 
 
 def _case(record: Mapping[str, Any], site: Site) -> Case:
-    devices = record["devices"]
+    devices, (host, host_limit) = record["devices"], _on_host(record)
     return Case(
         weights=record["weights_bytes"],
         cache=record["kv_cache_bytes"],
@@ -71,4 +75,14 @@ def _case(record: Mapping[str, Any], site: Site) -> Case:
         link_bytes=devices["link_bytes_per_token"] if devices else None,
         bound=None if record["decode_bound_by"] == "unknown" else record["decode_bound_by"],
         flips_at=record["operations_bind_from_requests"],
+        host=host,
+        host_limit=host_limit,
     )
+
+
+def _on_host(record: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """What lies with the machine around a GPU, and what that has; None where nothing does, or nobody knows."""
+    if record["on_host"]:
+        return record["total_bytes"] or record["total_bytes_at_least"], record["limit_bytes"]
+    host = record["host"]
+    return (None, None) if host is None else (host["bytes"][1], host["limit_bytes"])

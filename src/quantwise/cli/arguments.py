@@ -65,6 +65,27 @@ def add_retry(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_decoding(p: argparse.ArgumentParser) -> None:
+    """The options that say how answers are drawn."""
+    p.add_argument(
+        "--temperature", type=float, metavar="T", help="draw answers at this temperature (default 0: greedy)"
+    )
+    p.add_argument("--top-p", type=float, metavar="P", help="of the likeliest tokens that reach P together (default 1)")
+    p.add_argument(
+        "--repeats", type=positive, metavar="K", help="answers drawn of each item, which stays one observation"
+    )
+    p.add_argument(
+        "--thinking-cap", type=positive, metavar="N",
+        help="for reasoning models: at most N tokens of thinking, which is stripped; more is no answer",
+    )  # fmt: skip
+
+
+def decoding_given(arguments: argparse.Namespace) -> dict[str, float | int]:
+    """Those of them that were given."""
+    names = ("temperature", "top_p", "repeats", "thinking_cap")
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
 def add_calibration(p: argparse.ArgumentParser) -> None:
     """The options that say what recipes are calibrated on; ``--seed`` is the verb's own."""
     p.add_argument(

@@ -8,7 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from quantwise.cli.arguments import add_calibration, add_retry, calibration_set, duration, positive, share, task_share
+from quantwise.cli.arguments import (
+    add_calibration,
+    add_decoding,
+    add_retry,
+    calibration_set,
+    decoding_given,
+    duration,
+    positive,
+    share,
+    task_share,
+)
 
 
 def add_parser(verbs: Any) -> None:
@@ -58,6 +68,7 @@ def add_parser(verbs: Any) -> None:
     p.add_argument(
         "--context", type=positive, default=None, metavar="N", help="tokens per request (default from the scenario)"
     )
+    add_decoding(p)
     p.add_argument("--seed", type=int, default=0, help="which items and calibration texts are taken (default 0)")
     p.add_argument(
         "--run", type=Path, metavar="DIR", help="run folder (default runs/HASH); the same command goes on where it was"
@@ -71,8 +82,8 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Decide, print, and return the exit code."""
     from quantwise import workbench
-    from quantwise.pose import Request
     from quantwise.report.progress import progress_on
+    from quantwise.request import Request
 
     request = Request(
         model=arguments.model,
@@ -91,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         parallel=arguments.parallel,
         context=arguments.context,
         seed=arguments.seed,
+        decoding=decoding_given(arguments),
         run=arguments.run,
     )
 

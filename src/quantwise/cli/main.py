@@ -24,7 +24,7 @@ for _name, _value in (
 ):
     os.environ.setdefault(_name, _value)
 
-VERBS = ("decide", "verdict", "plan", "build", "measure", "evidence", "export", "load", "report", "advise")
+VERBS = ("decide", "verdict", "plan", "build", "measure", "kv", "evidence", "export", "load", "report", "advise")
 """Each is a file of this folder."""
 
 

@@ -14,7 +14,8 @@ class Measurement:
 
     ``score`` lies in [0, 1]; it is 0.0 for a failed or unparsable answer of a candidate, and ``finish`` says which.
     It is None only where nothing was measured. ``cluster`` names items that count as one. ``seconds`` is unknown
-    (None) where the runtime's time would mislead.
+    (None) where the runtime's time would mislead. ``thinking_tokens`` are part of ``output_tokens``; ``output`` is the
+    answer without them.
     """
 
     candidate: str
@@ -32,6 +33,7 @@ class Measurement:
     seconds: float | None = None
     first_token_seconds: float | None = None
     error: str | None = None
+    thinking_tokens: int | None = None
 
 
 LOST = ("timeout", "crash")

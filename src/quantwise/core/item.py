@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
-ScorerName = Literal["exact", "contains", "regex", "numeric", "json_schema", "json_equal", "choice", "code"]
+ScorerName = Literal[
+    "exact", "contains", "regex", "numeric", "json_schema", "json_equal", "choice", "code", "tool_call"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from quantwise.core.artifact import Candidate
+from quantwise.core.decoding import GREEDY, Decoding
+from quantwise.core.endpoint import TITLES, Endpoint, endpoint_margins
 from quantwise.core.errors import InputError
 
 SCHEMA = 1
@@ -35,6 +37,27 @@ class TaskQuestion:
     available: int | None = None
     floor: float | None = None
     role: Literal["gate", "advisory"] = "gate"
+
+    @property
+    def rows_of(self) -> str:
+        """The task whose rows tell of it."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointGate(TaskQuestion):
+    """An endpoint on the answers to one task, for which the scenario sets a margin: an answer without the sign is 1.
+
+    It is derived from the question, and no part of it beside the scenario.
+    """
+
+    of: str = ""
+    endpoint: Endpoint = "non_termination"
+
+    @property
+    def rows_of(self) -> str:
+        """The task whose answers are looked at."""
+        return self.of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +86,7 @@ class Question:
     context: int = 1024
     seed: int = 0
     schema: int = SCHEMA
+    decoding: Decoding = GREEDY
 
     @property
     def m(self) -> int:
@@ -73,6 +97,23 @@ class Question:
     def pass_threshold(self) -> float:
         """The e-value a PASS needs."""
         return self.m / self.alpha
+
+    @property
+    def gates(self) -> tuple[TaskQuestion, ...]:
+        """What a candidate must pass: every task, then on every task each endpoint that has a margin."""
+        return (*self.tasks, *(gate for task in self.tasks for gate in self.gates_of(task)[1:]))
+
+    def gates_of(self, task: TaskQuestion) -> tuple[TaskQuestion, ...]:
+        """A task, and the endpoints on its answers that have a margin."""
+        plain = {f.name: getattr(task, f.name) for f in fields(TaskQuestion)} | {"floor": None, "of": task.name}
+        margins = endpoint_margins(self.scenario.get("endpoints", {}))
+        return (
+            task,
+            *(
+                EndpointGate(**plain | {"name": f"{task.name}: {TITLES[e]}", "margin": margin, "endpoint": e})
+                for e, margin in margins.items()
+            ),
+        )
 
     def requests(self, runtime: str) -> int:
         """Requests that a runtime is given at a time."""
@@ -85,8 +126,9 @@ class Question:
         return (same or baselines)[0]
 
     def to_json(self) -> dict[str, Any]:
-        """The record that is written, and that is hashed."""
-        return asdict(self)
+        """The record that is written, and that is hashed; greedy decoding is not in it, as before there was another."""
+        record = asdict(self) | {"decoding": self.decoding.to_json()}
+        return record if record["decoding"] else {k: v for k, v in record.items() if k != "decoding"}
 
     @property
     def hash(self) -> str:
@@ -98,11 +140,12 @@ class Question:
     def from_json(cls, record: Mapping[str, Any]) -> Question:
         """Read back what ``to_json`` wrote. Raises InputError for a record of another version."""
         known = {f.name for f in fields(cls)}
-        if record.get("schema") != SCHEMA or set(record) != known:
+        if record.get("schema") != SCHEMA or set(record) | {"decoding"} != known:
             raise InputError(
                 f"question of schema {record.get('schema')!r}, this version reads {SCHEMA}; choose a new --run"
             )
         data = dict(record)
         data["tasks"] = tuple(TaskQuestion(**t) for t in record["tasks"])
         data["candidates"] = tuple(Candidate(**c) for c in record["candidates"])
+        data["decoding"] = Decoding(**record.get("decoding", {}))
         return cls(**data)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.item import Message
@@ -37,8 +37,11 @@ class Ask:
     """One request. ``text`` is the rendered prompt; a runtime that has to render itself is given ``messages`` instead.
 
     With ``choices`` nothing is generated: the reply carries the summed log-probability of each choice after the prompt.
-    Decoding is greedy. ``rendered`` says that ``text`` is complete, special tokens included, as a chat template
+    ``rendered`` says that ``text`` is complete, special tokens included, as a chat template
     leaves it; where it is False the tokenizer adds what it adds by default (a beginning-of-sequence token).
+    Decoding is greedy at ``temperature`` 0; else the answer is drawn, by ``seed``, after the temperature from the
+    likeliest tokens that reach ``top_p``, and what is asked beside it changes nothing but rounding. ``tools`` go with
+    ``messages``: what the server's own template is to show of functions that can be called.
     """
 
     text: str | None = None
@@ -47,6 +50,10 @@ class Ask:
     stop: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     rendered: bool = True
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,8 @@ class Reply:
     ``seconds`` is wall time from the request's start to its end; ``first_token_seconds`` likewise to its first token.
     ``choice_logprobs`` are natural logarithms, in the order of the choices. A failed request has a ``finish`` of
     ``timeout``, ``crash`` or ``refused`` and says why in ``error``; the ``error`` of an answered one says what went
-    wrong before it was.
+    wrong before it was. ``thinking`` is what a server parted from the answer by itself; ``thinking_tokens`` are part of
+    ``output_tokens``.
     """
 
     text: str = ""
@@ -67,6 +75,8 @@ class Reply:
     first_token_seconds: float | None = None
     choice_logprobs: tuple[float, ...] = ()
     error: str | None = None
+    thinking: str | None = None
+    thinking_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from quantwise.plan.deployment import CONSTANTS, Constants
 from quantwise.plan.deployment_memory import most_on_gpu
 from quantwise.plan.deployment_plan import Plan, plan_deployment
 from quantwise.plan.device_cache import decoder_there
+from quantwise.plan.headline import headline
 from quantwise.plan.layouts import layouts
 from quantwise.plan.model import Model
 from quantwise.plan.plan_record import plan_record
@@ -53,7 +54,7 @@ def answer(
         }
         for p in plans
     ]
-    return {
+    found = {
         "model": model.decoder.name,
         "architecture": model.decoder.architecture,
         "parameters": chosen.weights.parameters,
@@ -71,6 +72,7 @@ def answer(
         "refused": refused,
         "quality": "unknown until measured: quantwise decide",
     }
+    return {"headline": headline(found)} | found
 
 
 def _chosen(plans: Sequence[Plan]) -> Plan:

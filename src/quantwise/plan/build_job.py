@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from quantwise.core.layerwise import Assignment
 from quantwise.core.recipe import Recipe
 from quantwise.formats.safetensors_header import TensorEntry
 from quantwise.models.config import ModelShape
+from quantwise.plan.build_parts import ModelParts, block_of, choices_of, inputs_of, matrices_of, weights_of
 from quantwise.plan.fit import size
 from quantwise.plan.weights import recipe_bytes
 
@@ -37,20 +37,8 @@ WATCHED = 1 << 28
 _AUTO_TYPES, _AUTO_BYTES, _AUTO_BYTES_SMALL = 6, 3.9, 4.7
 # Bytes a second that are hashed, read or written; disks and hash functions of this decade do more.
 _BYTES_PER_SECOND = 400e6
-# Projections that read one input; anything else reads its own.
-_SHARED = {
-    "q_proj": "qkv",
-    "k_proj": "qkv",
-    "v_proj": "qkv",
-    "gate_proj": "up",
-    "up_proj": "up",
-    "w1": "up",
-    "w3": "up",
-}
-_EXPERT = re.compile(r"\.experts\.\d+\.")
 # Of one tensor in a header besides its name: type, shape and place; and what aligns its data.
 _NAME_BYTES = 128
-_BLOCK = re.compile(r"^(.*?\.)?(\d+)\.(.+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +115,7 @@ def plan_build(
 
     ``shape`` is read from its config; ``beside`` are the bytes of tokenizer and settings, which go into each artifact.
     """
-    model = _Model(entries)
+    model = ModelParts(entries)
     # A GGUF file keeps a vocabulary in up to twice the bytes.
     made = {recipe: artifact_bytes_at_most(entries, recipe, shape) + 2 * beside for recipe in recipes}
     seconds = None if pace is None else _seconds(model, made, texts, pace)
@@ -152,43 +140,14 @@ def artifact_bytes_at_most(entries: Mapping[str, TensorEntry], recipe: Recipe, s
     assigned = Assignment.of(entries)
     for name, entry in entries.items():
         bits = given or assigned.scheme_of(name, scheme).bits + 2.0
-        matrix = len(entry.shape) == 2 and (_block_of(name) is not None or scheme.format == "gguf")
+        matrix = len(entry.shape) == 2 and (block_of(name) is not None or scheme.format == "gguf")
         small = scheme.kind != "float" and matrix and scheme.divides(entry.shape[-1])
         total += math.ceil(math.prod(entry.shape) * (bits if small else 16 if matrix else 32) / 8)
     return total + names
 
 
-class _Model:
-    """Sizes of a model's parts, by the names in its headers: a block is what shares the first number."""
-
-    def __init__(self, entries: Mapping[str, TensorEntry]) -> None:
-        blocks: dict[int, dict[str, TensorEntry]] = {}
-        outside: dict[str, TensorEntry] = {}
-        for name, entry in entries.items():
-            found = _block_of(name)
-            if found is None:
-                outside[name] = entry
-            else:
-                blocks.setdefault(found[0], {})[found[1]] = entry
-        self.entries, self.blocks = entries, list(blocks.values())
-        self.largest = max(self.blocks, key=_weights, default={})
-        self.outside = max((math.prod(entry.shape) for entry in outside.values()), default=0)
-        tables = [e.shape[1] for e in outside.values() if len(e.shape) == 2]
-        self.hidden = max(tables, default=max((c for _, c in _matrices(self.largest)), default=0))
-
-    @property
-    def weights(self) -> int:
-        """How many numbers there are."""
-        return sum(math.prod(entry.shape) for entry in self.entries.values())
-
-    @property
-    def bytes(self) -> int:
-        """As stored."""
-        return sum(entry.bytes for entry in self.entries.values())
-
-
-def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts, shape: ModelShape | None) -> BuildMemory:
-    matrices, inputs = _matrices(model.largest), _inputs(model.largest)
+def _memory(model: ModelParts, recipes: Sequence[Recipe], texts: Texts, shape: ModelShape | None) -> BuildMemory:
+    matrices, inputs = matrices_of(model.largest), inputs_of(model.largest)
     widest = max((columns for _, columns in matrices), default=0)
     inner = max((max(shape) for shape in matrices), default=0)
     batch = max(min(BATCH_TOKENS, texts.tokens), texts.longest)
@@ -200,7 +159,7 @@ def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts, shape: Model
     # and 12 where the scales of k types are searched.
     copies = 12 if any(recipe.scheme.format == "gguf" for recipe in walked) else 8
     matrix = max((r * c for r, c in matrices), default=0)
-    quantizing = 6 * _weights(model.largest) + 4 * copies * matrix if walked else 0
+    quantizing = 6 * weights_of(model.largest) + 4 * copies * matrix if walked else 0
     if gptq:  # Damped, ordered, flipped, factorized, inverted, each in float64.
         quantizing += 60 * widest**2
         # Several keep the factors of a block for each other; one alone keeps the last.
@@ -216,7 +175,7 @@ def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts, shape: Model
     return BuildMemory(
         imported=IMPORTED,
         working=WORKING + bool(walked and texts.tokens) * PASSES + ggml * GGML,
-        block=4 * _weights(model.largest) if walked else 0,
+        block=4 * weights_of(model.largest) if walked else 0,
         hidden=4 * texts.tokens * model.hidden,
         activations=4 * batch * (6 * model.hidden + 4 * inner) + scores,
         statistics=8 * sum(n * n for n in inputs) if gptq or awq else 0,
@@ -227,7 +186,7 @@ def _memory(model: _Model, recipes: Sequence[Recipe], texts: Texts, shape: Model
     )
 
 
-def _whole(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> int:
+def _whole(model: ModelParts, recipes: Sequence[Recipe], texts: Texts) -> int:
     """The model, what its matrices stand for and, where scales are trained, codes and gradients beside them; the
     distributions that are watched; and the logits of a batch, a few times over. Limits as in ``build.watch``.
     """
@@ -237,30 +196,30 @@ def _whole(model: _Model, recipes: Sequence[Recipe], texts: Texts) -> int:
     vocabulary = model.outside // max(model.hidden, 1)
     watched = min(texts.tokens // 8 * vocabulary, WATCHED)
     batch = min(texts.tokens * vocabulary, max(WATCHED // 4, texts.longest * vocabulary))
-    weights = sum(map(_weights, model.blocks)) + 2 * model.outside
+    weights = sum(map(weights_of, model.blocks)) + 2 * model.outside
     return weights * (24 if distils else 8) + 4 * watched + 16 * batch
 
 
-def _disk(model: _Model, made: Mapping[Recipe, int], texts: Texts) -> int:
+def _disk(model: ModelParts, made: Mapping[Recipe, int], texts: Texts) -> int:
     """Artifacts, finished blocks of all of them until the last is written (again where scales are trained), and hidden
     states with their successors.
     """
     alone = sum("propagate" in recipe.options for recipe in made)
     hidden = 4 * texts.tokens * model.hidden * (2 + alone)
     mixed = {recipe.quantizer for recipe in made if recipe.budget is not None}
-    fits = all(columns % 256 == 0 for block in model.blocks for _, columns in _matrices(block))
+    fits = all(columns % 256 == 0 for block in model.blocks for _, columns in matrices_of(block))
     palettes = math.ceil((_AUTO_BYTES if fits else _AUTO_BYTES_SMALL) * model.weights) * len(mixed)
     copies = {recipe: 1 + _walked(recipe) + ("distil" in recipe.options) for recipe in made}
     return sum(copies[recipe] * held for recipe, held in made.items()) + palettes + (hidden if texts.tokens else 0)
 
 
-def _seconds(model: _Model, made: Mapping[Recipe, int], texts: Texts, pace: BuildPace) -> float:
+def _seconds(model: ModelParts, made: Mapping[Recipe, int], texts: Texts, pace: BuildPace) -> float:
     recipes = list(made)
     walked = [recipe for recipe in recipes if _walked(recipe)]
     passes = (1 if texts.tokens else 0) + 2 * sum("propagate" in recipe.options for recipe in recipes)
     operations = by_weight = 0.0
     for block in model.blocks:
-        weights, matrices, inputs = _weights(block), _matrices(block), _inputs(block)
+        weights, matrices, inputs = weights_of(block), matrices_of(block), inputs_of(block)
         squares = sum(n * n for n in inputs)
         operations += passes * 2 * texts.tokens * (weights + 2 * texts.longest * model.hidden + squares)
         # Cholesky and the triangular inverse, in float64 at half the rate: once for all that read the same inputs.
@@ -275,7 +234,7 @@ def _seconds(model: _Model, made: Mapping[Recipe, int], texts: Texts, pace: Buil
                 operations += sum(84 * min(rows, 512) * columns**2 for rows, columns in matrices)
     every = sum(math.prod(entry.shape) for entry in model.entries.values())
     # Each tensor of the file is probed on an eighth of the texts; scales learn for three epochs, forth and back.
-    probes = sum(map(_choices, model.blocks)) / 8 * any(r.budget is not None for r in recipes)
+    probes = sum(map(choices_of, model.blocks)) / 8 * any(r.budget is not None for r in recipes)
     epochs = 3 * 4 * sum("distil" in recipe.options for recipe in recipes)
     operations += 2 * texts.tokens * every * (probes + epochs)
     by_weight += sum(every * pace.seconds_per_weight.get(r.name, 0.0) for r in recipes if not _walked(r))
@@ -295,34 +254,6 @@ def _walked(recipe: Recipe) -> bool:
     """Whether a recipe goes through the blocks; the others see one tensor at a time."""
     direct = recipe.scheme.format == "gguf" and not recipe.reads_data
     return recipe.scheme.kind != "float" and not direct
-
-
-def _block_of(name: str) -> tuple[int, str] | None:
-    found = _BLOCK.match(name)
-    return (int(found[2]), found[3]) if found else None
-
-
-def _weights(block: Mapping[str, TensorEntry]) -> int:
-    return sum(math.prod(entry.shape) for entry in block.values())
-
-
-def _matrices(block: Mapping[str, TensorEntry]) -> list[tuple[int, int]]:
-    return [(entry.shape[0], entry.shape[1]) for entry in block.values() if len(entry.shape) == 2]
-
-
-def _choices(block: Mapping[str, TensorEntry]) -> int:
-    """Matrices that ``auto`` gives a type of their own: experts share one."""
-    return len({_EXPERT.sub(".experts.", name) for name, entry in block.items() if len(entry.shape) == 2})
-
-
-def _inputs(block: Mapping[str, TensorEntry]) -> list[int]:
-    """The width of every distinct input of a block's matrices."""
-    found = {}
-    for name, entry in block.items():
-        path = name.removesuffix(".weight").split(".")
-        if len(entry.shape) == 2 and path[-1] != "gate":  # a router, which stays in 16 bit
-            found[".".join((*path[:-1], _SHARED.get(path[-1], path[-1])))] = entry.shape[1]
-    return list(found.values())
 
 
 def _about(seconds: float) -> str:

@@ -18,13 +18,14 @@ from quantwise.core.recipe import parse_recipe
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.models.config import quantization_settings, read_config
-from quantwise.plan.deployment import RUNTIMES, Constants, Deployment, own_constants
+from quantwise.plan.deployment import Constants, Deployment, own_constants
 from quantwise.plan.deployment_memory import bound_memory, held, loaded_bytes, unknown_compute, weights_of
 from quantwise.plan.fit import fit
 from quantwise.plan.layer_bytes import held_folder_bytes, packs_folder
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, find_model, model_of_file
 from quantwise.plan.model_source import is_known_type, read_config_file
+from quantwise.plan.serving_settings import RUNTIMES
 from quantwise.plan.vllm import VllmSettings
 from quantwise.plan.weights import check_shapes, recipe_bytes, sixteen_bit_bytes
 from quantwise.plan.what_if import cache_of

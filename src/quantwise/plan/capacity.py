@@ -16,7 +16,8 @@ from typing import Literal
 
 from quantwise.core.errors import InputError
 from quantwise.plan.request_trace import SECOND, Lengths, TracedRequest, poisson_trace
-from quantwise.plan.serving_queue import Pool, ServerPace, simulate
+from quantwise.plan.server_pace import ServerPace
+from quantwise.plan.serving_queue import Pool, simulate
 
 Layout = Literal["contiguous", "paged", "paged + shared prefixes"]
 LAYOUTS: tuple[Layout, ...] = ("contiguous", "paged", "paged + shared prefixes")

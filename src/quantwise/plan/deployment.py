@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import VLLM_0_32, VLLM_0_32_CPU, XLLAMACPP_2026_10, LlamacppBuild, VllmVersion
-from quantwise.plan.machine_rates import MachineRates
 from quantwise.plan.model import Model
 from quantwise.plan.refit import llamacpp_build, load_refits, vllm_version
+from quantwise.plan.serving_settings import RUNTIMES, ServingSettings
 from quantwise.plan.terms import Device
 from quantwise.plan.what_if import Demand
 from quantwise.scenarios.site import Site
 
-RuntimeName = Literal["llamacpp", "transformers", "vllm"]
-RUNTIMES: tuple[RuntimeName, ...] = ("llamacpp", "transformers", "vllm")
-
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
-    """What is planned. ``scheme`` is a recipe, a scheme, or ``stored``: the files as they are.
-
-    ``context`` tokens for each of ``concurrency`` requests. ``gpu_layers`` is llama.cpp's ``-ngl`` (None: all that
-    a GPU takes), ``experts_on_cpu`` its ``--n-cpu-moe``. ``limit_bytes`` stands for the site's memory where given.
-    ``machine`` is what was measured of this machine, where the site is that. ``tensor_parallel`` devices of the site
-    share every layer, in each of ``pipeline_parallel`` runs of layers. ``host`` is the machine that the devices are in.
-    """
+class Deployment(ServingSettings):
+    """What is planned. ``scheme`` is a recipe, a scheme, or ``stored``: the files as they are."""
 
     model: Model
     site: Site
     scheme: str
-    runtime: RuntimeName = "llamacpp"
-    cache: str = "f16"
-    context: int = 4096
-    concurrency: int = 1
-    ubatch: int = 512
-    gpu_layers: int | None = None
-    experts_on_cpu: int = 0
-    limit_bytes: int | None = None
-    machine: MachineRates | None = None
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-    host: Site | None = None
 
     @property
     def decoder(self) -> Decoder:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from quantwise.plan.constants import LlamacppBuild
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
 from quantwise.plan.fit import MARGINAL
 from quantwise.plan.llamacpp.compute import LlamacppCompute
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
+from quantwise.plan.llamacpp.tally import FileTally
 from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, split_layers
 from quantwise.plan.parallel import DeviceSplit
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
@@ -141,11 +143,15 @@ def _sum(terms: Sequence[Term], *names: str) -> tuple[int, int]:
 
 
 def host_share(asked: Deployment, found: Held) -> HostShare | None:
-    """The host's part of a model that a GPU holds in part; None where it holds all of it."""
-    if not asked.is_partial:
+    """The host's part of what a GPU serves. Where the GPU holds all layers it is small (rows of the embedding, buffers,
+    the process): None then, unless a host was named that may have no room for it.
+    """
+    host = asked.host
+    if not asked.is_partial and (host is None or not asked.on_gpu):
         return None
     low, high = Memory(found.terms).on("cpu")
-    host = asked.host
+    if high == 0:
+        return None
     return HostShare(None, (low, high), None) if host is None else HostShare(host.name, (low, high), host.limit_bytes)
 
 
@@ -164,11 +170,7 @@ class MostOnGpu:
 def most_on_gpu(asked: Deployment, constants: Constants = CONSTANTS) -> MostOnGpu:
     """For llama.cpp, within nine tenths of both limits."""
     settings, build = llamacpp_settings(asked), constants.llamacpp
-    own, compute, file = (
-        asked.model.in_gguf,
-        asked.model.compute(settings, build),
-        asked.model.tally(asked.scheme, build),
-    )
+    own, compute, file = asked.model.in_gguf, asked.model.compute(settings, build), _tally(asked, build)
     room, kept = int(MARGINAL * (asked.limit or 0)), asked.model.kept(settings)
     layers: int | None = largest_gpu_layers(own, file, settings, room, build, compute=compute, kept=kept)
     experts = None
@@ -203,17 +205,25 @@ def llamacpp_settings(asked: Deployment) -> LlamacppSettings:
 
 def _llamacpp(asked: Deployment, constants: Constants, buffers: bool) -> Held:
     settings, build = llamacpp_settings(asked), constants.llamacpp
-    own, file = asked.model.in_gguf, asked.model.tally(asked.scheme, build)
+    own, file = asked.model.in_gguf, _tally(asked, build)
     compute = asked.model.compute(settings, build) if buffers else _NO_BUFFERS
     if settings.gpu_layers == 0:
         return Held(llamacpp_memory(own, file, settings, build, compute=compute).terms)
     if asked.devices > 1:
         stages = llamacpp_stages(own, file, _split(asked), settings, build, compute)
         return Held(stages.fullest.terms, stages=stages)
-    pinned = asked.site.kind == "gpu"
-    kept = asked.model.kept(settings)
-    found = split_layers(own, file, settings, build, compute=compute, kept=kept, pinned=pinned)
+    found = split_layers(own, file, settings, build, compute=compute, kept=asked.model.kept(settings))
     return Held(found.memory.terms, found.crossing)
+
+
+def _tally(asked: Deployment, build: LlamacppBuild) -> FileTally:
+    """The file's sums. Where a GPU's driver pins host memory (CUDA, HIP, Vulkan; not Metal) the processor repacks
+    nothing, with ``-ngl 0`` neither: ``make_cpu_buft_list`` asks for the buffers of every GPU that is there before the
+    processor's own orders, and a mapped file has them taken back to plain memory (src/llama-model.cpp, 2026;
+    https://github.com/ggml-org/llama.cpp/issues/26334). ``--device none`` and ``--no-host`` would have it repack.
+    """
+    there = replace(build, repacked=frozenset()) if asked.site.kind == "gpu" else build
+    return asked.model.tally(asked.scheme, there)
 
 
 _NO_BUFFERS = LlamacppCompute(0, 0, 0, 0, 0, 0, 0, known=True, source="")

@@ -14,12 +14,20 @@ from typing import Literal
 from quantwise.plan.capacity import Capacity, Layout, promise, theoretical_requests
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
-from quantwise.plan.deployment_memory import Held, bound_memory, held, host_share, unknown_compute, weights_of
+from quantwise.plan.deployment_memory import (
+    Held,
+    binding,
+    bound_memory,
+    held,
+    host_share,
+    unknown_compute,
+    weights_of,
+)
 from quantwise.plan.deployment_speed import deployment_speed
 from quantwise.plan.fit import MARGINAL, size
 from quantwise.plan.request_limits import limit_notes, most_requests
 from quantwise.plan.speed import Speed
-from quantwise.plan.terms import Device
+from quantwise.plan.terms import READ_ONCE, Device
 from quantwise.plan.what_if import cache_of
 
 Answer = Literal["yes", "marginal", "no", "unknown"]
@@ -66,6 +74,8 @@ class Plan:
         return next(answer for answer in _WORST_FIRST if answer in found)
 
 
+# Of what is needed: less than that nobody sees.
+_SHOWN = 0.05
 _WORST_FIRST: tuple[Answer, ...] = ("no", "unknown", "marginal", "yes")
 
 
@@ -160,7 +170,18 @@ def _notes(asked: Deployment, weights: Weights, found: Held) -> tuple[str, ...]:
         notes.append("weights are a sum over tensors whose names were not held against a written file")
     if asked.context > asked.decoder.context:
         notes.append(f"{asked.decoder.name} was trained for {asked.decoder.context} tokens, not {asked.context}")
-    return (*notes, *_host_notes(asked, found))
+    return (*notes, *_page_notes(asked, found), *_host_notes(asked, found))
+
+
+def _page_notes(asked: Deployment, found: Held) -> list[str]:
+    """Where a process shows clearly more memory than it needs."""
+    pages = sum(term.high for term in found.terms if term.name == READ_ONCE and term.device == asked.device)
+    if pages <= _SHOWN * sum(term.high for term in binding(asked, found.terms)):
+        return []
+    return [
+        f"beside these, {size(pages)} of mapped file pages are read once, to be copied into another order: the process "
+        "shows them while there is room, and the system takes them back where there is none"
+    ]
 
 
 def _host_notes(asked: Deployment, found: Held) -> list[str]:

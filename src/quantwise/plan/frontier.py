@@ -109,7 +109,9 @@ def _row(model: Model, scheme: str, cache: str, wanted: Wanted, limit: int, cons
     longest, total, host = _longest(asked, own, MARGINAL * limit, constants)
     row |= {"longest_context": longest, "total_bytes": total, "host_bytes": host}
     if host is None or asked.host is not None:
-        why = None if longest or host is None else f"the host's part takes {size(host)}"
+        room = None if asked.host is None else asked.host.limit_bytes
+        short = not longest and host is not None and room is not None and host > MARGINAL * room
+        why = f"the host's part takes {size(host or 0)}" if short else None
         return row | {"fits": "yes" if longest else "no", "why": why}
     # Nobody knows whether the host has that much.
     why = f"the host has to hold {size(host)} of it: name the machine with --host"

@@ -25,7 +25,8 @@ _MORE: Signatures = {
 
 
 def attention_times(threads: int, kind: str, width: int, layers: int, seconds: float) -> npt.NDArray[np.float64]:
-    """Seconds of one layer's attention each, ``layers`` caches of ggml type ``kind`` in turn, heads ``width`` wide."""
+    """Seconds of one layer's attention by try (``run_times``), ``layers`` caches of ggml type ``kind`` in turn, heads
+    ``width`` wide."""
     ggml = Ggml(threads, _MORE)
     context = ggml("init", Init(HEADERS, None, True))
     buffer = None

@@ -20,7 +20,7 @@ from quantwise.plan.deployment_memory import held, weights_of
 from quantwise.plan.deployment_plan import Plan, cache_room, request_bytes
 from quantwise.plan.deployment_speed import deployment_speed
 from quantwise.plan.request_trace import SECOND, Lengths, TracedRequest, poisson_trace, read_trace
-from quantwise.plan.serving_queue import ServerPace
+from quantwise.plan.server_pace import ServerPace
 from quantwise.plan.speed import Interval
 
 DRAWN = "drawn"

@@ -4,9 +4,8 @@
 the GPU but the embedding's rows, which the processor looks up. ``--n-cpu-moe K`` keeps the experts of the first K
 layers on the processor. Buffers of GPUs could not be compared with logs here.
 
-Beside a GPU whose driver pins host memory (CUDA, HIP, Vulkan; not Metal) the processor's tensors are not repacked:
-``make_cpu_buft_list`` asks for the GPU's host buffer before the processor's extra ones, and a mapped file has that one
-taken back to plain memory (src/llama-model.cpp and src/llama-model-loader.cpp, 2026).
+The processor's share is repacked where the file's tally says so: beside a GPU whose driver pins host memory nothing is
+(``deployment_memory``).
 """
 
 from __future__ import annotations
@@ -52,12 +51,11 @@ def split_layers(
     *,
     compute: LlamacppCompute | None = None,
     kept: Sequence[int] | None = None,
-    pinned: bool = True,
 ) -> LayerSplit:
     """The memory and the traffic of ``settings.gpu_layers`` and ``settings.experts_on_cpu``.
 
     ``compute`` spares the replay of the graph where it is known, ``kept`` (bytes by layer) the count of the cache.
-    ``pinned``: the GPU's driver pins host memory. Raises InputError as the cache does.
+    Raises InputError as the cache does.
     """
     decoder = as_llamacpp(decoder)
     compute = compute or llamacpp_compute(decoder, settings, build)
@@ -67,7 +65,7 @@ def split_layers(
     copied = file.tied if output_on_gpu else 0
     caches: dict[Device, int] = {"cpu": sum(kept[:first]), "gpu": sum(kept[first:])}
     # Where all stays with the processor, a tied output matrix may be copied too.
-    repacked = file.repacked if not output_on_gpu else 0 if pinned else cpu.repacked
+    repacked = cpu.repacked if output_on_gpu else file.repacked
     terms = [
         Term("weights", "cpu", cpu.bytes, cpu.bytes, "the tensors that stay there, mapped"),
         Term("repacked", "cpu", repacked, repacked, "ggml/src/ggml-cpu/repack.cpp, AVX2"),

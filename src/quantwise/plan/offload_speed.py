@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from quantwise.plan.speed import Interval, Load, Speed, flips_at, speed, without_times
+from quantwise.plan.speed import Interval, ServedDecoder, Speed, flips_at, speed, without_times
 from quantwise.plan.work import Work
 from quantwise.scenarios.site import Site
 
@@ -20,9 +20,9 @@ _STATE_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """What lies with the host: ``stored`` in bytes and ``work`` in weights, as parts of a load's; the caches of the
-    last ``layers`` layers; and how often a token's hidden state crosses the bus (twice a layer for experts, once for a
-    run of layers)."""
+    """What lies with the host: ``stored`` in bytes and ``work`` in weights, as parts of what is served; the caches of
+    the last ``layers`` layers; and how often a token's hidden state crosses the bus (twice a layer for experts, once
+    for a run of layers)."""
 
     stored: Work
     work: Work
@@ -30,56 +30,58 @@ class Away:
     crossings: int
 
 
-def away_layers(load: Load, layers: int) -> Away:
+def away_layers(served: ServedDecoder, layers: int) -> Away:
     """The last ``layers`` layers with the host, each taken to be as large as the others."""
-    share = layers / max(1, len(load.decoder.layers))
-    dense = load.stored.dense - _output(load, load.stored), load.work.dense - _output(load, load.work)
-    stored = Work(round(share * dense[0]), round(share * load.stored.expert), load.stored.used, 0)
-    work = Work(round(share * dense[1]), round(share * load.work.expert), load.work.used, 0)
+    share = layers / max(1, len(served.decoder.layers))
+    dense = served.stored.dense - _output(served, served.stored), served.work.dense - _output(served, served.work)
+    stored = Work(round(share * dense[0]), round(share * served.stored.expert), served.stored.used, 0)
+    work = Work(round(share * dense[1]), round(share * served.work.expert), served.work.used, 0)
     return Away(stored, work, layers, 1 if layers else 0)
 
 
-def away_experts(load: Load) -> Away:
+def away_experts(served: ServedDecoder) -> Away:
     """All experts with the host, everything else on the device."""
-    mixtures = sum(layer.experts > 0 for layer in load.decoder.layers)
-    stored = Work(0, load.stored.expert, load.stored.used, 0)
-    return Away(stored, Work(0, load.work.expert, load.work.used, 0), 0, 2 * mixtures)
+    mixtures = sum(layer.experts > 0 for layer in served.decoder.layers)
+    stored = Work(0, served.stored.expert, served.stored.used, 0)
+    return Away(stored, Work(0, served.work.expert, served.work.used, 0), 0, 2 * mixtures)
 
 
-def away_part(load: Load, layers: int, mixtures: int) -> Away:
+def away_part(served: ServedDecoder, layers: int, mixtures: int) -> Away:
     """Some layers with the host, and the experts of ``mixtures`` of the others, each taken to be as large."""
-    whole, experts = away_layers(load, layers), away_experts(load)
-    share = mixtures / max(1, sum(layer.experts > 0 for layer in load.decoder.layers))
+    whole, experts = away_layers(served, layers), away_experts(served)
+    share = mixtures / max(1, sum(layer.experts > 0 for layer in served.decoder.layers))
 
     def of(some: Work, these: Work, all_: Work) -> Work:
         return replace(some, expert=min(all_.expert, some.expert + round(share * these.expert)))
 
     return Away(
-        of(whole.stored, experts.stored, load.stored),
-        of(whole.work, experts.work, load.work),
+        of(whole.stored, experts.stored, served.stored),
+        of(whole.work, experts.work, served.work),
         layers,
         whole.crossings + 2 * mixtures,
     )
 
 
-def offload_speed(site: Site, host: Site, load: Load, away: Away, batch: int = 1, prompt: int = 512) -> Speed:
-    """Speed of a load of which ``away`` lies with ``host``; unknown where a bandwidth, or the bus, is.
+def offload_speed(
+    site: Site, host: Site, served: ServedDecoder, away: Away, batch: int = 1, prompt: int = 512
+) -> Speed:
+    """Speed of a decoder of which ``away`` lies with ``host``; unknown where a bandwidth, or the bus, is.
 
     Where memory is shared (Apple's), nothing lies away: the plain roofline, and a note.
     """
     if site.kind == "unified":
-        plain = speed(site, load, batch, prompt)
+        plain = speed(site, served, batch, prompt)
         return replace(plain, notes=(*plain.notes, f"memory of {site.name} is shared: leave no layer to the processor"))
-    near = len(load.decoder.layers) - away.layers
-    here = _part(load, _less(load.stored, away.stored), _less(load.work, away.work), slice(0, near))
-    there = replace(_part(load, away.stored, away.work, slice(near, None)), output=0)
+    near = len(served.decoder.layers) - away.layers
+    here = _part(served, _less(served.stored, away.stored), _less(served.work, away.work), slice(0, near))
+    there = replace(_part(served, away.stored, away.work, slice(near, None)), output=0)
     device, processor = speed(site, here, batch, prompt), speed(host, there, batch, prompt)
     notes = (*device.notes, *(f"on the host: {note}" for note in processor.notes))
     if away.crossings and site.bus is None:
         return without_times(replace(device, notes=notes), f"the bus of {site.name} is unknown")
-    state = _STATE_BYTES * load.decoder.hidden * away.crossings / (site.bus or 1)
+    state = _STATE_BYTES * served.decoder.hidden * away.crossings / (site.bus or 1)
     decode = _sum(device.decode_seconds, processor.decode_seconds, state * batch)
-    copied = _copied(site, load, there, prompt)
+    copied = _copied(site, served, there, prompt)
     by_host = processor.prefill_seconds
     shorter = by_host if copied is None or (by_host is not None and by_host[1] <= copied[1]) else copied
     prefill = _sum(device.prefill_seconds, shorter, state * prompt)
@@ -91,26 +93,26 @@ def offload_speed(site: Site, host: Site, load: Load, away: Away, batch: int = 1
         prefill_seconds=prefill,
         prefill=_over(prompt, prefill),
         bound=device.bound if _longer(device, processor) else f"{processor.bound} on the host",
-        flips_at=flips_at(site, load) if not away.stored.total else None,
+        flips_at=flips_at(site, served) if not away.stored.total else None,
         notes=notes,
     )
 
 
-def _output(load: Load, work: Work) -> int:
+def _output(served: ServedDecoder, work: Work) -> int:
     """The output matrix's part of the dense weights, which stays on the device."""
-    return min(work.dense, round(work.total * load.decoder.vocab * load.decoder.hidden / max(1, load.work.total)))
+    return min(work.dense, round(work.total * served.decoder.vocab * served.decoder.hidden / max(1, served.work.total)))
 
 
 def _less(whole: Work, part: Work) -> Work:
     return replace(whole, dense=whole.dense - part.dense, expert=whole.expert - part.expert)
 
 
-def _part(load: Load, stored: Work, work: Work, layers: slice) -> Load:
-    decoder = replace(load.decoder, layers=load.decoder.layers[layers])
-    return replace(load, decoder=decoder, stored=stored, work=work)
+def _part(served: ServedDecoder, stored: Work, work: Work, layers: slice) -> ServedDecoder:
+    decoder = replace(served.decoder, layers=served.decoder.layers[layers])
+    return replace(served, decoder=decoder, stored=stored, work=work)
 
 
-def _copied(site: Site, load: Load, there: Load, prompt: int) -> Interval | None:
+def _copied(site: Site, served: ServedDecoder, there: ServedDecoder, prompt: int) -> Interval | None:
     """Seconds of a prompt's part that is copied over the bus and multiplied on the device."""
     if site.bus is None:
         return None

@@ -20,7 +20,7 @@ from itertools import pairwise
 
 from quantwise.core.errors import InputError
 from quantwise.models.decoder import Attention, Decoder
-from quantwise.plan.speed import Interval, Load, Speed, speed, without_times
+from quantwise.plan.speed import Interval, ServedDecoder, Speed, speed, without_times
 from quantwise.plan.work import bytes_of, cache_numbers, work_of
 from quantwise.scenarios.site import Site
 
@@ -117,7 +117,9 @@ def device_decoder(decoder: Decoder, tensor: int) -> Decoder:
     return replace(decoder, layers=layers)
 
 
-def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: DeviceSplit, batch: int = 1) -> Speed:
+def parallel_speed(
+    site: Site, served: ServedDecoder, stored: Mapping[str, int], plan: DeviceSplit, batch: int = 1
+) -> Speed:
     """Speed of ``plan`` on devices of ``site``; where no link is known, the bus is taken for it.
 
     Tensor parallel: a step is that of the heaviest stage's share, and the messages. Pipeline: a request passes all
@@ -125,16 +127,16 @@ def parallel_speed(site: Site, load: Load, stored: Mapping[str, int], plan: Devi
     """
     link = site.link or site.bus
     at_once = max(1, batch // plan.pipeline)
-    device = device_decoder(load.decoder, plan.tensor)
-    work, total = work_of(load.decoder), bytes_of(load.decoder, stored)
+    device = device_decoder(served.decoder, plan.tensor)
+    work, total = work_of(served.decoder), bytes_of(served.decoder, stored)
     heaviest = max(plan.weights_bytes) / max(1, total.total)
-    runs = layer_runs(len(load.decoder.layers), plan.pipeline)
+    runs = layer_runs(len(served.decoder.layers), plan.pipeline)
     longest = max(runs, key=lambda run: run.stop - run.start)
     mine = replace(
-        load,
+        served,
         decoder=_stage(device, longest),
         work=replace(work, dense=round(work.dense * heaviest), expert=round(work.expert * heaviest)),
-        output=round(load.decoder.vocab * load.decoder.hidden * heaviest),
+        output=round(served.decoder.vocab * served.decoder.hidden * heaviest),
         stored=replace(total, dense=round(total.dense * heaviest), expert=round(total.expert * heaviest)),
     )
     alone = speed(site, mine, at_once, PROMPT)

@@ -2,8 +2,9 @@
 
 Parts: ``memory`` (numpy), ``matrix`` (numpy, and torch where it is installed), ``kernels`` and ``attention`` (ggml,
 where llama.cpp is).
-Prints one JSON object. On a shared machine most tries are disturbed, so steps are short, many, and the time of a step
-is its 5th percentile: what the machine does when nobody is in the way.
+Prints one JSON object. ``memory`` and ``matrix`` are peaks: steps are short, many, and the time of a step is its 5th
+percentile, what the machine does when nobody is in the way. ``kernels`` and ``attention`` are to add up to a token,
+which takes what all of its steps take, slow ones too: they are timed in turns as long as a token (``run_times``).
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ _PROMPT = 64  # vectors at once that stand for a prompt
 def undisturbed(times: npt.NDArray[np.float64] | list[float]) -> float:
     """Seconds of a step without anybody in the way."""
     return float(np.percentile(np.asarray(times), UNDISTURBED))
+
+
+def middle(tries: npt.NDArray[np.float64]) -> float:
+    """The middle one of tries as long as a token: a lucky one is not what the next token takes."""
+    return float(np.median(tries))
 
 
 def memory(seconds: float, threads: int) -> dict[str, Any]:
@@ -128,7 +134,7 @@ def kernels(seconds: float, threads: int) -> dict[str, Any]:
     with mapped_numbers(_LARGEST * _MIB) as at:
         for _ in range(_ROUNDS):
             with placed(threads, "f32", (32, 32), 200) as tiny:
-                nodes.append(undisturbed(tiny.times(tiny.graphs(200, 200), slot / 2)) / 200)
+                nodes.append(middle(tiny.times(tiny.graphs(200, 200), slot / 2)) / 200)
             curve = _curve(threads, slot, at)
             curves.append(curve)
             # Three times what is found in the cache for the most part, the same in each round.
@@ -158,12 +164,12 @@ def _times(threads: int, kind: str, streamed: int, slot: float, at: int) -> tupl
     size = _bytes(kind)
     few, many = (max(_EACH, mebibytes * _MIB // size // _EACH * _EACH) for mebibytes in (_SETS[0], streamed))
     with placed(threads, kind, (_ROWS, _COLUMNS), many, 1, at) as products:
-        small = undisturbed(products.times(products.graphs(few, _EACH), slot / 4))
-        together = undisturbed(products.times(products.graphs(many, _EACH), slot / 4))
+        small = middle(products.times(products.graphs(few, _EACH), slot / 4))
+        together = middle(products.times(products.graphs(many, _EACH), slot / 4))
     with placed(threads, kind, (_ROWS, _COLUMNS), many) as products:
-        apart = undisturbed(products.times(products.graphs(many, _EACH), slot / 4))
+        apart = middle(products.times(products.graphs(many, _EACH), slot / 4))
     with placed(threads, kind, (_ROWS, _COLUMNS), 2, _PROMPT, at) as products:
-        prompt = undisturbed(products.times(products.graphs(2, 1), slot / 4))
+        prompt = middle(products.times(products.graphs(2, 1), slot / 4))
     return small, together, apart, prompt
 
 
@@ -187,7 +193,7 @@ def _curve(threads: int, slot: float, at: int) -> dict[int, float]:
     size = _bytes("f16")
     with placed(threads, "f16", (_ROWS, _COLUMNS), _LARGEST * _MIB // size, 1, at) as products:
         return {
-            mebibytes: undisturbed(products.times(products.graphs(mebibytes * _MIB // size, _EACH), slot / len(_SETS)))
+            mebibytes: middle(products.times(products.graphs(mebibytes * _MIB // size, _EACH), slot / len(_SETS)))
             for mebibytes in (*_SETS, _LARGEST)
         }
 
@@ -222,11 +228,11 @@ def attention(seconds: float, threads: int) -> dict[str, Any]:
     found = {}
     for kind in CACHES:
         few, more = (
-            undisturbed(attention_times(threads, kind, width, 1, slot)) / (HEADS * TOKENS) for width in (narrow, wide)
+            middle(attention_times(threads, kind, width, 1, slot)) / (HEADS * TOKENS) for width in (narrow, wide)
         )
         size = 2 * KV_HEADS * TOKENS * wide * GgmlBlocks(kind).bits_per_weight / 8
         layers = math.ceil(_PAST_CACHES * _MIB / size)
-        streamed = undisturbed(attention_times(threads, kind, wide, layers, slot)) / (HEADS * TOKENS)
+        streamed = middle(attention_times(threads, kind, wide, layers, slot)) / (HEADS * TOKENS)
         number = max(0.0, (more - few) / (2 * (wide - narrow)))
         found[kind] = {
             "head": max(few - 2 * narrow * number, 1e-12),

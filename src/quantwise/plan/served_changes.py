@@ -60,6 +60,13 @@ def _fewer_layers(case: ServedCase, layers: int) -> list[Change]:
     ]
 
 
+def own_context(case: ServedCase, trained: int) -> list[Change]:
+    """Back to what the model was trained for, where more was asked for: that costs nothing, so it comes first."""
+    if case.context <= trained:
+        return []
+    return [Change("context", trained, "setting", 0, "nothing: the model was trained for no more")]
+
+
 def more_experts_away(case: ServedCase, layers: int) -> list[Change]:
     """Experts of so many layers with the host: up by quarters, from the first layer on, and no more than must.
 

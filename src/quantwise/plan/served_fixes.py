@@ -15,7 +15,7 @@ from quantwise.plan.fix import Change, Fix, Need, Rest, ServedCase
 from quantwise.plan.fixes import fixes
 from quantwise.plan.model import Model, find_model
 from quantwise.plan.other_models import plannable
-from quantwise.plan.served_changes import more_experts_away, usual_changes
+from quantwise.plan.served_changes import more_experts_away, own_context, usual_changes
 from quantwise.plan.what_if import CACHES
 from quantwise.scenarios.site import Site
 from quantwise.scenarios.sites import sites
@@ -88,8 +88,10 @@ def _changes(case: ServedCase, plan: Plan, schemes: Sequence[str] | None, smalle
     # A model that is not on the GPU gains nothing from another one.
     kind = None if asked.on_host else asked.site.kind
     larger = [s for s in sites().values() if s.kind == kind and (s.limit_bytes or 0) > limit]
-    changes = usual_changes(
-        case,
+    trained = asked.decoder.context
+    changes = own_context(case, trained) + usual_changes(
+        # Half of a context that is too long for the model is too long as well.
+        replace(case, context=min(case.context, trained)),
         caches=CACHES[asked.runtime],
         schemes=schemes or (),
         models=models,
@@ -124,6 +126,7 @@ def _need(
     """What a case needs, at most; without ``buffers`` less than that. ``known`` are models that were read."""
 
     def need(case: ServedCase) -> Need | None:
+        """None where the case cannot be planned, or the memory that binds is unknown."""
         site = sites().get(case.site, asked.site) if case.site != asked.site.name else asked.site
         has = case.memory_bytes or (limit if case.site == asked.site.name else site.limit_bytes)
         if has is None:

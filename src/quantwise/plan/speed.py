@@ -57,7 +57,7 @@ _MOST_REQUESTS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class ServedDecoder:
     """A decoder as it is stored and used: ``stored`` in bytes, ``work`` in weights.
 
     ``cache_bytes`` are those of one number of the cache (2 in 16 bit). ``multiplied`` is the type that weights and
@@ -137,14 +137,14 @@ class Speed:
     notes: tuple[str, ...] = ()
 
 
-def speed(site: Site, load: Load, batch: int = 1, prompt: int = 512, *, extra_seconds: float = 0.0) -> Speed:
-    """Decoding with ``batch`` requests of ``load.context`` tokens each, and a prompt of ``prompt`` tokens by itself.
+def speed(site: Site, served: ServedDecoder, batch: int = 1, prompt: int = 512, *, extra_seconds: float = 0.0) -> Speed:
+    """Decoding with ``batch`` requests of ``served.context`` tokens each, and a prompt of ``prompt`` tokens by itself.
 
     ``extra_seconds`` are added to each step: what crosses a bus or a link, or is computed elsewhere.
     """
-    how = computed(site, load.multiplied)
-    decode, bound = _step(site, how, decode_bytes(load, batch), decode_operations(load, batch))
-    prefill, prefill_bound = _step(site, how, prefill_bytes(load, prompt), prefill_operations(load, prompt))
+    how = computed(site, served.multiplied)
+    decode, bound = _step(site, how, decode_bytes(served, batch), decode_operations(served, batch))
+    prefill, prefill_bound = _step(site, how, prefill_bytes(served, prompt), prefill_operations(served, prompt))
     notes = [how.note] if how.note else []
     if how.rate is None and how.note is None:
         notes.append(
@@ -161,7 +161,7 @@ def speed(site: Site, load: Load, batch: int = 1, prompt: int = 512, *, extra_se
         prefill=_over(prompt, prefill),
         bound=bound,
         prefill_bound=prefill_bound,
-        flips_at=flips_at(site, load),
+        flips_at=flips_at(site, served),
         multiplied=how.type,
         notes=tuple(notes),
     )
@@ -182,41 +182,41 @@ def without_times(found: Speed, *notes: str) -> Speed:
     )
 
 
-def decode_bytes(load: Load, batch: int) -> float:
+def decode_bytes(served: ServedDecoder, batch: int) -> float:
     """Bytes that one step reads: weights once, experts as far as ``batch`` requests touch them, the cache of each."""
-    stored = load.stored
-    cache = load.cache_bytes * cache_numbers(load.decoder, load.context)
+    stored = served.stored
+    cache = served.cache_bytes * cache_numbers(served.decoder, served.context)
     return stored.dense + stored.touched(batch) * stored.expert + batch * cache
 
 
-def decode_operations(load: Load, batch: int) -> float:
+def decode_operations(served: ServedDecoder, batch: int) -> float:
     """Operations of one step of ``batch`` requests."""
-    return batch * (2.0 * load.work.active + attention_operations(load.decoder, load.context))
+    return batch * (2.0 * served.work.active + attention_operations(served.decoder, served.context))
 
 
-def prefill_bytes(load: Load, prompt: int) -> float:
+def prefill_bytes(served: ServedDecoder, prompt: int) -> float:
     """Bytes that a prompt of so many tokens reads where all of them are computed at once; its cache is written."""
-    stored = load.stored
-    cache = load.cache_bytes * cache_numbers(load.decoder, prompt)
+    stored = served.stored
+    cache = served.cache_bytes * cache_numbers(served.decoder, prompt)
     return stored.dense + stored.touched(prompt) * stored.expert + cache
 
 
-def prefill_operations(load: Load, prompt: int) -> float:
+def prefill_operations(served: ServedDecoder, prompt: int) -> float:
     """Operations of a prompt; each token sees half of it on average, and only the last one needs the output matrix."""
-    output = load.decoder.vocab * load.decoder.hidden if load.output is None else load.output
-    hidden = max(0, load.work.active - output)
-    seen = attention_operations(load.decoder, max(1, prompt // 2), absorbed=False)
+    output = served.decoder.vocab * served.decoder.hidden if served.output is None else served.output
+    hidden = max(0, served.work.active - output)
+    seen = attention_operations(served.decoder, max(1, prompt // 2), absorbed=False)
     return prompt * (2.0 * hidden + seen) + 2.0 * output
 
 
-def flips_at(site: Site, load: Load) -> int | None:
+def flips_at(site: Site, served: ServedDecoder) -> int | None:
     """The least number of requests at which operations take longer than bytes, at the peaks of both."""
-    rate = computed(site, load.multiplied).rate
+    rate = computed(site, served.multiplied).rate
     if rate is None or site.bandwidth is None:
         return None
 
     def by_operations(batch: int) -> bool:
-        return decode_operations(load, batch) / rate >= decode_bytes(load, batch) / (site.bandwidth or 1)
+        return decode_operations(served, batch) / rate >= decode_bytes(served, batch) / (site.bandwidth or 1)
 
     if not by_operations(_MOST_REQUESTS):
         return None

@@ -134,6 +134,7 @@ def training_need(decoders: Mapping[str, Decoder], sites: TrainingSites) -> Call
     sorted_out: dict[str, Parts] = {}
 
     def need(case: TrainingCase) -> Need | None:
+        """As ``training_need`` says; the parts of each model are sorted once."""
         limit = sites.limits.get(case.site) if case.memory_bytes is None else case.memory_bytes
         kind = sites.kinds.get(case.site, "gpu")
         if limit is None or case.model not in decoders or not runs_on(case.optimizer, kind):

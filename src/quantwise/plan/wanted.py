@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from quantwise.plan.deployment import Deployment, RuntimeName
-from quantwise.plan.machine_rates import MachineRates
+from quantwise.plan.deployment import Deployment
 from quantwise.plan.model import Model
+from quantwise.plan.serving_settings import RuntimeName, ServingSettings
 from quantwise.scenarios.site import Site
 
 SCHEMES: Mapping[RuntimeName, tuple[str, ...]] = {
@@ -38,29 +38,16 @@ def usual_schemes(model: Model, runtime: RuntimeName, *, on_gpu: bool = True) ->
     return (published, *SCHEMES[runtime])
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What was asked: settings as in ``Deployment``; ``schemes`` empty takes the usual ones of the runtime.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted(ServingSettings):
+    """What was asked, of any model; ``schemes`` empty takes the usual ones of the runtime.
 
-    ``machine`` is what was measured of this machine, where the site is that; ``host`` the one that GPUs are in.
     ``trace`` is a file of requests, or ``drawn``. ``least_context`` is what members of a family must hold, where that
     was asked for.
     """
 
-    context: int
-    concurrency: int
     site: Site
-    runtime: RuntimeName = "llamacpp"
     schemes: tuple[str, ...] = ()
-    cache: str = "f16"
-    ubatch: int = 512
-    gpu_layers: int | None = None
-    experts_on_cpu: int = 0
-    limit_bytes: int | None = None
-    machine: MachineRates | None = None
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-    host: Site | None = None
     trace: str | None = None
     least_context: int | None = None
 
@@ -70,20 +57,7 @@ class Wanted:
 
     def deployment(self, model: Model, scheme: str) -> Deployment:
         """It, of one model in one scheme."""
-        return Deployment(
-            model=model,
-            site=self.site,
-            scheme=scheme,
-            runtime=self.runtime,
-            cache=self.cache,
-            context=self.context,
-            concurrency=self.concurrency,
-            ubatch=self.ubatch,
-            gpu_layers=self.gpu_layers,
-            experts_on_cpu=self.experts_on_cpu,
-            limit_bytes=self.limit_bytes,
-            machine=self.machine,
-            tensor_parallel=self.tensor_parallel,
-            pipeline_parallel=self.pipeline_parallel,
-            host=self.host,
-        )
+        return Deployment(model, self.site, scheme, **{name: getattr(self, name) for name in _SETTINGS})
+
+
+_SETTINGS = tuple(field.name for field in fields(ServingSettings))

@@ -1,7 +1,5 @@
 "use strict";
 // Nothing is computed here but where a point lies: each change asks the planner, and what it answers is shown.
-const byId = (id) => document.getElementById(id);
-const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 const BOX = { left: 60, right: 850, top: 20, bottom: 370 };
 // A colour and a shape for each model, so that neither is needed alone.
 const SHAPES = [
@@ -11,22 +9,6 @@ const SHAPES = [
   (x, y) => `M${x},${y - 7}l6,7l-6,7l-6,-7z`,
 ];
 const COLOURS = ["var(--weights)", "var(--cache)", "var(--compute)", "var(--no)"];
-let options = null;
-let asked = 0;
-
-function size(bytes) {
-  if (bytes === null || bytes === undefined) return "unknown";
-  let value = bytes, unit = 0;
-  while (Math.abs(value) >= 999.5 && unit < UNITS.length - 1) { value /= 1024; unit += 1; }
-  return unit === 0 ? `${value} B` : `${value.toFixed(value < 9.995 ? 2 : value < 99.95 ? 1 : 0)} ${UNITS[unit]}`;
-}
-
-function element(name, text, kind) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
-}
 
 function drawn(name, settings, text) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -43,23 +25,11 @@ function chosenSettings() {
   };
 }
 
-// What the planner answers, or why it does not: numbers of other settings must not stay.
-async function answerTo(path) {
-  try {
-    const reply = await fetch(path);
-    return reply.ok ? await reply.json() : { error: `the planner refused: ${await reply.text()}` };
-  } catch {
-    return { error: "the planner does not answer: start quantwise plan --open again" };
-  }
-}
-
 async function ask() {
   const now = chosenSettings();
-  document.querySelector("output[for=memory]").textContent = size(now.memory);
-  document.querySelector("output[for=concurrency]").textContent = now.concurrency;
-  const number = ++asked;
-  const answer = await answerTo(`frontier?${new URLSearchParams(now)}`);
-  if (number === asked) show(answer);
+  told("memory", size(now.memory));
+  told("concurrency", now.concurrency);
+  await askWith("frontier", now, show);
 }
 
 function show(answer) {
@@ -72,7 +42,6 @@ function show(answer) {
   picture(rows, models);
   byId("rows").replaceChildren(...rows.map(line));
   byId("legend").replaceChildren(...models.map((model, place) => legend(model, place)));
-  document.body.dataset.answered = JSON.stringify(chosenSettings());
 }
 
 function legend(model, place) {
@@ -131,23 +100,12 @@ function picture(rows, models) {
   }
 }
 
-function fill(id, names, now) {
-  byId(id).replaceChildren(...names.map((name) => {
-    const made = element("option", name || "all types");
-    made.value = name;
-    made.selected = name === now;
-    return made;
-  }));
-}
-
 async function start() {
   options = await (await fetch("options")).json();
-  byId("memory").max = options.memories.length - 1;
-  byId("memory").value = options.memories.indexOf(options.memory);
-  byId("concurrency").max = options.concurrencies.length - 1;
-  byId("concurrency").value = options.concurrencies.indexOf(options.concurrency);
+  slide("memory", options.memories, options.memory);
+  slide("concurrency", options.concurrencies, options.concurrency);
   fill("runtime", Object.keys(options.caches), options.runtime);
-  const refill = () => fill("cache", ["", ...options.caches[byId("runtime").value]], "");
+  const refill = () => fill("cache", ["", ...options.caches[byId("runtime").value]], "", "all types");
   refill();
   byId("runtime").addEventListener("change", refill);
   byId("settings").addEventListener("input", ask);

@@ -44,7 +44,8 @@ def offload(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         parts += [f"the experts of {host['layers_of_experts']} layers"] if host["layers_of_experts"] else []
         yield (
             "offload",
-            f"{' and '.join(parts)} with {host['name'] or 'the host'}, {notation.size(host['bytes'][1])} there; "
+            f"{' and '.join(parts) or 'no layer'} with {host['name'] or 'the host'}, "
+            f"{notation.size(host['bytes'][1])} there; "
             f"{notation.size(record['bus_bytes_per_token'])} over the bus for a token",
         )
     told = []

@@ -1,29 +1,11 @@
 "use strict";
 // Nothing is computed here: each change asks the planner, and what it answers is shown.
-const byId = (id) => document.getElementById(id);
-const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 const WORDS = { yes: "fits", marginal: "may fit", no: "does not fit", unknown: "unknown" };
-let options = null;
-let asked = 0;
-
-function size(bytes) {
-  if (bytes === null || bytes === undefined) return "unknown";
-  let value = bytes, unit = 0;
-  while (Math.abs(value) >= 999.5 && unit < UNITS.length - 1) { value /= 1024; unit += 1; }
-  return unit === 0 ? `${value} B` : `${value.toFixed(value < 9.995 ? 2 : value < 99.95 ? 1 : 0)} ${UNITS[unit]}`;
-}
 
 function range(pair) {
   if (!pair) return "unknown";
   const [low, high] = pair.map((v) => (v >= 10 ? Math.round(v).toLocaleString("en") : v.toFixed(1)));
   return low === high ? low : `${low}–${high}`;
-}
-
-function element(name, text, kind) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
 }
 
 function chosenSettings() {
@@ -38,28 +20,10 @@ function chosenSettings() {
   };
 }
 
-function showOutputs() {
-  const now = chosenSettings();
-  for (const name of ["context", "concurrency", "gpu_layers"]) {
-    document.querySelector(`output[for=${name}]`).textContent = Number(now[name]).toLocaleString("en");
-  }
-}
-
-// What the planner answers, or why it does not: numbers of other settings must not stay.
-async function answerTo(path) {
-  try {
-    const reply = await fetch(path);
-    return reply.ok ? await reply.json() : { error: `the planner refused: ${await reply.text()}` };
-  } catch {
-    return { error: "the planner does not answer: start quantwise plan --open again" };
-  }
-}
-
 async function ask() {
-  showOutputs();
-  const number = ++asked;
-  const answer = await answerTo(`plan?${new URLSearchParams(chosenSettings())}`);
-  if (number === asked) show(answer);
+  const now = chosenSettings();
+  for (const name of ["context", "concurrency", "gpu_layers"]) told(name, Number(now[name]).toLocaleString("en"));
+  await askWith("plan", now, show);
 }
 
 function show(answer) {
@@ -72,11 +36,10 @@ function show(answer) {
     return;
   }
   byId("model").textContent = `${answer.model} · ${answer.runtime} at ${answer.site}`;
-  headline.textContent = `${answer.candidate}: ${WORDS[answer.fits]}, ${size(answer.total_bytes)} of ${size(answer.limit_bytes)}`;
+  headline.textContent = answer.headline;
   headline.className = answer.fits;
   byId("candidates").replaceChildren(...answer.candidates.map((row) => line(row, answer)));
   byId("more").replaceChildren(...more(answer));
-  document.body.dataset.answered = JSON.stringify(chosenSettings());
 }
 
 function line(row, answer) {
@@ -113,18 +76,22 @@ function list(title, items) {
 }
 
 function offload(answer) {
-  const told = answer.candidates.filter((row) => row.most_on_gpu)
+  const lines = answer.candidates.filter((row) => row.most_on_gpu)
     .map((row) => `${row.scheme}: ${row.most_on_gpu.gpu_layers} of ${row.most_on_gpu.of} layers fit on the GPU`);
   const host = answer.host;
-  if (host) told.unshift(`${host.name || "the host"} holds ${size(host.bytes[1])}; ${size(answer.bus_bytes_per_token)} over the bus for a token`);
-  return told;
+  if (host) lines.unshift(`${host.name || "the host"} holds ${size(host.bytes[1])}; ${size(answer.bus_bytes_per_token)} over the bus for a token`);
+  return lines;
+}
+
+function fewerBits(found) {
+  return found && found.gains.length ? [`with ${found.candidate} ${found.gains.join("; ")}`] : [];
 }
 
 function costs(cost) {
-  const told = [];
-  if (cost.decode_dollars_per_million_tokens) told.push(`a million tokens: ${range(cost.decode_dollars_per_million_tokens)} US dollars`);
-  if (cost.decode_joules_per_token) told.push(`a token: at most ${range(cost.decode_joules_per_token)} J`);
-  return told.length ? told : ["unknown"];
+  const lines = [];
+  if (cost.decode_dollars_per_million_tokens) lines.push(`a million tokens: ${range(cost.decode_dollars_per_million_tokens)} US dollars`);
+  if (cost.decode_joules_per_token) lines.push(`a token: at most ${range(cost.decode_joules_per_token)} J`);
+  return lines.length ? lines : ["unknown"];
 }
 
 function more(answer) {
@@ -133,6 +100,7 @@ function more(answer) {
   return [
     ...list("What would make it fit", fixes),
     ...list("Requests at a time", held ? [`${held.theoretical} have room beside ${answer.candidate}; promise ${held.promised}`] : []),
+    ...list("Faster with fewer bits", fewerBits(answer.fewer_bits)),
     ...list("The cache if", answer.what_if.map((one) => `${one.change}: ${size(one.kv_cache_bytes)}`)),
     ...list("Why", answer.failure ? [`${answer.failure.case}: quantwise advise --failure ${answer.failure.name}`] : []),
     ...list("Between GPU and processor", offload(answer)),
@@ -143,21 +111,10 @@ function more(answer) {
   ];
 }
 
-function fill(id, names, now) {
-  byId(id).replaceChildren(...names.map((name) => {
-    const made = element("option", name || "the usual ones");
-    made.value = name;
-    made.selected = name === now;
-    return made;
-  }));
-}
-
 async function start() {
   options = await (await fetch("options")).json();
-  byId("context").max = options.contexts.length - 1;
-  byId("context").value = options.contexts.indexOf(options.context);
-  byId("concurrency").max = options.concurrencies.length - 1;
-  byId("concurrency").value = options.concurrencies.indexOf(options.concurrency);
+  slide("context", options.contexts, options.context);
+  slide("concurrency", options.concurrencies, options.concurrency);
   byId("gpu_layers").max = options.layers;
   byId("gpu_layers").value = options.gpu_layers;
   fill("runtime", Object.keys(options.caches), options.runtime);
@@ -165,7 +122,7 @@ async function start() {
   const refill = () => {
     const runtime = byId("runtime").value;
     fill("cache", options.caches[runtime], options.cache);
-    fill("scheme", ["", ...options.schemes[runtime]], options.scheme);
+    fill("scheme", ["", ...options.schemes[runtime]], options.scheme, "the usual ones");
   };
   refill();
   byId("runtime").addEventListener("change", refill);

@@ -55,7 +55,7 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
         f"{_requests(record)}",
         style="dim",
     )
-    yield _headline(record)
+    yield Text(notation.plain(record["headline"]), style=_FITS[record["fits"]])
     yield Text()
     yield _candidates(record)
     yield Text(f"{'':2}{_legend()}   the bar's length is the limit", style="dim")
@@ -76,41 +76,6 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     for note in record["notes"]:
         yield _line("note", note)
     yield _line("quality", record["quality"])
-
-
-def _headline(record: Mapping[str, Any]) -> Text:
-    fits, total, limit = record["fits"], notation.size(record["total_bytes"]), notation.size(record["limit_bytes"])
-    candidate = notation.plain(record["candidate"])
-    if fits == "unknown" and record["limit_bytes"] is not None and record["total_bytes"] is not None:
-        there = notation.size(record["host"]["bytes"][1])
-        return Text(f"{candidate} takes {total} of {limit}; whether the host has {there} is unknown", style=_FITS[fits])
-    if fits == "unknown" and record["limit_bytes"] is not None:
-        least = notation.size(record["total_bytes_at_least"])
-        return Text(f"{candidate} takes more than {least} of {limit}; how much more is unknown", style=_FITS[fits])
-    if fits == "unknown":
-        where = "the host's memory is unknown: name it with --host" if record["on_host"] else "the memory is unknown"
-        return Text(f"{candidate} takes {total}; {where}", style=_FITS[fits])
-    least = total if record["total_bytes"] is not None else notation.size(record["total_bytes_at_least"])
-    words = {
-        "yes": f"{candidate} fits: {total} of {limit}",
-        "marginal": f"{candidate} may fit: {notation.size(record['total_bytes_at_least'])} to {total} of {limit}",
-        "no": f"{_refusal(record)}: {candidate}, the smallest, takes {_taken(record, least, limit)}",
-    }
-    return Text(words[fits], style=_FITS[fits])
-
-
-def _refusal(record: Mapping[str, Any]) -> str:
-    """Settings that would do are told below, so nothing is as bad as that."""
-    asked = any(fix["kind"] == "setting" for fix in record["fixes"])
-    return "nothing fits as it was asked for" if asked else "nothing here fits"
-
-
-def _taken(record: Mapping[str, Any], least: str, limit: str) -> str:
-    """Of the memory that has no room: the site's, or the host's."""
-    host = record["host"]
-    if record["total_bytes_at_least"] > record["limit_bytes"] or host is None:
-        return f"{least} of {limit}"
-    return f"{notation.size(host['bytes'][1])} of {notation.size(host['limit_bytes'])} on the host"
 
 
 def _candidates(record: Mapping[str, Any]) -> Table:

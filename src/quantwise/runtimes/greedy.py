@@ -1,4 +1,4 @@
-"""Greedy decoding of a batch, and the log-probabilities of given continuations, for a causal language model.
+"""Decoding of a batch, greedy or by chance, and log-probabilities of given continuations, for a causal language model.
 
 A loop of our own: ``generate`` of Transformers is no slower on the batch as such, but it keeps computing rows that have
 finished, and ours drops them. Prompts are padded on the left, so that all rows end in the same column.
@@ -17,17 +17,20 @@ from torch import Tensor
 
 from quantwise.core.cache_scheme import IntegerCache
 from quantwise.core.runtime import Finish
+from quantwise.runtimes.sampling import Chance, next_tokens
 
 _LOGITS_AT_ONCE = 1 << 26  # values; bounds what scoring long texts over a large vocabulary holds at once (256 MiB)
 
 
 @dataclass(slots=True)
 class Row:
-    """One request in a batch. ``ended`` tells from the new tokens whether a stop text has been written."""
+    """One request in a batch. ``ended`` tells from the new tokens whether a stop text has been written; ``chance`` is
+    None for greedy decoding."""
 
     prompt: list[int]
     limit: int
     ended: Callable[[list[int]], bool] | None = None
+    chance: Chance | None = None
     new: list[int] = field(default_factory=list)
     finish: Finish = "timeout"
 
@@ -59,7 +62,7 @@ class CausalModel:
         cache, first = self._fresh(mask), None
         while live:
             logits, cache = self._forward(tokens, mask, cache, keep=1)
-            chosen = logits[:, -1].argmax(-1).tolist()
+            chosen = next_tokens(logits[:, -1], [row.chance for row in live])
             first = first or time.perf_counter()
             going = [i for i, row in enumerate(live) if self._extend(row, chosen[i])]
             if time.perf_counter() > deadline:

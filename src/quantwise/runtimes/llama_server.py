@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -23,6 +24,16 @@ _BESIDE = 64  # likeliest tokens reported beside a choice of one token; its riva
 _BUSY = (408, 425, 429)  # of status 4xx those that are no word on the request
 UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, httpx.DecodingError)
 """What reading an answer raises that is not as the interface says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Tokens read (prefill) and written (decode) of one request, and the seconds of each."""
+
+    read: int
+    read_seconds: float
+    written: int
+    written_seconds: float
 
 
 class LlamaServer:
@@ -50,21 +61,22 @@ class LlamaServer:
         body = {"content": text, "add_special": add_special, "parse_special": True, "with_pieces": True}
         return self._forced.learn(self._post("/tokenize", body)["tokens"])
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """The prompt that the server's own chat template makes."""
         turns = [{"role": m.role, "content": m.content} for m in messages]
-        return str(self._post("/apply-template", {"messages": turns})["prompt"])
+        shown = {"tools": list(tools)} if tools else {}
+        return str(self._post("/apply-template", {"messages": turns, **shown})["prompt"])
 
     def answer(self, ask: Ask) -> Reply:
         """One reply; raises what httpx raises, and Refused."""
-        text = ask.text if ask.text is not None else self.render(ask.messages)
+        text = ask.text if ask.text is not None else self.render(ask.messages, ask.tools)
         return self._choose(ask, text) if ask.choices else self._generate(ask, text)
 
     def _generate(self, ask: Ask, text: str) -> Reply:
         start = time.perf_counter()
         # A text is tokenized with the tokenizer's own extra tokens; a rendered one has them already.
         prompt = self.tokenize(text, False) if ask.rendered and self._adds_tokens else text
-        body = {"prompt": prompt, "n_predict": ask.max_tokens, "stop": list(ask.stop), **GREEDY}
+        body = {"prompt": prompt, "n_predict": ask.max_tokens, "stop": list(ask.stop), **_drawing(ask)}
         got = self._post("/completion", body)
         seconds = time.perf_counter() - start
         finish: Finish = "length" if got.get("stop_type") == "limit" else "stop"
@@ -112,6 +124,20 @@ class LlamaServer:
             ids = [self._opening, *ids]
         return self._forced.logprobs(ids[:1], ids[1:], top)
 
+    def tail_logprobs(self, ids: Sequence[int], tail: int, top: int) -> list[dict[int, float]]:
+        """For each of the last ``tail`` tokens, given all before it: the ``top`` likeliest, and the one that came."""
+        return self._forced.logprobs(ids[:-tail], ids[-tail:], top)
+
+    def timed(self, ids: Sequence[int], tokens: int) -> Phases:
+        """Read the tokens that are not in the slot yet, then write ``tokens`` more, whatever they are.
+
+        Times are the server's own: the first new token comes with the prompt's logits, so it belongs to neither phase.
+        """
+        body = {"prompt": list(ids), "n_predict": tokens, "ignore_eos": True, **GREEDY}
+        told = self._post("/completion", body)["timings"]
+        read, written = (int(told[f"{word}_n"]) for word in ("prompt", "predicted"))
+        return Phases(read, float(told["prompt_ms"]) / 1000, max(written - 1, 0), float(told["predicted_ms"]) / 1000)
+
     def _get(self, path: str) -> dict[str, Any]:
         return checked(self._http.get(path))
 
@@ -123,6 +149,14 @@ class LlamaServer:
         if limit is not None and time.perf_counter() - start > limit:
             raise httpx.ReadTimeout("answered too late", request=response.request)
         return checked(response)
+
+
+def _drawing(ask: Ask) -> Mapping[str, Any]:
+    """How the server is to choose tokens: temperature before top_p, as Transformers and vLLM do, and nothing else."""
+    if ask.temperature == 0:
+        return GREEDY
+    plain = {"temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed, "cache_prompt": True}
+    return plain | {"samplers": ["temperature", "top_p"]}
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:
@@ -181,6 +215,7 @@ def ask_all(
     """
 
     def one(ask: Ask) -> Reply:
+        """The reply to one ask. Raises RuntimeFailure where the server is gone."""
         start = time.perf_counter()
         try:
             return answer(ask)

@@ -25,7 +25,7 @@ from quantwise.core.cache_scheme import keys_and_values, parse_cache
 from quantwise.core.errors import EnvironmentFailure, RuntimeFailure
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
 from quantwise.runtimes.forced_tokens import Refused
-from quantwise.runtimes.llama_server import LlamaServer, ask_all, key_header
+from quantwise.runtimes.llama_server import UNREADABLE, LlamaServer, Phases, ask_all, key_header
 from quantwise.runtimes.process import ServerProcess, free_port
 from quantwise.runtimes.prompt import prompt_text
 
@@ -38,11 +38,15 @@ _BUILD = re.compile(r"version:\s*(.+)")
 
 
 class LlamaCpp:
-    """The runtime ``llamacpp``. ``server_binary`` is the path of a native llama-server; None takes the wheel."""
+    """The runtime ``llamacpp``. ``server_binary`` is the path of a native llama-server; None takes the wheel.
+
+    ``flash_attention`` None leaves it to llama.cpp, but where values are quantized: then it is on.
+    """
 
     name = "llamacpp"
 
-    def __init__(self, server_binary: str | None = None) -> None:
+    def __init__(self, server_binary: str | None = None, flash_attention: bool | None = None) -> None:
+        self._flash_attention = flash_attention
         self.server_binary = server_binary or os.environ.get("QUANTWISE_LLAMA_SERVER") or None
 
     @property
@@ -102,7 +106,10 @@ class LlamaCpp:
         keys, values = keys_and_values(parse_cache(options.cache, self.name))
         flags += ["--cache-type-k", keys, "--cache-type-v", values]
         # Without flash attention values are kept transposed, and blocks of a row cannot be.
-        flags += ["--flash-attn", "auto" if values in _UNQUANTIZED else "on"]
+        flash = "auto" if values in _UNQUANTIZED else "on"
+        if self._flash_attention is not None:
+            flash = "on" if self._flash_attention else "off"
+        flags += ["--flash-attn", flash]
         flags += ["--fit", "off", "--cache-ram", "0", "--log-verbosity", "4"]
         if options.threads is not None:
             flags += ["--threads", str(options.threads)]
@@ -136,17 +143,33 @@ class LlamaCppSession:
 
     def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
         """As in the protocol; each position also holds the token that came."""
-        try:
+        with _told("distributions"):
             return self._server.next_token_logprobs(text, top)
-        except (httpx.HTTPError, Refused) as error:
-            raise RuntimeFailure(f"llama.cpp gave no distributions: {error}") from error
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of a raw text, as ``next_token_logprobs`` sees it."""
-        return self._server.tokenize(text, True)
+    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
+        """Token ids of a raw text, as ``next_token_logprobs`` sees it; of a rendered one without ``add_special``."""
+        return self._server.tokenize(text, add_special)
+
+    def tail_logprobs(self, ids: Sequence[int], tail: int, top: int) -> list[dict[int, float]]:
+        """``next_token_logprobs`` of the last ``tail`` tokens only. Raises RuntimeFailure where the server does not."""
+        with _told("distributions"):
+            return self._server.tail_logprobs(ids, tail, top)
+
+    def timed(self, ids: Sequence[int], tokens: int) -> Phases:
+        """Read a prompt and write ``tokens`` tokens after it. Raises RuntimeFailure where the server does not."""
+        with _told("times"):
+            return self._server.timed(ids, tokens)
 
     def _gone(self) -> str | None:
         return None if self.process.alive() else self.process.last_word()
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.HTTPError, Refused, *UNREADABLE) as error:
+        raise RuntimeFailure(f"llama.cpp gave no {what}: {error or type(error).__name__}") from error
 
 
 def buffer_bytes(log: str) -> tuple[int | None, int | None, int | None]:

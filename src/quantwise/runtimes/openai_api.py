@@ -8,6 +8,7 @@ https://platform.openai.com/docs/api-reference/completions
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from typing import Any
@@ -22,6 +23,8 @@ from quantwise.runtimes.llama_server import checked
 _CUT_SHORT = ("abort", "error")  # vLLM's words for an answer that it gave up
 _DATED = re.compile(r"-\d{4}-?\d{2}-?\d{2}")
 _GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0, "stream": False}
+_THINKING = ("reasoning_content", "reasoning")
+"""Where servers put what was thought: the first is DeepSeek's and llama.cpp's name, the second vLLM's and Ollama's."""
 
 
 class OpenAIServer:
@@ -37,13 +40,17 @@ class OpenAIServer:
         if ask.choices:
             return self._choose(ask)
         start = time.perf_counter()
-        body: dict[str, Any] = {"model": self._model, "max_tokens": ask.max_tokens, **_GREEDY}
+        thinking = None
+        body: dict[str, Any] = {"model": self._model, "max_tokens": ask.max_tokens, **_drawing(ask)}
         if ask.stop:
             body["stop"] = list(ask.stop)
         if ask.text is None:
             turns = [{"role": m.role, "content": m.content} for m in ask.messages]
-            got = self._post("/v1/chat/completions", body | {"messages": turns})
-            text = got["choices"][0]["message"]["content"]
+            shown = {"tools": list(ask.tools)} if ask.tools else {}
+            got = self._post("/v1/chat/completions", body | {"messages": turns} | shown)
+            message = got["choices"][0]["message"]
+            text = _calls(message) or message.get("content")
+            thinking = next((said for name in _THINKING if isinstance(said := message.get(name), str) and said), None)
         else:
             # vLLM's switch for a rendered prompt, whose special tokens are already there; others do not know it.
             extra = {"add_special_tokens": False} if ask.rendered else {}
@@ -62,6 +69,8 @@ class OpenAIServer:
             prompt_tokens=_count(usage.get("prompt_tokens")),
             output_tokens=_count(usage.get("completion_tokens")),
             seconds=time.perf_counter() - start,
+            thinking=thinking,
+            thinking_tokens=_count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens")),
         )
 
     def _choose(self, ask: Ask) -> Reply:
@@ -111,6 +120,18 @@ class OpenAIServer:
                 f"{str(self._http.base_url).rstrip('/')} was asked for model {self._model!r} and {told!r} answered; "
                 "serve the one that was meant and run the same command again, or decide anew with URL#MODEL"
             )
+
+
+def _drawing(ask: Ask) -> dict[str, Any]:
+    if ask.temperature == 0:
+        return _GREEDY
+    return {"temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed, "stream": False}
+
+
+def _calls(message: dict[str, Any]) -> str:
+    """The tool calls of a message as JSON texts, one a line; empty where there are none."""
+    told = [call["function"] for call in message.get("tool_calls") or ()]
+    return "\n".join(json.dumps({"name": f["name"], "arguments": f.get("arguments")}) for f in told)
 
 
 def _count(value: object) -> int | None:

@@ -71,7 +71,7 @@ class PackedInt8(nn.Module):
 
 class PackedInt4(nn.Module):
     """``weight`` is what torch packs of the codes, with rows filled up to whole blocks; ``steps`` (groups, out, 2) are
-    a group's scale and its value at code 0, in float32 where the inputs' type cannot hold them.
+    a group's scale and its value at code 0, in float32 where there are zero points or the inputs' type cannot hold them.
     """
 
     weight: Tensor
@@ -97,7 +97,9 @@ class PackedInt4(nn.Module):
         both = torch.stack([scale, zero], -1).repeat_interleave(width // self.group, 1).transpose(0, 1)
         both = functional.pad(both, (0, 0, 0, more), value=1.0)
         self.register_buffer("weight", torch._convert_weight_to_int4pack_for_cpu(whole, 1))
-        self.register_buffer("steps", both.to(_holding(dtype, both)).contiguous())
+        self.register_buffer(
+            "steps", both.to(_holding(dtype, both) if layer.zero is None else torch.float32).contiguous()
+        )
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
         self._symmetric = layer.zero is None
         self._scale_type = _holding(dtype, scale)

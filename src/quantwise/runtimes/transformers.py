@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import TRANSFORMERS_CACHES, parse_cache
@@ -17,6 +17,9 @@ from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.loads import loading, refused
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions, Session
 from quantwise.runtimes.prompt import align, prompt_text
+
+if TYPE_CHECKING:
+    from quantwise.runtimes.sampling import Chance
 
 _MISSING = "Transformers is not installed; pip install 'quantwise[transformers]'"
 _NEEDED = ("torch", "transformers", "tokenizers", "safetensors")
@@ -164,7 +167,7 @@ class TransformersSession:
         prompts = [self._ids(*prompt_text(ask)) for ask in asks]
         refused = [self._too_long(len(ids)) for ids in prompts]
         rows = [
-            Row(ids, max(1, min(ask.max_tokens, self._options.context - len(ids))), self._ended(ask, ids))
+            Row(ids, max(1, min(ask.max_tokens, self._options.context - len(ids))), self._ended(ask, ids), _chance(ask))
             for ask, ids in zip(asks, prompts, strict=True)
         ]
         going = [row for row, why in zip(rows, refused, strict=True) if why is None]
@@ -238,6 +241,12 @@ class TransformersSession:
             return any(stop in text for stop in ask.stop)
 
         return ended
+
+
+def _chance(ask: Ask) -> Chance | None:
+    from quantwise.runtimes.sampling import Chance
+
+    return Chance(ask.temperature, ask.top_p, ask.seed) if ask.temperature > 0 else None
 
 
 def _weights_bytes(model: Any) -> int:

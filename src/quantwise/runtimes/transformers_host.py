@@ -27,7 +27,8 @@ KEY_VARIABLE = "QUANTWISE_HOST_KEY"
 def ask_from_json(record: Mapping[str, Any]) -> Ask:
     """The ask that ``dataclasses.asdict`` turned into JSON."""
     messages = tuple(Message(**m) for m in record["messages"])
-    return Ask(**{**record, "messages": messages, "stop": tuple(record["stop"]), "choices": tuple(record["choices"])})
+    lists = {name: tuple(record[name]) for name in ("stop", "choices", "tools")}
+    return Ask(**{**record, "messages": messages, **lists})
 
 
 def _reply(session: TransformersSession, path: str, body: Mapping[str, Any]) -> Any:

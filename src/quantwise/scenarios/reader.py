@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from quantwise.core.decoding import decoding_of
 from quantwise.core.errors import InputError
 from quantwise.scenarios.presets import PRESETS
 from quantwise.scenarios.prices import prices_of, review_of
@@ -59,7 +60,7 @@ def _scenario(record: Mapping[str, Any], where: str) -> Scenario:
         refuse_unknown(given, FIELDS)
         if "site" in given:
             given["site"] = site_of(given["site"])
-        for name, read in (("prices", prices_of), ("review", review_of)):
+        for name, read in (("prices", prices_of), ("review", review_of), ("decoding", decoding_of)):
             if name in given:
                 given[name] = read(given[name])
         if isinstance(given.get("objective"), list):

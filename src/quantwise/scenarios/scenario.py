@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from quantwise.core.decoding import GREEDY, Decoding
+from quantwise.core.endpoint import endpoint_margins
 from quantwise.core.errors import InputError
 from quantwise.scenarios.prices import Prices, Review
 from quantwise.scenarios.site import Site
@@ -28,6 +30,7 @@ class Scenario:
 
     With ``prices`` the decision also asks what a solved item costs: an answer that is not valid is asked again up to
     ``reruns`` times and then goes to ``review``; ``requests_per_month`` are the items to be solved in a month.
+    ``decoding`` is how the answers are drawn; ``endpoints`` are margins for signs that no scorer looks for.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Scenario:
     reruns: int = 0
     review: Review | None = None
     requests_per_month: float | None = None
+    decoding: Decoding = GREEDY
+    endpoints: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -66,6 +71,7 @@ class Scenario:
         for task, floor in _shares(self.floors, "floors"):
             if not _between(floor, 0, 1) and floor != 1:
                 raise InputError(f"floor of {task} must be above 0 and at most 1, such as 0.7, not {floor!r:.40}")
+        endpoint_margins(self.endpoints)
         self._check_solving()
 
     def _check_solving(self) -> None:
@@ -93,8 +99,9 @@ class Scenario:
             "objective": list(self.objective), "margins": dict(self.margins), "floors": dict(self.floors),
             "site": self.site.to_json(),
         }  # fmt: skip
-        # A scenario without prices is the record that it was before there were any, and hashes alike.
-        for name in ("prices", "reruns", "review", "requests_per_month"):
+        # A scenario that says nothing of these is the record that it was before there were any, and hashes alike.
+        record |= {"decoding": self.decoding.to_json(), "endpoints": dict(self.endpoints)}
+        for name in ("prices", "reruns", "review", "requests_per_month", "decoding", "endpoints"):
             if not record[name]:
                 del record[name]
         return record

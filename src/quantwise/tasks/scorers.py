@@ -20,6 +20,7 @@ from quantwise.core.item import Item
 from quantwise.tasks.expression import Program, ProgramError, read_program, run_program
 from quantwise.tasks.json_answers import read_json, same_value, satisfies, schema_problem, unfenced
 from quantwise.tasks.number_answers import read_number, target_number
+from quantwise.tasks.tool_answers import calls_right, read_calls, tools_problem
 
 SCORERS_VERSION = "1"
 
@@ -271,6 +272,24 @@ def _flat(value: Any) -> bool:
     return all(part is None or isinstance(part, bool | int | float | str) for part in parts)
 
 
+def _tool_call(item: Item, output: str) -> float:
+    return float(calls_right(output, item.options["tools"], item.target))
+
+
+def _tool_call_readable(item: Item, output: str) -> bool:
+    try:
+        read_calls(output)
+    except ValueError:
+        return False
+    return True
+
+
+def _tool_call_problem(item: Item) -> str | None:
+    if not item.messages:
+        return "give messages, not a prompt: what the functions are is told by the model's own template"
+    return tools_problem(item.options.get("tools"), item.target)
+
+
 _CASE = frozenset({"case_sensitive"})
 _FENCED = frozenset({"fenced"})
 
@@ -283,4 +302,5 @@ SCORERS: Mapping[str, Scorer] = {
     "json_equal": Scorer(_json_equal, _json_readable, _json_equal_problem, _FENCED),
     "choice": Scorer(_choice, _always_readable, _choice_problem, frozenset({"length_normalized"})),
     "code": Scorer(_code, _code_readable, _code_problem, _FENCED | {"inputs"}),
+    "tool_call": Scorer(_tool_call, _tool_call_readable, _tool_call_problem, frozenset({"tools"})),
 }

@@ -1,8 +1,8 @@
 """A user's own items: one JSON object a line. Everything that could be a slip of the pen is refused, with its reason.
 
 Fields: ``id``; ``prompt`` (raw text) or ``messages`` (turns of ``role`` and ``content``); ``target``; ``scorer``; and
-where wanted ``choices``, ``cluster``, ``options``, ``schema`` and ``pattern`` (short for the options of that name),
-``max_tokens``, ``stop``. See docs/tasks.md.
+where wanted ``choices``, ``cluster``, ``options``, ``schema``, ``pattern`` and ``tools`` (short for the options of that
+name), ``max_tokens``, ``stop``. See docs/tasks.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quantwise.tasks.scorers import SCORERS, check_item
 
 FIELDS = (
     *("id", "prompt", "messages", "target", "scorer", "choices", "cluster", "options", "schema", "pattern"),
-    *("max_tokens", "stop"),
+    *("tools", "max_tokens", "stop"),
 )
 WITHOUT_TARGET = ("regex", "json_schema")
 """Scorers that can do without a target."""
@@ -105,7 +105,7 @@ def _options(record: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise InputError("options must be a JSON object")
     options = dict(options)
-    for name in ("schema", "pattern"):
+    for name in ("schema", "pattern", "tools"):
         if name in record:
             if name in options:
                 raise InputError(f"{name} is given twice, as a field and in options; keep one")

@@ -23,6 +23,8 @@ def layer_shapes(model: BlankModel, layer: int) -> Shapes:
 
 
 class _Layer:
+    """``made`` is filled part by part."""
+
     def __init__(self, model: BlankModel, layer: int) -> None:
         self.model, self.kv_heads, self.made = model, model.kv_heads_of(layer), Shapes()
         name, h = model.architecture, model.hidden
@@ -50,16 +52,19 @@ class _Layer:
             self.feed_forward()
 
     def matrix(self, part: str, rows: int, columns: int, *, biased: bool = False) -> None:
+        """A matrix of ``rows`` outputs, with a bias where asked for or where all of the architecture have one."""
         self.made[f"{part}.weight"] = (rows, columns)
         if biased or self.model.architecture in BIASED:
             self.made[f"{part}.bias"] = (rows,)
 
     def norm(self, part: str, width: int) -> None:
+        """A norm's scale, and its shift in architectures that have biases."""
         self.made[f"{part}.weight"] = (width,)
         if self.model.architecture in BIASED:
             self.made[f"{part}.bias"] = (width,)
 
     def attention(self) -> None:
+        """Queries, keys, values and output, in one matrix or three, with what norms heads."""
         model, name, h = self.model, self.model.architecture, self.model.hidden
         q, kv = model.heads * model.dim, self.kv_heads * model.dim
         if name in ("phi3", "gptneox"):
@@ -76,6 +81,7 @@ class _Layer:
             self.norm("attn_k_norm", kv)
 
     def latent(self) -> None:
+        """Latent attention as in DeepSeek V2 (arXiv 2405.04434): low-rank queries, one compressed cache."""
         model, h = self.model, self.model.hidden
         q = model.heads * model.dim
         self.matrix("attn_q_a", model.rank, h)
@@ -88,12 +94,14 @@ class _Layer:
         self.matrix("attn_output", h, q)
 
     def convolution(self) -> None:
+        """LFM2's short convolution, in place of attention."""
         h = self.model.hidden
         self.made["shortconv.conv.weight"] = (h, CONVOLUTION)
         self.matrix("shortconv.in_proj", 3 * h, h)
         self.matrix("shortconv.out_proj", h, h)
 
     def mamba(self) -> None:
+        """A layer of Mamba (arXiv 2312.00752): there is nothing else in it."""
         model, h = self.model, self.model.hidden
         inner, step = 2 * h, h // 16
         self.matrix("ssm_in", 2 * inner, h)
@@ -105,6 +113,7 @@ class _Layer:
         self.matrix("ssm_out", h, inner)
 
     def feed_forward(self) -> None:
+        """Up, down, and a gate where the architecture has one."""
         model, h, ff = self.model, self.model.hidden, self.model.feed_forward
         if model.architecture == "phi3":
             self.matrix("ffn_up", 2 * ff, h)
@@ -116,6 +125,7 @@ class _Layer:
         self.matrix("ffn_down", h, ff)
 
     def experts(self) -> None:
+        """A router, experts stacked in three dimensions, and shared ones beside them."""
         model, made = self.model, self.made
         h, ff, n = model.hidden, model.feed_forward, model.experts
         made["ffn_gate_inp.weight"] = (n, h)

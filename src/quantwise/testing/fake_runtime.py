@@ -22,8 +22,9 @@ class FakeRuntime:
 
     ``shared_errors`` is the share that every artifact gets wrong alike (hard items), ``errors[location]`` what that
     artifact gets wrong besides; ``timeouts`` and ``crashes`` are shares too, also by location. Whether an ask is hit
-    depends on the seed, the location and the prompt alone, so the same ask always fares the same. After ``dies_after``
-    asks the session raises RuntimeFailure. With choices, ``right`` returns the right choice's text.
+    depends on the seed, the location and the prompt alone, so the same ask always fares the same; at a temperature also
+    on the ask's own seed, but for hard items. After ``dies_after`` asks the session raises RuntimeFailure. With
+    choices, ``right`` returns the right choice's text.
     """
 
     right: Callable[[Ask], str]
@@ -95,7 +96,8 @@ class FakeSession:
         if len(prompt.split()) > self._options.context:
             return Reply(finish="refused", error="longer than the context")
         hard = self._draw("shared", prompt) < runtime.shared_errors
-        wrong = hard or self._draw("e", here, prompt) < runtime.errors.get(here, 0.0)
+        lot = (ask.seed,) if ask.temperature > 0 else ()
+        wrong = hard or self._draw("e", here, prompt, *lot) < runtime.errors.get(here, 0.0)
         right, tokens = runtime.right(ask), len(prompt.split())
         if ask.choices:
             picked = min((c for c in ask.choices if c != right), default=right) if wrong else right

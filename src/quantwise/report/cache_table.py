@@ -1,0 +1,81 @@
+"""The options of a cache study as one table: for the terminal, and as cells for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from quantwise.report import notation
+
+HEADS = (
+    ("cache", "left"), ("attention", "left"), ("cache bytes", "right"), ("recall", "right"), ("change", "right"),
+    ("verdict", "left"), ("KL at least", "right"), ("p99", "right"), ("same top", "right"), ("reads t/s", "right"),
+    ("of the first", "right"), ("writes t/s", "right"), ("of the first", "right"),
+)  # fmt: skip
+
+
+def cells(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One row for each option, in the order of HEADS; what is not known reads so, and the first is compared with."""
+    return [_cells(option, option["name"] == record["baseline"]) for option in record["options"]]
+
+
+def _cells(option: Mapping[str, Any], first: bool) -> tuple[str, ...]:
+    far, verdict = option["divergence"], option["verdict"]
+    log = {None: "?", True: "", False: " *"}[option["as_planned"]]
+    return (
+        option["cache"],
+        "flash" if option["flash_attention"] else "plain",
+        notation.size(option["cache_bytes"]) + log,
+        notation.share(option["recall"]),
+        "" if first else notation.points(verdict["comparison"]["delta"] if verdict else None),
+        "" if first else (verdict["verdict"] if verdict else notation.UNKNOWN),
+        "" if first else (f"{far['mean_kl']:.1e}" if far else notation.UNKNOWN),
+        "" if first else (f"{far['p99_kl']:.1e}" if far else notation.UNKNOWN),
+        "" if first else notation.share(far["same_top"] if far else None),
+        notation.decimal(option["read_tokens_per_s"], 1),
+        "" if first else ratio(option["read_ratio"]),
+        notation.decimal(option["written_tokens_per_s"], 1),
+        "" if first else ratio(option["written_ratio"]),
+    )
+
+
+def ratio(found: Mapping[str, Any] | None) -> str:
+    """``0.81 [0.78, 0.84]``; without its interval where there are too few repeats."""
+    if found is None:
+        return notation.UNKNOWN
+    if found["low"] is None:
+        return f"{found['value']:.2f} [{notation.UNKNOWN}]"
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def print_options(record: Mapping[str, Any], file: TextIO) -> None:
+    """The table, and below it what each verdict rests on."""
+    console = Console(file=file, width=None if file.isatty() else 160, highlight=False, markup=False, emoji=False)
+    table = Table(box=None, pad_edge=False)
+    for head, side in HEADS:
+        table.add_column(head, justify="right" if side == "right" else "left", overflow="fold")
+    for row in cells(record):
+        table.add_row(*map(notation.plain, row))
+    console.print(f"{notation.plain(record['model'])}, {record['context']} tokens, {record['runtime']}", soft_wrap=True)
+    console.print(table)
+    for line in lines(record):
+        console.print(line, soft_wrap=True)
+
+
+def lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """What stands below the table."""
+    options = record["options"]
+    texts = min(option["texts"] for option in options)
+    tokens = notation.count(round(record["text_tokens"])) if record["text_tokens"] else notation.UNKNOWN
+    yield (
+        f"{texts} texts of {tokens} tokens, {record['questions']} questions each; the unit of a verdict is a text; "
+        f"margin {notation.margin(record['margin'])}"
+    )
+    for option in options:
+        if option["verdict"]:
+            yield f"{option['name']}: {notation.plain(option['verdict']['explanation'])}"
+    if any(option["as_planned"] is False for option in options):
+        yield "* llama.cpp's log states other bytes; see cache_bytes_logged in --json"
