@@ -45,7 +45,7 @@ def packed_model(path: Path, settings: Mapping[str, Any], dtype: torch.dtype) ->
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor
         for name, tensor in ((name, _read(entry)) for name, entry in entries.items() if name not in taken)
     }
-    model = _hollow(path, kind, config, layers, plain, dtype)
+    model: nn.Module = _hollow(path, kind, config, layers, plain, dtype)
     for layer in layers:
         own = {p: _read(entries[f"{layer}.{p}"]) for p in (*parts, "bias") if f"{layer}.{p}" in entries}
         module = _packed(path, layer, own, settings, dtype)

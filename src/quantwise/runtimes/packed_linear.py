@@ -71,7 +71,7 @@ class PackedInt8(nn.Module):
 
 class PackedInt4(nn.Module):
     """``weight`` is what torch packs of the codes, with rows filled up to whole blocks; ``steps`` (groups, out, 2) are
-    a group's scale and its value at code 0, in float32 where there are zero points or the inputs' type cannot hold them.
+    a group's scale and its value at code 0, in float32 with zero points, and where the inputs' type cannot hold them.
     """
 
     weight: Tensor
@@ -125,7 +125,7 @@ class PackedInt4(nn.Module):
         given = rows.to(self.steps.dtype)
         parts = [
             torch._weight_int4pack_mm_for_cpu(part, self.weight, self.group, self.steps)
-            for part in given.split(_KERNEL_ROWS)
+            for part in torch.split(given, _KERNEL_ROWS)
         ]
         return (parts[0] if len(parts) == 1 else torch.cat(parts))[:, : self.out_features]
 
