@@ -71,9 +71,16 @@ def test_the_smallest_that_passes_is_shipped_with_a_safer_fallback_and_a_rollbac
     assert "bytes 450 against 850" in why(decision, Q8)
 
 
-def test_what_is_computed_in_16_bit_is_never_shipped_although_it_is_smaller() -> None:
+def test_what_is_dequantized_is_never_shipped_although_it_is_smaller() -> None:
     decision = decide(QUESTION, evidence(ALL_PASS))
-    assert "stored small but computed in 16 bit" in why(decision, SLOW)
+    assert "stored small but dequantized" in why(decision, SLOW)
+
+
+def test_what_was_expected_to_be_packed_and_was_not_is_not_shipped_either() -> None:
+    told = evidence(ALL_PASS, dequantized=frozenset({Q4.name}))
+    decision = decide(QUESTION, told)
+    assert decision.ship == Q8.name
+    assert "stored small but dequantized" in why(decision, Q4)
 
 
 def test_the_control_is_never_shipped_even_if_it_passes() -> None:

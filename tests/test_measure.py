@@ -14,7 +14,8 @@ from quantwise.chat import ChatTemplate
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.evidence import Measurement
 from quantwise.core.item import Item, Message
-from quantwise.core.runtime import Ask, Reply, RuntimeOptions
+from quantwise.core.runtime import Ask, Executes, Footprint, Reply, RuntimeOptions
+from quantwise.cost import cost
 from quantwise.measure import Arm, Bench
 
 THREE = question("small", "other")
@@ -31,6 +32,7 @@ class Parrot:
     replies: list[Reply]
     seen: list[Ask] = field(default_factory=list)
     name: str = "parrot"
+    executes: Executes | None = None
 
     def version(self) -> str:
         return "1"
@@ -46,8 +48,8 @@ class Parrot:
         self.seen += asks
         return self.replies[: len(asks)]
 
-    def footprint(self) -> None:
-        return None
+    def footprint(self) -> Footprint:
+        return Footprint(executes=self.executes)
 
 
 def arm(runtime: Any, **changes: Any) -> Arm:
@@ -165,6 +167,18 @@ def test_times_of_what_is_computed_in_16_bit_are_unknown() -> None:
     with Bench() as bench:
         (row,) = asked(bench, expanded, items("copy", 1))
     assert (row.score, row.seconds, row.first_token_seconds) == (1.0, None, None)
+
+
+@pytest.mark.parametrize("executes", [None, "as stored", "packed", "dequantized"])
+def test_a_session_that_dequantizes_has_no_times_whatever_was_expected_of_it(executes: Executes | None) -> None:
+    told = arm(Parrot([Reply("w0", seconds=1.0, first_token_seconds=0.1)], executes=executes))
+    assert told.candidate.computes_as_stored
+    with Bench() as bench:
+        (row,) = asked(bench, told, items("copy", 1))
+    real = executes != "dequantized"
+    assert (row.score, row.seconds, row.first_token_seconds) == (1.0, 1.0 if real else None, 0.1 if real else None)
+    found = cost(told.candidate, told.artifact, Footprint(peak_process_bytes=9, executes=executes), [row])
+    assert (found.memory_bytes, found.seconds_per_item) == ((9, 1.0) if real else (None, None))
 
 
 def test_messages_are_rendered_once_for_all_and_raw_prompts_are_left_alone() -> None:

@@ -18,9 +18,11 @@ from quantwise.propose import DEFAULT, parse, with_baselines
     [
         ("16bit", Candidate("16bit", "transformers")),
         ("16bit@llamacpp", Candidate("16bit", "llamacpp")),
-        ("rtn:int8-channel", Candidate("rtn:int8-channel", "transformers", computes_as_stored=False)),
-        ("gptq:int4-g64@transformers", Candidate("gptq:int4-g64", "transformers", computes_as_stored=False)),
-        ("int4-g64", Candidate("int4-g64", "transformers", computes_as_stored=False)),
+        ("rtn:int8-channel", Candidate("rtn:int8-channel", "transformers")),
+        ("gptq:int4-g64@transformers", Candidate("gptq:int4-g64", "transformers")),
+        ("int4-g64", Candidate("int4-g64", "transformers")),
+        ("int3-g64", Candidate("int3-g64", "transformers", computes_as_stored=False)),
+        ("fp8", Candidate("fp8", "transformers", computes_as_stored=False)),
         ("q4_0", Candidate("q4_0", "llamacpp")),
         ("rtn:q8_0@llamacpp,kv=q8_0", Candidate("rtn:q8_0", "llamacpp", "q8_0")),
         ("q8_0,kv=q4_0", Candidate("q8_0", "llamacpp", "q4_0")),
@@ -35,10 +37,10 @@ from quantwise.propose import DEFAULT, parse, with_baselines
         ("gptq:int4-g64,layout=gptq@vllm", Candidate("gptq:int4-g64,layout=gptq", "vllm")),
         (
             "awq+rtn:int4-g128,layout=awq",
-            Candidate("awq+rtn:int4-g128,layout=awq", "transformers", computes_as_stored=False),
+            Candidate("awq+rtn:int4-g128,layout=awq", "transformers"),
         ),
         ("nf4@transformers", Candidate("nf4", "transformers")),
-        ("smoothquant+rtn:w8a8", Candidate("smoothquant+rtn:w8a8", "transformers", computes_as_stored=False)),
+        ("smoothquant+rtn:w8a8", Candidate("smoothquant+rtn:w8a8", "transformers")),
         ("gptq:q4_k_m@llamacpp,kv=q8_0", Candidate("gptq:q4_k_m", "llamacpp", "q8_0")),
         ("auto:4.5bpw", Candidate("auto:4.5bpw", "llamacpp")),
         ("http://127.0.0.1:8080", Candidate("http://127.0.0.1:8080", "openai")),
@@ -123,7 +125,7 @@ def test_a_folder_that_nobody_here_reads_is_refused(tmp_path: Path, method: str 
 def test_a_brought_folder_goes_where_its_format_is_loaded(tmp_path: Path, method: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
     found = parse(str(tmp_path))
-    # Only bitsandbytes computes in its own kernels there.
+    # Of the others nobody says how many bits they have, so whether a kernel takes them is not known.
     assert (found.runtime, found.computes_as_stored) == ("transformers", method == "bitsandbytes")
     with pytest.raises(InputError, match=f"llamacpp loads gguf, not {method}, which runs in transformers"):
         parse(f"{tmp_path}@llamacpp")
@@ -162,4 +164,4 @@ def test_the_list_of_the_first_run_can_be_read_back_and_holds_one_control() -> N
         )
     assert [c.source for c in DEFAULT if c.control] == ["rtn:int4-tensor"]
     assert {c.runtime for c in DEFAULT if c.baseline} == {c.runtime for c in DEFAULT}
-    assert sum(c.shippable for c in DEFAULT) == 2
+    assert sum(c.shippable for c in DEFAULT) == 5

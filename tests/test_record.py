@@ -9,6 +9,7 @@ from pathlib import Path
 from fake_arms import arms, certify, fake, question, task
 from quantwise import record
 from quantwise.core.artifact import Artifact, Degradation
+from quantwise.core.runtime import Footprint
 from quantwise.store import Store
 
 ASKED = question("small", "broken", tasks=[task(items=96), task("more", 0.01, 64)])
@@ -54,6 +55,18 @@ def test_accuracy_is_over_the_certification_items_that_were_asked(tmp_path: Path
         scores = [r.score for r in store.rows("certify", "broken@fake", "copy")]
     assert by_name["broken"] == {"n": len(scores), "mean": sum(s or 0.0 for s in scores) / len(scores), "lost": 0}
     assert by_name["base"]["mean"] > by_name["broken"]["mean"]
+
+
+def test_memory_of_what_was_dequantized_is_nobodys(tmp_path: Path) -> None:
+    certify(tmp_path, ASKED, RUNTIME)
+    with Store(tmp_path) as store:
+        for name, how in (("small@fake", "dequantized"), ("broken@fake", "packed")):
+            store.put("footprint", name, asdict(Footprint(70, 20, peak_process_bytes=100, executes=how)))
+        found = record.assemble(store, ASKED)
+    rows = {row["name"]: row for row in found["candidates"]}
+    assert [rows[n]["executes"] for n in ("base@fake", "small@fake", "broken@fake")] == [None, "dequantized", "packed"]
+    assert rows["small@fake"]["footprint"] == asdict(Footprint(executes="dequantized"))
+    assert rows["broken@fake"]["footprint"]["peak_process_bytes"] == 100
 
 
 def test_flips_show_both_outputs_and_what_failed(tmp_path: Path) -> None:

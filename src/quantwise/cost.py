@@ -34,8 +34,8 @@ def _mean_over_tasks(rows: Sequence[Measurement]) -> float | None:
 
 
 def cost(candidate: Candidate, artifact: Artifact, footprint: Footprint | None, rows: Sequence[Measurement]) -> Cost:
-    """Bytes and seconds of one candidate; time and memory are unknown where it is not computed as it is stored."""
-    real = candidate.computes_as_stored
+    """Bytes and seconds of one candidate; time and memory are unknown where its weights are expanded to be computed."""
+    real = candidate.computes_as_stored and (footprint is None or footprint.executes != "dequantized")
     answered = [r for r in rows if r.seconds is not None and r.finish in ("stop", "length")] if real else []
     seconds = [r.seconds for r in answered if r.seconds is not None]
     tokens = [r.output_tokens for r in answered if r.output_tokens is not None]

@@ -1,7 +1,7 @@
 """The rule, and only the rule: fits, verdicts and costs in, a decision out.
 
 Of the candidates that pass every gate, fit and meet the service level, the best by the scenario's objective. A
-candidate whose time and memory are unknown (stored small, computed in 16 bit) cannot be chosen for being faster or
+candidate whose time and memory are unknown (dequantized) cannot be chosen for being faster or
 smaller.
 """
 

@@ -51,7 +51,7 @@ def why_not(question: Question, evidence: Evidence, candidate: Candidate) -> str
         return _still_unknown(unknown, len(verdicts))
     if floor_open:
         return "UNKNOWN whether at the floor: " + "; ".join(f"{v.task}, {v.explanation}" for v in floor_open)
-    return price_open or _not_as_served(candidate) or _too_slow(question, evidence, candidate)
+    return price_open or _not_as_served(evidence, candidate) or _too_slow(question, evidence, candidate)
 
 
 def over_budget(question: Question, evidence: Evidence, candidate: Candidate) -> tuple[str | None, str | None]:
@@ -84,15 +84,18 @@ def _floors(evidence: Evidence, candidate: Candidate, answer: str) -> list[Floor
     return [v for v in evidence.floors if v.candidate == candidate.name and v.verdict == answer]
 
 
-def _not_as_served(candidate: Candidate) -> str | None:
-    if candidate.computes_as_stored:
+def _not_as_served(evidence: Evidence, candidate: Candidate) -> str | None:
+    if candidate.computes_as_stored and candidate.name not in evidence.dequantized:
         return None
-    if candidate.runtime == "transformers" and candidate.cache != "f16":
+    if not candidate.computes_as_stored and candidate.runtime == "transformers" and candidate.cache != "f16":
         return (
             "passes on quality only: its cache is kept small but read back into 16 bit here, so its time and peak "
             "memory are unknown"
         )
-    return "passes on quality only: it is stored small but computed in 16 bit here, so its time and memory are unknown"
+    return (
+        "passes on quality only: it is stored small but dequantized to be computed here, so its time and memory "
+        "are unknown"
+    )
 
 
 def _too_slow(question: Question, evidence: Evidence, candidate: Candidate) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from quantwise.chat import ChatTemplate, with_tools
@@ -52,6 +52,7 @@ class Bench:
         self._open: OrderedDict[str, tuple[Arm, Session, ExitStack]] = OrderedDict()
         self._peak: dict[str, Footprint] = {}
         self._used: dict[str, CacheUse] = {}
+        self._dequantized: set[str] = set()
 
     def __enter__(self) -> Bench:
         return self
@@ -80,6 +81,10 @@ class Bench:
                 # It was there when the question was posed, so it is the place that changed and not the input.
                 raise RuntimeFailure(str(error)) from error
             self._open[arm.name] = (arm, session, stack)
+            # One that is gone already tells when it is asked.
+            with suppress(RuntimeFailure):
+                if session.footprint().executes == "dequantized":
+                    self._dequantized.add(arm.name)
         self._open.move_to_end(arm.name)
         return self._open[arm.name][1]
 
@@ -132,7 +137,7 @@ class Bench:
             replies = self._without_thinking(arm, [item for item, _ in wanted], asks, replies)
         place = Measurement(arm.name, stage, task, "", repeat, block, None, "", "")
         return [
-            _row(replace(place, repeat=repeat + r), item, reply, arm)
+            _row(replace(place, repeat=repeat + r), item, reply, arm, arm.name not in self._dequantized)
             for (item, r), reply in zip(wanted, replies, strict=True)
         ]
 
@@ -193,8 +198,9 @@ def _ask(item: Item, arm: Arm, repeat: int) -> Ask:
     return replace(shape, messages=item.messages, tools=tools)
 
 
-def _row(place: Measurement, item: Item, reply: Reply, arm: Arm) -> Measurement:
-    timed = arm.candidate.computes_as_stored
+def _row(place: Measurement, item: Item, reply: Reply, arm: Arm, real: bool) -> Measurement:
+    """``real`` is False where the session said that it expands weights, whatever was expected of the candidate."""
+    timed = arm.candidate.computes_as_stored and real
     unanswered = arm.decoding.thinking_cap is not None and reply.finish == "length" and not reply.text
     if reply.finish not in ("stop", "length"):
         value, output = 0.0, reply.text

@@ -42,6 +42,8 @@ class Evidence:
     """Candidate -> task -> share of the items that were lost, which ``accuracy`` counts as wrong."""
     ratios: Mapping[tuple[str, str], Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
     solved: Mapping[str, SolvedItem] = field(default_factory=dict)
+    dequantized: frozenset[str] = frozenset()
+    """Candidates whose sessions said that weights are expanded first, whatever was expected of them."""
     floors: Sequence[FloorVerdict] = ()
     priced: Mapping[tuple[str, str], Mapping[str, Priced | None]] = field(default_factory=dict)
     """For two candidates and a term per solved item: the first's over the second's on the items that both answered."""

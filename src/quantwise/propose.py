@@ -10,17 +10,18 @@ from quantwise.core.artifact import Candidate, FormatName
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
-from quantwise.core.loads import homes, loading, refused
+from quantwise.core.loads import expands, homes, refused
 from quantwise.core.recipe import parse_recipe
-from quantwise.models.config import folder_format
+from quantwise.models.config import folder_format, quantization_settings
+from quantwise.models.stored_scheme import expanded_because
 
-# Weights of these are stored small and expanded to 16 bit before computing: a quality verdict only.
+# Transformers computes with few bits where torch has a kernel for them (``core.loads.expands``).
 DEFAULT: tuple[Candidate, ...] = (
     Candidate("16bit", "transformers", baseline=True),
-    Candidate("rtn:int8-channel", "transformers", computes_as_stored=False),
-    Candidate("rtn:int4-g64", "transformers", computes_as_stored=False),
-    Candidate("gptq:int4-g64", "transformers", computes_as_stored=False),
-    Candidate("rtn:int4-tensor", "transformers", computes_as_stored=False, control=True),
+    Candidate("rtn:int8-channel", "transformers"),
+    Candidate("rtn:int4-g64", "transformers"),
+    Candidate("gptq:int4-g64", "transformers"),
+    Candidate("rtn:int4-tensor", "transformers", control=True),
     Candidate("16bit", "llamacpp", baseline=True),
     Candidate("q8_0", "llamacpp"),
     Candidate("q4_0", "llamacpp"),
@@ -65,7 +66,7 @@ def parse(text: str, *, baseline: bool = False) -> Candidate:
     runtime = runtime or where[0]
     if runtime not in where:
         raise InputError(f"{source} runs in {' or '.join(where)}, not in {runtime!r}; write {source}@{where[0]}")
-    return _candidate(source, runtime, cache, baseline, scheme.format)
+    return _candidate(source, runtime, cache, baseline, expands(runtime, scheme) is None)
 
 
 def _brought(path: Path, runtime: str | None, cache: str, baseline: bool) -> Candidate:
@@ -78,13 +79,13 @@ def _brought(path: Path, runtime: str | None, cache: str, baseline: bool) -> Can
     runtime = runtime or homes(form)[0]
     if (why := refused(runtime, form)) is not None:
         raise InputError(f"{path}@{runtime}: {why}")
-    return _candidate(str(path), runtime, cache, baseline, form)
+    real = runtime != "transformers" or expanded_because(quantization_settings(path)) is None
+    return _candidate(str(path), runtime, cache, baseline, real)
 
 
-def _candidate(source: str, runtime: str, cache: str, baseline: bool, form: FormatName) -> Candidate:
+def _candidate(source: str, runtime: str, cache: str, baseline: bool, real: bool) -> Candidate:
     cache = parse_cache(cache, runtime)
-    how = loading(runtime, form)
-    real = (how is None or how.computes_as_stored) and (runtime != "transformers" or cache == "f16")
+    real = real and (runtime != "transformers" or cache == "f16")
     return Candidate(source, runtime, cache, baseline, computes_as_stored=real)
 
 

@@ -12,7 +12,7 @@ from quantwise.core.artifact import Artifact, Candidate, Degradation
 from quantwise.core.evidence import LOST, Fit, Measurement
 from quantwise.core.imported import Imported
 from quantwise.core.question import Question
-from quantwise.core.runtime import Footprint
+from quantwise.core.runtime import Executes, Footprint
 from quantwise.core.solved_item import Priced, SolvedItem
 from quantwise.core.verdict import Verdict
 from quantwise.cost import cost, percentile
@@ -42,7 +42,12 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
     artifacts = {name: artifact_from(body) for name, body in store.all("artifact").items()}
     artifacts = {name: Artifact(**{"location": "", **one.artifact}) for name, one in imported.items()} | artifacts
     artifacts = {name: _with_difference(question, one, imported.get(name)) for name, one in artifacts.items()}
-    footprints = {name: Footprint(**body) for name, body in store.all("footprint").items()}
+    told = {name: Footprint(**body) for name, body in store.all("footprint").items()}
+    executes = {c.name: _executes(c, told.get(c.name)) for c in question.candidates}
+    # What expanded weights occupy is nobody's memory.
+    footprints = {
+        n: Footprint(executes=how) if (how := executes.get(n)) == "dequantized" else f for n, f in told.items()
+    }
     fits = {name: Fit(**body) for name, body in store.all("fit").items()}
     costs = {
         c.name: cost(c, artifacts[c.name], footprints.get(c.name), rows[c.name])
@@ -67,6 +72,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         solved=solved,
         floors=floors,
         priced=pairs_priced,
+        dequantized=frozenset(name for name, how in executes.items() if how == "dequantized"),
     )
     gates = gates_of(question, found, floors)
     overall = {
@@ -92,7 +98,11 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
                     accuracy[c.name],
                     overall.get(c.name),
                 )
-                | {"note": broken.get(c.name) or store.get("note", c.name), "cache_use": store.get("cache_use", c.name)}
+                | {
+                    "note": broken.get(c.name) or store.get("note", c.name),
+                    "cache_use": store.get("cache_use", c.name),
+                    "executes": executes[c.name],
+                }
                 for c in question.candidates
             ],
             "verdicts": [_verdict(v) for v in found],
@@ -238,6 +248,13 @@ def _candidate(
         "accuracy": accuracy,
         "overall": overall,
     }
+
+
+def _executes(candidate: Candidate, footprint: Footprint | None) -> Executes | None:
+    """How its weights are computed with: as its session said, or as is known without it; None where nobody said."""
+    if footprint is not None and footprint.executes is not None:
+        return footprint.executes
+    return "dequantized" if not candidate.computes_as_stored and candidate.cache == "f16" else None
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

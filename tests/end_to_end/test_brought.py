@@ -129,7 +129,7 @@ def test_brought_files(
 def test_a_brought_pair_of_folders(
     here: Callable[..., Any], model: Path, own_words: Path, own_choices: Path, tmp_path: Path
 ) -> None:
-    """The candidate as other tools store it: compressed-tensors, which Transformers expands to compute."""
+    """The candidate as other tools store it: compressed-tensors, one packed and one expanded to be computed."""
     built = here("build", model, "rtn:int8-channel", "rtn:int2-tensor", "--out", "out", "--quiet", "--json")
     assert (built.code, built.err) == (0, "")
     good, bad = (artifact["path"] for artifact in built.record)
@@ -142,5 +142,7 @@ def test_a_brought_pair_of_folders(
     assert "FAIL" not in answers(ended.record, good).values()
     assert answers(ended.record, bad)["words"] == "FAIL"
     decision = ended.record["decision"]
-    assert decision["ship"] != f"{good}@transformers", "it is stored small and computed in 16 bit"
+    named = {row["name"]: row for row in ended.record["candidates"]}
+    assert [named[f"{one}@transformers"]["executes"] for one in (good, bad)] == ["packed", "dequantized"]
+    assert decision["ship"] != f"{bad}@transformers", "it is stored small and expanded to be computed"
     assert os.path.samefile(tmp_path / "theirs", decision["rollback"].removesuffix("@transformers"))

@@ -218,7 +218,7 @@ def test_a_quantized_folder_is_planned_from_its_headers_and_goes_where_it_is_loa
     monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: 1 << 40)
     found = fetch.fetched(Request(candidates=("someone/small-GPTQ",), baseline=FOLDER))
     brought = propose.parse(found.candidates[0])
-    assert (brought.runtime, brought.computes_as_stored) == ("transformers", False)
+    assert (brought.runtime, brought.computes_as_stored) == ("transformers", True)
     made = describe(Path(brought.source))
     assert (made.format, made.bytes) == ("gptq", (gptq / "model.safetensors").stat().st_size)
 

@@ -73,7 +73,8 @@ def test_recipes_folders_and_servers(shared_data: Path) -> None:
         c.source: plan_candidate(c, model, use)
         for c in (
             Candidate("16bit", "transformers"),
-            Candidate("rtn:int4-g64", "transformers", computes_as_stored=False),
+            Candidate("rtn:int4-g64", "transformers"),
+            Candidate("rtn:int3-g64", "transformers", computes_as_stored=False),
             Candidate("16bit", "llamacpp"),
             Candidate("q8_0", "llamacpp"),
             Candidate(str(model), "transformers"),
@@ -81,8 +82,10 @@ def test_recipes_folders_and_servers(shared_data: Path) -> None:
     }
     assert {f.fits for f in fits.values()} == {"yes"}
     assert fits[str(model)].weights_bytes == 520064
-    # Transformers computes in 16 bit, and keeps 536 scales and 6 shapes (of 7 matrices one does not split) a block.
-    assert fits["rtn:int4-g64"].weights_bytes == 520064 + 5 * (536 * 2 + 6 * 16)
+    # Expanded to 16 bit, with 536 scales and 6 shapes (of 7 matrices one does not split) a block.
+    assert fits["rtn:int3-g64"].weights_bytes == 520064 + 5 * (536 * 2 + 6 * 16)
+    # Packed: 536 rows of 64 weights, filled up to 640, in half a byte each, with a scale and a value at 0 per row.
+    assert fits["rtn:int4-g64"].weights_bytes == 520064 + 5 * (-2 * 536 * 64 + 640 * 64 // 2 + 640 * 4)
     # In the file 32 bytes of every layer stand between tensors.
     assert fits["q8_0"].weights_bytes == 329952 + 5 * 32
     assert fits["q8_0"].cache_bytes == 5 * 2 * 32 * 2 * 512 * 4

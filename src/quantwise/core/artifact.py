@@ -42,7 +42,7 @@ class Candidate:
 
     ``source`` is a recipe, a path or a URL. ``control`` marks the negative control, which is measured and never
     shipped.
-    ``computes_as_stored`` is False where weights are stored small and computed in 16 bit (a quality verdict only).
+    ``computes_as_stored`` is False where weights or cache are stored small and expanded first (a quality verdict only).
     ``stands_for`` names the baseline that has no room here, of a baseline that is compared with in its place.
     ``model`` is the name of its model where a question has several; ``q4:q8_0@llamacpp`` is then q8_0 of the model q4.
     """

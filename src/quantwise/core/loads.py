@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from quantwise.core.artifact import FormatName
+from quantwise.core.packing import kernel_group
 from quantwise.core.scheme import Scheme
 
 
@@ -13,24 +14,20 @@ from quantwise.core.scheme import Scheme
 class Loading:
     """How a runtime takes a format.
 
-    ``computes_as_stored`` is False where weights are expanded to 16 bit first, or the format's arithmetic is done in
-    plain torch: then answers are those of the artifact and times are nobody's. ``library`` is the Python package that
-    the runtime needs beside its own, None for none.
+    ``library`` is the Python package that the runtime needs beside its own, None for none. Whether it computes with the
+    numbers as they are stored depends on the scheme: ``expands``.
     """
 
-    computes_as_stored: bool = True
     library: str | None = None
 
-
-_QUALITY = Loading(computes_as_stored=False)
 
 LOADS: Mapping[str, Mapping[FormatName, Loading]] = {
     "transformers": {
         "safetensors": Loading(),
-        "compressed-tensors": Loading(computes_as_stored=False, library="compressed_tensors"),
-        # GPTQModel is what Transformers would ask for; here the codes are expanded by our own reader, on any machine.
-        "gptq": _QUALITY,
-        "awq": _QUALITY,
+        "compressed-tensors": Loading(library="compressed_tensors"),
+        # GPTQModel is what Transformers would ask for; here the codes are read by our own reader, on any machine.
+        "gptq": Loading(),
+        "awq": Loading(),
         "bitsandbytes": Loading(library="bitsandbytes"),
     },
     "llamacpp": {"gguf": Loading()},
@@ -92,6 +89,30 @@ def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
     if scheme.activations is None and scheme.granularity == "tensor":
         return "vLLM's CPU kernel for weights alone takes a scale per channel or group; use int4-channel"
     return None
+
+
+def expands(runtime: str, scheme: Scheme) -> str | None:
+    """Why a runtime expands the weights of a scheme before it computes with them, or None where it does not.
+
+    Then answers are those of the artifact, and times and memory are nobody's. Only Transformers does, on whose
+    processor torch has kernels for four bits with a scale per group, for eight with one per channel, and for eight-bit
+    inputs with eight-bit weights (``runtimes/packed_linear.py``, ``rounded_inputs.py``).
+    """
+    if runtime != "transformers" or scheme.kind not in ("integer", "float8"):
+        return None
+    if scheme.higher is not None:
+        return expands(runtime, replace(scheme, higher=None)) or expands(runtime, scheme.higher)
+    if scheme.kind == "float8":
+        return "torch has no kernel for FP8 on a processor"
+    if scheme.activations is not None:
+        return None if scheme.bits == 8 else f"torch has no kernel for {scheme.bits}-bit weights and eight-bit inputs"
+    if scheme.bits == 8:
+        whole = scheme.symmetric and scheme.granularity != "group"
+        return None if whole else "torch's kernel for 8 bits takes one scale per channel, without zero points"
+    if scheme.bits == 4:
+        fits = scheme.group is None or kernel_group(scheme.group) is not None
+        return None if fits else f"torch's kernel for 4 bits takes no groups of {scheme.group}"
+    return f"torch has no kernel for {scheme.bits} bits"
 
 
 def experts_lack(scheme: Scheme) -> str | None:

@@ -10,6 +10,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from quantwise.core.artifact import Artifact
 from quantwise.core.item import Message
 
+# Weights as they are, read by a kernel for few bits, or expanded to 16 bit (or to a byte each) before they are computed
+# with: then answers count, and times and memory are nobody's.
+Executes = Literal["as stored", "packed", "dequantized"]
 Finish = Literal["stop", "length", "timeout", "crash", "refused"]
 
 
@@ -78,12 +81,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes that a running artifact occupies, as measured or as its runtime reports; ``None`` where nobody knows."""
+    """Bytes that a running artifact occupies, as measured or as its runtime reports; ``None`` where nobody knows.
+
+    ``executes`` says how its weights are computed with, where the runtime tells.
+    """
 
     weights_bytes: int | None = None
     cache_bytes: int | None = None
     compute_bytes: int | None = None
     peak_process_bytes: int | None = None
+    executes: Executes | None = None
 
 
 @dataclass(frozen=True, slots=True)

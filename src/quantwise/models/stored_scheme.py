@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from quantwise.core.artifact import FormatName
+from quantwise.core.loads import expands
 from quantwise.core.scheme import Activations, Granularity, Scheme
 
 # What compressed-tensors calls its numbers, how inputs are scaled, and what we call both.
@@ -37,6 +38,20 @@ def stored_scheme(settings: Mapping[str, Any]) -> Scheme | None:
     size = None if weights.get("strategy") == "tensor" else weights.get("group_size") or -1
     symmetric = bool(weights.get("symmetric", True))
     return _integer("compressed-tensors", weights.get("num_bits"), size, symmetric, rounded)
+
+
+def expanded_because(settings: Mapping[str, Any], runtime: str = "transformers") -> str | None:
+    """Why a runtime expands the weights of a folder with this ``quantization_config``, or None where it does not."""
+    if not settings or settings.get("quant_method") == "bitsandbytes":
+        return None
+    groups = settings.get("config_groups")
+    each = {"": None} if not isinstance(groups, Mapping) or not groups else groups
+    for name, group in each.items():
+        scheme = stored_scheme(settings if group is None else {**settings, "config_groups": {name: group}})
+        why = "its config does not say how it is quantized" if scheme is None else expands(runtime, scheme)
+        if why is not None:
+            return why
+    return None
 
 
 def _integer(

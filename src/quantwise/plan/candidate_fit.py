@@ -21,7 +21,7 @@ from quantwise.models.config import quantization_settings, read_config
 from quantwise.plan.deployment import Constants, Deployment, own_constants
 from quantwise.plan.deployment_memory import bound_memory, held, loaded_bytes, unknown_compute, weights_of
 from quantwise.plan.fit import fit
-from quantwise.plan.layer_bytes import held_folder_bytes
+from quantwise.plan.layer_bytes import held_folder_bytes, packs_folder
 from quantwise.plan.memory import available_bytes
 from quantwise.plan.model import Model, find_model, model_of_file
 from quantwise.plan.model_source import is_known_type, read_config_file
@@ -149,7 +149,9 @@ def _least(candidate: Candidate, place: Path, made: bool) -> int | None:
     if made:
         recipe = parse_recipe(candidate.source)
         return recipe_bytes(entries, recipe, read_config(place))
-    return held_folder_bytes(entries, settings) if settings else sixteen_bit_bytes(entries)
+    if not settings:
+        return sixteen_bit_bytes(entries)
+    return held_folder_bytes(entries, settings, packed=packs_folder(entries, settings))
 
 
 def _check_cache(asked: Deployment) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from quantwise.core.packing import NARROW_ROWS
 from quantwise.core.scheme import Scheme, parse_scheme
 from quantwise.plan.decoder_weights import Weights
 from quantwise.plan.deployment import CONSTANTS, Constants, Deployment
 from quantwise.plan.deployment_memory import Held, by_tensor, loaded_bytes
+from quantwise.plan.layer_bytes import is_packed
 from quantwise.plan.machine_rates import decode_time, read_by_type
 from quantwise.plan.offload_speed import away_part, offload_speed
 from quantwise.plan.parallel import parallel_speed
@@ -35,6 +37,12 @@ def deployment_speed(
     if asked.is_partial or asked.on_host:
         return _offloaded(asked, served, prompt)
     found = speed(asked.site, served, asked.concurrency, prompt)
+    if (rows := _rows_of_kernel(asked)) is not None and asked.concurrency > rows:
+        return without_times(
+            found,
+            f"with more than {rows} requests at a time Transformers widens packed weights in every step; how long that "
+            "takes is not planned, and it may be slower than 16 bit",
+        ), _ROOFLINE
     if asked.machine is None or asked.runtime != "llamacpp" or asked.concurrency > 1:
         return found, _ROOFLINE
     gguf = asked.model.in_gguf
@@ -73,6 +81,14 @@ def _served(asked: Deployment, weights: Weights, constants: Constants) -> Served
     return ServedDecoder(
         decoder, work, scaled(work, loaded_bytes(asked, weights)), multiplied, max(1, asked.context // 2), each
     )
+
+
+def _rows_of_kernel(asked: Deployment) -> int | None:
+    """Up to how many requests Transformers decodes with a kernel for few bits; None without one."""
+    scheme = _scheme(asked.scheme)
+    if asked.runtime != "transformers" or asked.device == "gpu" or scheme is None or not is_packed(scheme):
+        return None
+    return NARROW_ROWS[scheme.bits]
 
 
 def _scheme(name: str) -> Scheme | None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from quantwise.core.loads import expands
+from quantwise.core.packing import INT4_ROWS, INT8_COLUMNS, kernel_group
 from quantwise.core.scheme import SCALE_BITS, Scheme
 from quantwise.formats.safetensors_header import TensorEntry
+from quantwise.models.stored_scheme import expanded_because, stored_scheme
 
 LayerBytes = Callable[[int, int, Scheme], int | None]
 """Bytes of a (rows, columns) matrix; None where it stays in 16 bit."""
@@ -67,8 +71,30 @@ def _bitsandbytes(rows: int, columns: int, scheme: Scheme) -> int:
     return rows * columns // 2 + scale_bytes + _TABLE + len(json.dumps(state))
 
 
+def packed_layer_bytes(rows: int, columns: int, scheme: Scheme) -> int | None:
+    """Bytes of a matrix as torch's kernels for few bits hold it on a processor (``runtimes/packed_linear.py``).
+
+    None where it stays in 16 bit. Eight bits: rows filled to whole vectors, a scale each. Four bits: rows filled to
+    whole blocks, and for each of the kernel's groups a scale and a value at code 0, in 32 bit where there are zero
+    points, which 16 bit cannot hold.
+    """
+    if not scheme.divides(columns):
+        return None
+    if scheme.bits == 8:
+        return rows * (columns + -columns % INT8_COLUMNS + _SCALE)
+    group, filled = kernel_group(scheme.group or columns), rows + -rows % INT4_ROWS
+    if group is None:
+        return held_layer_bytes(rows, columns, scheme)
+    return filled * columns // 2 + filled * (columns // group) * 2 * (_SCALE if scheme.symmetric else 4)
+
+
+def is_packed(scheme: Scheme) -> bool:
+    """Whether Transformers packs the weights of a scheme, on a processor, and rounds no inputs."""
+    return scheme.kind == "integer" and scheme.activations is None and expands("transformers", scheme) is None
+
+
 def held_layer_bytes(rows: int, columns: int, scheme: Scheme) -> int | None:
-    """Bytes that Transformers holds of a matrix of ours; None where it stays in 16 bit."""
+    """Bytes that Transformers holds of a matrix of ours that is not packed; None where it stays in 16 bit."""
     stored = stored_layer_bytes(rows, columns, scheme)
     if stored is None or scheme.format == "bitsandbytes":
         return stored
@@ -82,10 +108,22 @@ def held_layer_bytes(rows: int, columns: int, scheme: Scheme) -> int | None:
     return rows * columns + 4 * groups + (4 if scheme.activations in ("int8-tensor", "fp8-tensor") else 0)
 
 
-def held_folder_bytes(entries: Mapping[str, TensorEntry], settings: Mapping[str, Any]) -> int | None:
+def packs_folder(names: Iterable[str], settings: Mapping[str, Any]) -> bool:
+    """Whether Transformers packs the quantized layers of a folder on a processor: torch has kernels for all of them.
+
+    Layers of a folder with experts are expanded, and so are weights whose inputs are rounded, where they are at all.
+    """
+    if settings.get("quant_method") == "bitsandbytes" or _rounds_inputs(settings):
+        return False
+    return expanded_because(settings) is None and not any(".experts." in name for name in names)
+
+
+def held_folder_bytes(
+    entries: Mapping[str, TensorEntry], settings: Mapping[str, Any], *, packed: bool = False
+) -> int | None:
     """Bytes that Transformers holds of a quantized folder whose ``quantization_config`` is ``settings``.
 
-    None where that config does not say how many bits a code has.
+    ``packed`` as ``packs_folder`` says. None where that config does not say how many bits a code has.
     """
     method = settings.get("quant_method")
     if method == "bitsandbytes":
@@ -99,9 +137,16 @@ def held_folder_bytes(entries: Mapping[str, TensorEntry], settings: Mapping[str,
             bits = _bits(settings, module)
             if bits is None:
                 return None
+            if packed:
+                total += _packed_matrix(entry, part, bits, settings)
+                continue
             total += cells * 32 // bits * (1 if rounded else 2)
+        elif packed and part == "weight" and entry.dtype == "I8":
+            total += _packed_matrix(entry, part, 8, settings)
         elif part == "weight" and entry.dtype in ("I8", "F8_E4M3"):
             total += cells * (1 if rounded else 2)
+        elif packed and part in ("scales", "weight_scale", "weight_shape"):
+            continue
         elif part in ("weight_scale", "input_scale"):
             total += scale_bytes * cells
         elif part == "weight_shape":
@@ -109,6 +154,27 @@ def held_folder_bytes(entries: Mapping[str, TensorEntry], settings: Mapping[str,
         elif part not in ("qzeros", "scales", "g_idx", "weight_zero_point", "weight_g_idx"):
             total += 2 * cells if entry.dtype in ("F64", "F32", "F16", "BF16") else entry.bytes
     return total
+
+
+def _packed_matrix(entry: TensorEntry, part: str, bits: int, settings: Mapping[str, Any]) -> int:
+    """Bytes of the matrix whose codes are ``entry``, where every layer has groups and zero points alike."""
+    in_word = 32 // bits
+    first, second = entry.shape
+    if part in ("weight", "weight_packed"):
+        rows, columns = first, second * (in_word if part == "weight_packed" else 1)
+    elif settings.get("quant_method") == "gptq":
+        rows, columns = second, first * in_word
+    else:
+        rows, columns = second * in_word, first
+    scheme = stored_scheme(_first_group(settings))
+    assert scheme is not None
+    order = 8 * columns if settings.get("desc_act") else 0
+    return order + (packed_layer_bytes(rows, columns, replace(scheme, bits=bits)) or 0)
+
+
+def _first_group(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    groups = settings.get("config_groups") or {}
+    return {**settings, "config_groups": dict(list(groups.items())[:1])} if groups else settings
 
 
 def _bits(settings: Mapping[str, Any], module: str) -> int | None:

@@ -1,8 +1,9 @@
 """The tensors of a folder as the model knows them, however many tensors of the file stand for one: shapes, and bytes.
 
-Transformers holds every number of 16 bit or more in 16. Of quantized folders it expands compressed-tensors at the first
-call (compressed_tensors, model_compressor.py: a hook that goes once it has run), and keeps bitsandbytes as it is; GPTQ
-and AWQ are expanded on a processor, and multiplied as they are by the kernels of GPUs.
+Transformers holds every number of 16 bit or more in 16, and bitsandbytes as it is. On a processor our runtime packs
+compressed-tensors, GPTQ and AWQ where torch has kernels for them (``core.loads.expands``) and expands the others; on a
+GPU compressed-tensors is expanded at the first call (compressed_tensors, model_compressor.py: a hook that goes once it
+has run), and GPTQ and AWQ are multiplied as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.formats.safetensors_header import TensorEntry
-from quantwise.plan.layer_bytes import held_folder_bytes
+from quantwise.plan.layer_bytes import held_folder_bytes, packs_folder
 from quantwise.plan.terms import Device
 from quantwise.plan.weights import sixteen_bit_bytes
 
@@ -55,12 +56,17 @@ def logical_tensors(entries: Mapping[str, TensorEntry], config: Mapping[str, Any
     settings = config["quantization_config"]
     if not isinstance(settings, dict):
         return FolderTensors(shapes, stored, {"cpu": None, "gpu": None})
-    found = {owner: held_folder_bytes(parts, settings) for owner, parts in owned.items()}
-    known = {owner: amount for owner, amount in found.items() if amount is not None}
-    on_cpu = known if len(known) == len(found) else None
+    on_cpu = _held(owned, settings, packed=packs_folder(entries, settings))
+    kernels = settings.get("quant_method") in WITH_KERNELS
     return FolderTensors(
-        shapes, stored, {"cpu": on_cpu, "gpu": stored if settings.get("quant_method") in WITH_KERNELS else on_cpu}
+        shapes, stored, {"cpu": on_cpu, "gpu": stored if kernels else _held(owned, settings, packed=False)}
     )
+
+
+def _held(owned: Mapping[str, Mapping[str, TensorEntry]], settings: Mapping[str, Any], *, packed: bool) -> Bytes | None:
+    found = {owner: held_folder_bytes(parts, settings, packed=packed) for owner, parts in owned.items()}
+    known = {owner: amount for owner, amount in found.items() if amount is not None}
+    return known if len(known) == len(found) else None
 
 
 def _owner(name: str, due: Shapes) -> str | None:

@@ -145,6 +145,8 @@ def role(candidate: Row) -> str:
         return "baseline"
     if candidate.get("control"):
         return "control"
+    if candidate.get("executes") == "dequantized":
+        return "dequantized"
     return "" if candidate.get("shippable") else "quality only"
 
 

@@ -11,7 +11,7 @@ from quantwise.report import notation
 from quantwise.report.reading import Reading, Row, role
 
 VERDICT_STYLE = {"PASS": "blue", "FAIL": "bold red", "UNKNOWN": "yellow"}
-_ROLE = {"baseline": "base", "quality only": "quality"}
+_ROLE = {"baseline": "base", "quality only": "quality", "dequantized": "dequant"}
 _ROLE_WIDTH, _NAME_WIDTH, _BYTES_WIDTH, _SPEED_WIDTH = 8, 16, 6, 7
 _MIN_MARK, _MAX_MARK = 4, 11
 _COUNTS_WIDTH = 24

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +20,13 @@ from quantwise.core.errors import RuntimeFailure
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.runtimes.expanded_layouts import tensors_of
 from quantwise.runtimes.rounded_inputs import RoundedLinear
+from quantwise.runtimes.stored_layer import PARTS, StoredLayer, stored_layer
 
 _EXPERT = re.compile(r"(?P<block>.*\.layers\.\d+)\..*experts\.(?P<number>\d+)\.(?P<part>\w+)")
 # What Mixtral calls them, and what the others do.
 _ROLES = {"w1": "gate", "gate_proj": "gate", "w3": "up", "up_proj": "up", "w2": "down", "down_proj": "down"}
 _STRATEGIES = ("tensor", "channel", "group")
-_PARTS = ("weight", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "input_scale")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredLayer:
-    """``codes`` (out, in); ``scale`` float32 (out or 1, groups); ``zero`` like ``scale``, or None; ``input_scale``
-    (1,), or None.
-    """
-
-    codes: Tensor
-    scale: Tensor
-    zero: Tensor | None
-    input_scale: Tensor | None
-
-    def values(self) -> Tensor:
-        """float32 (out, in)."""
-        width = self.codes.shape[1] // self.scale.shape[1]
-        codes = self.codes.float()
-        if self.zero is not None:
-            codes = codes - self.zero.repeat_interleave(width, 1)
-        return codes * self.scale.repeat_interleave(width, 1)
+_SETTINGS = {"quant_method": "compressed-tensors"}
 
 
 class RoundedExperts(nn.Module):
@@ -88,9 +68,9 @@ def stored_layers(folder: Path) -> tuple[dict[str, StoredLayer], dict[str, Tenso
     names = [name.removesuffix(".weight_scale") for name in plain if name.endswith(".weight_scale")]
     layers = {}
     for name in names:
-        parts = {part: plain.pop(f"{name}.{part}") for part in _PARTS if f"{name}.{part}" in plain}
+        parts = {part: plain.pop(f"{name}.{part}") for part in PARTS["compressed-tensors"] if f"{name}.{part}" in plain}
         try:
-            layers[name] = _layer(parts)
+            layers[name] = stored_layer(parts, _SETTINGS)
         except (KeyError, RuntimeError, ValueError) as error:
             raise RuntimeFailure(f"{folder}: layer {name} is no complete compressed-tensors layer ({error})") from error
     return layers, plain
@@ -138,24 +118,6 @@ def rounds_inputs(settings: Mapping[str, Any]) -> bool:
 
 def _groups(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [group for group in (settings.get("config_groups") or {}).values() if isinstance(group, dict)]
-
-
-def _layer(parts: Mapping[str, Tensor]) -> StoredLayer:
-    from compressed_tensors.compressors import unpack_from_int32
-
-    zero = None
-    if "weight_packed" in parts:
-        shape = torch.Size(parts["weight_shape"].tolist())
-        # Rows of codes fill whole words but for the last, so the words of a row tell the bits.
-        bits = 32 * parts["weight_packed"].shape[1] // shape[1]
-        codes = unpack_from_int32(parts["weight_packed"], bits, shape)
-    else:
-        codes = parts["weight"]
-    scale = parts["weight_scale"].float()
-    scale = scale.reshape(codes.shape[0] if scale.numel() > 1 else 1, -1)
-    if "weight_zero_point" in parts:
-        zero = unpack_from_int32(parts["weight_zero_point"], bits, scale.shape, packed_dim=0).float()
-    return StoredLayer(codes, scale, zero, parts.get("input_scale"))
 
 
 def _rounded(layer: StoredLayer, bias: Tensor | None) -> RoundedLinear:

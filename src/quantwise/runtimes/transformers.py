@@ -95,7 +95,7 @@ class TransformersSession:
         from quantwise.runtimes.greedy import CausalModel
         from quantwise.runtimes.transformers_folder import load, without_bars
 
-        model, self._tokenizer = load(folder)
+        model, self._tokenizer, self._executes = load(folder)
 
         self._options = options
         eos = _eos_ids(model, self._tokenizer)
@@ -109,7 +109,7 @@ class TransformersSession:
         self._adds_tokens = self._ids("a", False) != self._ids("a", True)
         self._opening = _first(*self._ids("", False)[:1], self._tokenizer.eos_token_id)
         with without_bars():
-            # The first call of a model is slow (weights are expanded); nobody's request should pay for it.
+            # The first call of a model is slow (weights may be expanded); nobody's request should pay for it.
             self._model.distributions([0, 0], 1)
         self._weights_bytes = _weights_bytes(model)
 
@@ -128,7 +128,7 @@ class TransformersSession:
 
     def footprint(self) -> Footprint:
         """Weights as held, the largest cache so far; a shared process has no peak of its own."""
-        return Footprint(weights_bytes=self._weights_bytes, cache_bytes=self._model.cache_bytes)
+        return Footprint(self._weights_bytes, self._model.cache_bytes, executes=self._executes)
 
     def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
         """As in the protocol; each position also holds the token that came.

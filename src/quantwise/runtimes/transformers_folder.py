@@ -9,16 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from quantwise.core.errors import RuntimeFailure
+from quantwise.core.runtime import Executes
 from quantwise.models.config import quantization_settings
+from quantwise.models.stored_scheme import expanded_because
 from quantwise.runtimes.expanded_layouts import expanded
 from quantwise.runtimes.mixture_folder import holds_mixture, round_mixture, rounds_inputs, stored_layers
-from quantwise.runtimes.rounded_inputs import round_inputs
+from quantwise.runtimes.packed_folder import packed_model
+from quantwise.runtimes.packed_linear import PackedInt4, PackedInt8
+from quantwise.runtimes.rounded_inputs import RoundedLinear, round_inputs
 
 _FIXED: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
-def load(folder: str) -> tuple[Any, Any]:
-    """Model and tokenizer; safetensors only, no code of the checkpoint's own. Raises RuntimeFailure."""
+def load(folder: str) -> tuple[Any, Any, Executes]:
+    """Model, tokenizer, and how its weights are computed with; safetensors only, no code of the checkpoint's own.
+
+    Raises RuntimeFailure.
+    """
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
@@ -30,12 +37,13 @@ def load(folder: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder, **_FIXED)
         with without_bars():
             model = model_of(path)
+            executes = executes_of(path, model)
     except RuntimeFailure:
         raise
     except Exception as error:  # what a loader may raise is open-ended; this is the border where it is translated
         said = " ".join(str(error).split())[:300]
         raise RuntimeFailure(f"Transformers cannot load {folder}: {type(error).__name__}: {said}") from error
-    return model, tokenizer
+    return model, tokenizer, executes
 
 
 def model_of(path: Path) -> Any:
@@ -43,6 +51,8 @@ def model_of(path: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     settings = quantization_settings(path)
+    if (packed := _packed(path, settings)) is not None:
+        return packed
     if read_here(path, settings):
         return _read_here(path, settings)
     model = AutoModelForCausalLM.from_pretrained(str(path), dtype="auto", use_safetensors=True, **_FIXED).eval()
@@ -52,6 +62,23 @@ def model_of(path: Path) -> Any:
             "are not rounded; serve the folder with vLLM and give its address"
         )
     return model
+
+
+def executes_of(path: Path, model: Any) -> Executes:
+    """How the weights of ``model``, loaded from ``path``, are computed with.
+
+    A mixture whose inputs are rounded is multiplied in few bits too, but it was expanded on its way there.
+    """
+    settings = quantization_settings(path)
+    if not settings:
+        return "as stored"
+    if settings.get("quant_method") == "bitsandbytes":
+        return "packed"
+    kinds = {type(module) for module in model.modules()}
+    if not kinds.isdisjoint((PackedInt8, PackedInt4)):
+        return "packed"
+    rounded = RoundedLinear in kinds and not holds_mixture(path, settings)
+    return "packed" if rounded and expanded_because(settings) is None else "dequantized"
 
 
 def without_bars() -> AbstractContextManager[object]:
@@ -77,11 +104,28 @@ def filled(path: Path, settings: Mapping[str, Any], dtype: Any) -> Any:
     return model
 
 
-def _read_here(path: Path, settings: Mapping[str, Any]) -> Any:
-    import torch
-    from transformers import AutoConfig, GenerationConfig
+def _packed(path: Path, settings: Mapping[str, Any]) -> Any:
+    """The model on torch's kernels, or None where they do not take it, or it rounds inputs and has kernels there."""
+    if not settings or _rounds_inputs(settings):
+        return None
+    model = packed_model(path, settings, _dtype(path))
+    return None if model is None else _with_generation(path, model)
 
-    model = filled(path, settings, AutoConfig.from_pretrained(str(path), **_FIXED).dtype or torch.float16)
+
+def _read_here(path: Path, settings: Mapping[str, Any]) -> Any:
+    return _with_generation(path, filled(path, settings, _dtype(path)))
+
+
+def _dtype(path: Path) -> Any:
+    import torch
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(path), **_FIXED).dtype or torch.float16
+
+
+def _with_generation(path: Path, model: Any) -> Any:
+    from transformers import GenerationConfig
+
     if (path / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(str(path), **_FIXED)
     return model
@@ -104,6 +148,6 @@ def _with(path: Path, tensors: Mapping[str, Any], dtype: Any) -> Any:
     return model.eval()
 
 
-def _rounds_inputs(settings: dict[str, Any]) -> bool:
+def _rounds_inputs(settings: Mapping[str, Any]) -> bool:
     groups = settings.get("config_groups")
     return isinstance(groups, dict) and any(g.get("input_activations") for g in groups.values() if isinstance(g, dict))
