@@ -23,7 +23,8 @@ def item(scorer: Any, target: Any = None, choices: tuple[str, ...] = (), **optio
 
 
 def test_the_table_is_what_the_item_may_ask_for() -> None:
-    assert list(SCORERS) == ["exact", "contains", "regex", "numeric", "json_schema", "json_equal", "choice", "code"]
+    names = ["exact", "contains", "regex", "numeric", "json_schema", "json_equal", "choice", "code", "tool_call"]
+    assert list(SCORERS) == names
 
 
 @pytest.mark.parametrize(
