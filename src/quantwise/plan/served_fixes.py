@@ -167,8 +167,11 @@ def _needed(turned: Deployment, constants: Constants, buffers: bool) -> Need | N
         return None
     if unknown_compute(turned):
         # Never known to fit; known not to where even the buffers' absence leaves too much.
-        least = needed(turned, constants, buffers=False).bytes[0]
-        return Need(least, limit, host=turned.on_host) if least > limit else None
+        least = needed(turned, constants, buffers=False)
+        here, there = least.bytes[0], least.host
+        if there is not None and there.limit_bytes is not None and there.bytes[0] > there.limit_bytes:
+            return Need(here, limit, Rest(there.bytes[0], there.limit_bytes))
+        return Need(here, limit, host=turned.on_host) if here > limit else None
     found = needed(turned, constants, buffers=buffers)
     rest = None if found.host is None else Rest(found.host.bytes[1], found.host.limit_bytes)
     return Need(found.bytes[1], limit, rest, host=turned.on_host)
