@@ -25,6 +25,7 @@ from quantwise.plan.deployment_memory import (
 )
 from quantwise.plan.deployment_speed import deployment_speed
 from quantwise.plan.fit import MARGINAL, size
+from quantwise.plan.loadable import check_loads
 from quantwise.plan.request_limits import limit_notes, most_requests
 from quantwise.plan.speed import Speed
 from quantwise.plan.terms import READ_ONCE, Device
@@ -94,8 +95,9 @@ def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capa
     """Plan one way to serve a model.
 
     With ``capacity`` the number of requests to promise is simulated, which takes a few tenths of a second. Raises
-    InputError where scheme, cache type, runtime or the number of devices do not suit the model.
+    InputError where scheme, cache type, runtime, site or the number of devices do not go together with the model.
     """
+    check_loads(asked)
     weights = weights_of(asked)
     found_held = held(asked, weights, constants)
     bound = bound_memory(asked, found_held.terms)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from quantwise.plan.deployment import Deployment
+from quantwise.plan.loadable import not_loaded
 from quantwise.plan.model import Model
 from quantwise.plan.serving_settings import RuntimeName, ServingSettings
 from quantwise.scenarios.site import Site
@@ -25,7 +26,8 @@ _PUBLISHED: Mapping[str, Mapping[RuntimeName, str]] = {
 
 
 def usual_schemes(model: Model, runtime: RuntimeName, *, on_gpu: bool = True) -> tuple[str, ...]:
-    """What is planned of a model where nothing is named: first what it was published in, then ``SCHEMES``.
+    """What is planned of a model where nothing is named: first what it was published in, then of ``SCHEMES`` those that
+    the runtime loads and computes on that device.
 
     A GGUF file is planned as it is. Transformers keeps MXFP4 packed where triton and the package kernels are installed,
     which is not usual without a GPU, and else expands it to 16 bit (its quantizers/quantizer_mxfp4.py).
@@ -33,9 +35,9 @@ def usual_schemes(model: Model, runtime: RuntimeName, *, on_gpu: bool = True) ->
     if model.is_file:
         return ("stored",)
     published = _PUBLISHED.get(model.decoder.architecture, {}).get(runtime)
-    if published is None or (runtime == "transformers" and not on_gpu):
-        return SCHEMES[runtime]
-    return (published, *SCHEMES[runtime])
+    own = () if published is None or (runtime == "transformers" and not on_gpu) else (published,)
+    loaded = (s for s in SCHEMES[runtime] if not_loaded(model.decoder, s, runtime, on_gpu=on_gpu) is None)
+    return (*own, *loaded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
