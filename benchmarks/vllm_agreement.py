@@ -4,11 +4,11 @@
     python benchmarks/vllm_agreement.py --only 16bit w8a8       some of the rows; what was measured before is kept
     python benchmarks/vllm_agreement.py --work DIR              where (default runs/vllm-agreement)
 
-The reference model's exports, at every position of held-out texts that nobody trained or calibrated on. Each row is
-compared with the row of 16 bit at the same positions; intervals resample whole texts. Among equal logits the lowest
-token id counts, on both sides: bfloat16 has many ties. ``exact`` is the same folder's numbers computed by Transformers
-in float64 (inputs rounded where the scheme rounds them); it says which side is off, and how close the two tokens
-are where the sides differ.
+The reference model's exports, at every position of held-out texts that nobody trained or calibrated on, and apart from
+these at the positions where the text is a model's answer to a suite's question. Each row is compared with that of 16
+bit at the same positions; intervals resample whole texts. Among equal logits the lowest token id counts, on both sides:
+bfloat16 has many ties. How much of it is rounding alone: the same folder in Transformers twice, in bfloat16 with
+another attention (the same sums in another order), and in float32; ``computed_otherwise``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from answer_places import answers, tokens_of
+from computed_otherwise import logits, model_in
 from quantwise.build.walk import build
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import RuntimeFailure
@@ -37,7 +40,7 @@ from quantwise.runtimes.transformers import Transformers
 from quantwise.runtimes.vllm import Vllm
 from quantwise.stats.bootstrap import Estimate, bootstrap_ratio
 from this_machine import line
-from trained_models import ROOT, reference_model
+from trained_models import ROOT, Trained, reference_model
 
 PAGE = ROOT / "docs" / "vllm-agreement.md"
 SWITCH = "VLLM_CPU_INT4_W4A8"
@@ -46,31 +49,26 @@ CONTEXT, TOP, ALLOWED = 1024, 4, 0.01
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A recipe in vLLM, with or without its int8 inputs of 4-bit layers, beside what Transformers computes of
-    ``beside`` (the recipe itself, if empty).
+    """A recipe in vLLM, with or without its int8 inputs of 4-bit layers, beside the Transformers runtime, or
+    (``rounded``) beside what Transformers computes where linear layers round their inputs to int8 too.
     """
 
     recipe: str
     int8_inputs: bool = True
-    beside: str = ""
+    rounded: bool = False
 
     @property
     def name(self) -> str:
         """As in the table."""
         with_switch = f"`{self.recipe}`" + ("" if self.int8_inputs else f", `{SWITCH}=0`")
-        return with_switch + (f" beside `{self.beside}`" if self.beside else "")
+        return with_switch + (", beside int8 inputs" if self.rounded else "")
 
 
-FOUR_BITS = ("gptq:int4-g128", "gptq:int4-g128,layout=gptq", "awq+rtn:int4-g64-asym,layout=awq")
+FOUR_BITS = ("gptq:int4-g128,layout=gptq", "awq+rtn:int4-g64-asym,layout=awq")
 ROWS = (
-    Row("16bit"),
-    Row("w8a8"),
-    *(Row(recipe) for recipe in FOUR_BITS[1:]),
-    Row("fp8"),
-    *(Row(recipe, int8_inputs=False) for recipe in FOUR_BITS[1:]),
-    *(Row(FOUR_BITS[0], rounded) for rounded in (True, False)),
-    Row("rtn:int4-g128"),
-    Row("rtn:int4-g128", beside="w4a8"),
+    *(Row(recipe) for recipe in ("16bit", "w8a8", "fp8", *FOUR_BITS)),
+    *(Row(recipe, int8_inputs=False) for recipe in FOUR_BITS),
+    *(Row(recipe, rounded=True) for recipe in FOUR_BITS),
 )
 
 Picks = list[list[int]]
@@ -120,44 +118,19 @@ def _likeliest(place: dict[int, float]) -> int:
     return min(token for token, value in place.items() if value == most)
 
 
-def exact(
-    kept: Kept, recipe: str, artifact: Artifact, chosen: Sequence[Picks]
-) -> tuple[Picks, list[list[list[float]]]]:
-    """The picks in float64, and the log probabilities there of what each of ``chosen`` picked."""
-    import torch
-    from tokenizers import Tokenizer
-
-    from quantwise.runtimes.transformers_folder import model_of
-
-    tokenizer = Tokenizer.from_file(str(reference_path() / "tokenizer.json"))
-    model = model_of(Path(artifact.location))
-    with torch.inference_mode():
-        model(torch.tensor([[0, 1]]))  # some weights are expanded at the first call
-        in_float64(model)
-        best, seen = [], []
-        for number, text in enumerate(kept.texts):
-            ids = torch.tensor([[model.config.eos_token_id, *tokenizer.encode(text, add_special_tokens=False).ids]])
-            logits = model(ids).logits[0, :-1]
-            if logits.dtype != torch.float64:
-                raise SystemExit(f"{recipe} was computed in {logits.dtype}, not in float64; there is no exact answer")
-            places = logits.log_softmax(-1)
-            assert all(len(pick[number]) == len(places) for pick in chosen)
-            best.append(places.argmax(-1).tolist())
-            these = (torch.tensor(pick[number]).unsqueeze(1) for pick in chosen)
-            seen.append([places.gather(1, index).squeeze(1).tolist() for index in these])
-    return best, seen
-
-
-def in_float64(model: Any) -> None:
-    """Everything but the codes of 8-bit floats, which say how a layer computes."""
-    import torch
-
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            for name, tensor in held.items():
-                if tensor is not None and tensor.dtype in (torch.bfloat16, torch.float16, torch.float32):
-                    wide = tensor.double()
-                    held[name] = torch.nn.Parameter(wide, False) if held is module._parameters else wide
+def computed(kept: Kept, trained: Trained, row: Row, folder: Path) -> dict[str, Any]:
+    """Picks in Transformers, 4-bit weights expanded: ``plain`` in bfloat16, ``again`` with another attention,
+    ``wide`` in float32. ``likely``: log probabilities in float32, by text.
+    """
+    texts = tokens_of(trained, kept.texts)
+    ways = {"plain": (torch.bfloat16, "sdpa"), "again": (torch.bfloat16, "eager"), "wide": (torch.float32, "sdpa")}
+    found: dict[str, Any] = {}
+    for way, (dtype, attention) in ways.items():
+        seen = logits(model_in(folder, dtype, row.rounded, attention), texts)
+        found[way] = [text.argmax(-1).tolist() for text in seen]
+        if way == "wide":
+            found["likely"] = [text.log_softmax(-1) for text in seen]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,29 +140,46 @@ class Found:
     row: Row
     positions: NDArray[np.float64]
     same: NDArray[np.float64]
-    vllm_exact: NDArray[np.float64]
-    ours_exact: NDArray[np.float64]
-    gap: float | None  # nats, median where the two differ
+    again: NDArray[np.float64]  # Transformers with another attention
+    wide: NDArray[np.float64]  # Transformers in float32
+    answered: NDArray[np.float64]  # positions of answers
+    same_answers: NDArray[np.float64]
+    gaps: tuple[float, ...]  # nats, where vLLM and Transformers differ
 
 
-def compare(kept: Kept, row: Row, made: dict[str, Artifact]) -> Found:
+def compare(kept: Kept, trained: Trained, row: Row, made: dict[str, Artifact]) -> Found:
     """One row, measured or read back."""
-    with switched(row.int8_inputs):
-        name = f"vllm {row.recipe} {'' if row.int8_inputs else SWITCH + '=0'}"
-        theirs = picks(kept, name, Vllm(), made[row.recipe])
-    beside = row.beside or row.recipe
-    ours = picks(kept, f"transformers {beside}", Transformers(), made[beside])
-    best, seen = exact(kept, beside, made[beside], (theirs, ours))
-    gc.collect()
-    gaps = [abs(a - b) for text in seen for a, b in zip(*text, strict=True) if a != b]
-    return Found(
-        row, np.array([float(len(text)) for text in ours]), _same(theirs, ours), _same(theirs, best), _same(ours, best),
-        float(np.median(gaps)) if gaps else None,
-    )  # fmt: skip
+    artifact = made[row.recipe]
+    if (told := kept.get(f"row {row.name}")) is None:
+        with switched(row.int8_inputs):
+            name = f"vllm {row.recipe} {'' if row.int8_inputs else SWITCH + '=0'}"
+            theirs = picks(kept, name, Vllm(), artifact)
+        here = computed(kept, trained, row, Path(artifact.location))
+        ours = here["plain"] if row.rounded else picks(kept, f"transformers {row.recipe}", Transformers(), artifact)
+        places = answers(trained, kept.texts)
+        gaps = [
+            abs(float(likely[place, a] - likely[place, b]))
+            for likely, *both in zip(here["likely"], theirs, ours, strict=True)
+            for place, (a, b) in enumerate(zip(*both, strict=True))
+            if a != b
+        ]
+        told = {
+            "positions": [float(len(text)) for text in ours], "same": _same(theirs, ours),
+            "again": _same(here["plain"], here["again"]), "wide": _same(here["plain"], here["wide"]),
+            "answered": [float(sum(text)) for text in places], "same_answers": _same(theirs, ours, places),
+            "gaps": gaps,
+        }  # fmt: skip
+        kept.put(f"row {row.name}", told)
+        gc.collect()
+    counts = {name: np.array(values) for name, values in told.items() if name != "gaps"}
+    return Found(row, **counts, gaps=tuple(told["gaps"]))
 
 
-def _same(some: Picks, others: Picks) -> NDArray[np.float64]:
-    return np.array([float(sum(a == b for a, b in zip(s, o, strict=True))) for s, o in zip(some, others, strict=True)])
+def _same(some: Picks, others: Picks, places: Sequence[Sequence[bool]] | None = None) -> list[float]:
+    """How often they are equal, text by text; at ``places`` alone where given."""
+    counted = places or [[True] * len(text) for text in some]
+    texts = zip(some, others, counted, strict=True)
+    return [float(sum(a == b for a, b, counts in zip(*text, strict=True) if counts)) for text in texts]
 
 
 @contextmanager
@@ -219,21 +209,26 @@ def table(found: Sequence[Found]) -> str:
     """As Markdown."""
     base = found[0]
     lines = [
-        "| folder | vLLM and Transformers agree | less 16 bit's, points (95 %) | | vLLM with exact | Transformers with"
-        " exact | gap where they differ, nats |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
+        "| folder | vLLM and Transformers agree | less 16 bit's, points (95 %) | | Transformers with itself, other"
+        " attention | itself in float32 | at answers, vLLM and Transformers | gap where they differ, nats |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for one in found:
-        share = bootstrap_ratio(one.same, one.positions).value
-        cells = [one.row.name, f"{share:.2%}", "", ""]
+        cells = [one.row.name, share(one.same, one.positions), "", ""]
         if one is not base:
             over = bootstrap_ratio(one.same - base.same, one.positions)
             cells[2] = f"{100 * over.value:+.2f} ({100 * (over.low or 0):+.2f} to {100 * (over.high or 0):+.2f})"
             cells[3] = verdict(over)
-        cells += [f"{side.sum() / one.positions.sum():.2%}" for side in (one.vllm_exact, one.ours_exact)]
-        cells.append("" if one.gap is None else f"{one.gap:.3f}")
+        cells += [share(side, one.positions) for side in (one.again, one.wide)]
+        cells.append(f"{share(one.same_answers, one.answered)} ({int((one.answered - one.same_answers).sum())} differ)")
+        cells.append(f"{np.median(one.gaps):.3f} ({np.max(one.gaps):.2f} at most)" if one.gaps else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def share(some: NDArray[np.float64], of: NDArray[np.float64]) -> str:
+    """As a percentage."""
+    return f"{some.sum() / of.sum():.2%}"
 
 
 def page(told: str, rows: str, failed: Sequence[str]) -> str:
@@ -242,10 +237,15 @@ def page(told: str, rows: str, failed: Sequence[str]) -> str:
     return f"""# vLLM on a CPU beside Transformers
 
 How often vLLM and the Transformers runtime name the same next token for one and the same folder; made by
-`benchmarks/vllm_agreement.py`. Exports of the reference model, every position of held-out texts. The third column
-compares each row with 16 bit at the same positions; intervals resample whole texts. "Exact" is the folder computed by
-Transformers in float64, inputs rounded where the scheme rounds them; the last column is how far apart the two tokens
-are there, in the median, where the runtimes differ.
+`benchmarks/vllm_agreement.py`. Exports of the reference model, every position of held-out texts; of equal logits the
+lowest id. The third column compares each row with 16 bit at the same positions; intervals resample whole texts.
+
+The two columns after that have no vLLM in them: Transformers in bfloat16 beside Transformers with another attention
+(`eager` for `sdpa`: the same sums in another order), and beside float32. "At answers" counts only tokens of the
+answers to the suites' held-out questions, their end included, each after the true tokens before it. The last column
+is how far apart the two tokens are in float32, where the runtimes differ. "Beside int8 inputs" is vLLM as it is, beside
+Transformers with the inputs of all linear layers but the last rounded to int8, token by token: what vLLM does of its
+own on a processor with AMX, unless `{SWITCH}` is 0.
 
 {rows}
 {lost}
@@ -264,16 +264,18 @@ def main() -> int:
     trained = reference_model()
     kept = Kept(flags.work, trained.held_out[:: flags.every])
     rows = [row for row in ROWS if not flags.only or row.recipe in ("16bit", *flags.only)]
-    made = artifacts(kept, trained.calibration, [r for row in rows for r in (row.recipe, row.beside) if r])
+    made = artifacts(kept, trained.calibration, [row.recipe for row in rows])
     found, failed = [], []
     for row in rows:
         try:
-            found.append(compare(kept, row, made))
+            found.append(compare(kept, trained, row, made))
         except RuntimeFailure as error:
             failed.append(f"{row.name}: {error}")
             print(f"- {failed[-1]}", flush=True)
     positions = int(found[0].positions.sum())
-    told = f"{date.today()}, {Vllm().version()}, {line()}; {positions:,} positions of {len(kept.texts)} texts"
+    answered = int(found[0].answered.sum())
+    told = f"{date.today()}, {Vllm().version()}, {line()}; {positions:,} positions of {len(kept.texts)} texts, "
+    told += f"{answered:,} of answers"
     print(f"\n{told}\n\n{table(found)}")
     if flags.write:
         PAGE.write_text(page(told, table(found), failed), encoding="utf-8")
