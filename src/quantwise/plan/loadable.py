@@ -13,12 +13,23 @@ from quantwise.plan.serving_settings import RuntimeName
 from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.weight_table import in_gguf
 
+# Tables of positions that were learned: beyond their last row a model has none.
+_LEARNED = (".embed_positions.weight", ".wpe.weight", "position_embd.weight")
+
 
 def check_loads(asked: Deployment) -> None:
-    """Raise InputError where the runtime does not load the scheme, or has no kernel for it on the site's device."""
+    """Raise InputError where the runtime does not load the scheme, or has no kernel for it on the site's device, or the
+    model cannot hold so long a context.
+    """
     why = not_loaded(asked.model, asked.scheme, asked.runtime, on_gpu=asked.on_gpu)
     if why is not None:
         raise InputError(why)
+    own = asked.decoder.context
+    if asked.context > own and any(name.endswith(_LEARNED) for name in asked.decoder.tensors):
+        raise InputError(
+            f"{asked.decoder.name} has learned positions for {own:,} tokens and none beyond, not {asked.context:,}; "
+            f"take --context {own}"
+        )
 
 
 def not_loaded(model: Model, scheme: str, runtime: RuntimeName, *, on_gpu: bool) -> str | None:
@@ -26,6 +37,8 @@ def not_loaded(model: Model, scheme: str, runtime: RuntimeName, *, on_gpu: bool)
 
     Raises InputError where the scheme is unknown.
     """
+    if runtime == "llamacpp" and model.decoder.architecture == "OPTForCausalLM":
+        return f"llama.cpp does not compute opt models such as {model.decoder.name}; take --runtime transformers"
     if parse_weight_scheme(scheme).kind == "as stored":
         return _stored(model, runtime, on_gpu)
     if model.is_quantized:

@@ -41,7 +41,8 @@ def usual_schemes(model: Model, runtime: RuntimeName, *, on_gpu: bool = True) ->
     if model.form is None and runtime != "llamacpp" and (model.decoder.stored or not own):
         own = ("stored", *own)
     loaded = (s for s in SCHEMES[runtime] if not_loaded(model, s, runtime, on_gpu=on_gpu) is None)
-    return (*own, *loaded)
+    # Where nothing loads, the first is named, so that its reason is told.
+    return (*own, *loaded) or SCHEMES[runtime][:1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
