@@ -69,3 +69,16 @@ def test_a_mixture_is_not_proposed_where_its_experts_are_not_read_back() -> None
     assert "nf4-dq" not in {row["scheme"] for row in found["candidates"]}
     with pytest.raises(InputError, match="read no experts"):
         plan(PlanRequest(("qwen3-30b-a3b",), runtime="transformers", site="h100", schemes=("nf4",)))
+
+
+@pytest.mark.parametrize("schemes", [(), ("q4_k_m",)])
+def test_llamacpp_computes_no_opt(schemes: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=r"llama\.cpp does not compute opt"):
+        plan(PlanRequest(("opt-6.7b",), site="mi300x", schemes=schemes))
+
+
+def test_beyond_learned_positions_nothing_is_planned() -> None:
+    asked = PlanRequest(("opt-6.7b",), site="rtx-4090", runtime="transformers", context=8192)
+    with pytest.raises(InputError, match="learned positions for 2,048 tokens and none beyond, not 8,192"):
+        plan(asked)
+    assert plan(PlanRequest(("opt-6.7b",), site="rtx-4090", runtime="transformers", context=2048))["fits"] == "yes"

@@ -29,6 +29,7 @@ from quantwise.plan.loadable import check_loads
 from quantwise.plan.request_limits import limit_notes, most_requests
 from quantwise.plan.speed import Speed
 from quantwise.plan.terms import READ_ONCE, Device
+from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.what_if import cache_of
 
 Answer = Literal["yes", "marginal", "no", "unknown"]
@@ -170,6 +171,10 @@ def _notes(asked: Deployment, weights: Weights, found: Held) -> tuple[str, ...]:
     notes = [] if why is None else [why]
     if not weights.exact:
         notes.append("weights are a sum over tensors whose names were not held against a written file")
+    own = parse_weight_scheme(asked.scheme).recipe
+    if own is not None and own.scheme.kind not in ("float", "ggml", "auto") and weights.bits_per_weight > 15:
+        group = f": their rows do not split into groups of {own.scheme.group}" if own.scheme.group else ""
+        notes.append(f"{asked.scheme} leaves nearly all weights of this model in 16 bit{group}")
     if asked.context > asked.decoder.context:
         notes.append(f"{asked.decoder.name} was trained for {asked.decoder.context} tokens, not {asked.context}")
     return (*notes, *_page_notes(asked, found), *_host_notes(asked, found))
