@@ -77,8 +77,9 @@ def split_devices(decoder: Decoder, stored: Mapping[str, int], tensor: int = 1, 
         share = _share(decoder, name, tensor)
         for stage in _stages(decoder, name, runs):
             weights[stage] += math.ceil(amount * share)
+    device = device_decoder(decoder, tensor)
     kept = [
-        cache_numbers(_stage(device_decoder(decoder, tensor), run), 1)
+        cache_numbers(_stage(device, run), 1)
         - sum(layer.state for layer in decoder.layers[run])
         for run in runs
     ]
