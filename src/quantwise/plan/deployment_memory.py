@@ -138,7 +138,7 @@ def bound_memory(asked: Deployment, terms: Sequence[Term]) -> BoundMemory:
         weights=_sum(here, "weights", "repacked")[1],
         cache=_sum(here, "cache")[1],
         compute=_sum(here, "compute", "outputs", "work", "copies"),
-        overhead=_sum(here, "process", "context"),
+        overhead=_sum(here, "process", "libraries", "context"),
     )
 
 

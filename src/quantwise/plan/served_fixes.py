@@ -22,6 +22,8 @@ from quantwise.scenarios.sites import sites
 
 # Of one kind of GPU, in one machine.
 _MOST_DEVICES = 8
+# A site that has hardly more is the same card under another name.
+_LARGER = 1.1
 
 
 def served_fixes(
@@ -29,8 +31,8 @@ def served_fixes(
 ) -> list[dict[str, Any]]:
     """What would make a plan fit, the cheapest first, as records; none where it does, or nobody knows.
 
-    ``schemes``, from more bits to fewer, and the models ``smaller`` are tried, and so are devices and sites; None
-    leaves it at settings, and memory enough. What cannot be planned to its end has a model that can.
+    ``schemes``, its own first and then fewer bits, and the models ``smaller`` are tried, and so are devices and sites;
+    None leaves it at settings, and memory enough. What cannot be planned to its end has a model that can.
     """
     if plan.fits in ("yes", "unknown") or plan.limit_bytes is None:
         return []
@@ -87,7 +89,7 @@ def _changes(case: ServedCase, plan: Plan, schemes: Sequence[str] | None, smalle
         return []
     # A model that is not on the GPU gains nothing from another one.
     kind = None if asked.on_host else asked.site.kind
-    larger = [s for s in sites().values() if s.kind == kind and (s.limit_bytes or 0) > limit]
+    larger = [s for s in sites().values() if s.kind == kind and (s.limit_bytes or 0) > _LARGER * limit]
     trained = asked.decoder.context
     changes = own_context(case, trained) + usual_changes(
         # Half of a context that is too long for the model is too long as well.

@@ -48,17 +48,21 @@ def offload(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{notation.size(host['bytes'][1])} there; "
             f"{notation.size(record['bus_bytes_per_token'])} over the bus for a token",
         )
-    told = []
+    told, flags = [], []
     for row in record["candidates"]:
         if (most := row["most_on_gpu"]) is not None:
-            layers = f"{row['scheme']} {most['gpu_layers']} of {most['of']}"
-            told.append(
-                f"{layers} (or all, with --experts-on-cpu {most['experts_on_cpu']})"
-                if most["experts_on_cpu"]
-                else layers
-            )
+            ways = []
+            if most["gpu_layers"]:
+                ways.append(f"{most['gpu_layers']} of {most['of']}")
+                flags.append("--gpu-layers N")
+            if most["experts_on_cpu"]:
+                ways.append(f"all, with --experts-on-cpu {most['experts_on_cpu']}")
+                flags.append("--experts-on-cpu N")
+            told.append(f"{row['scheme']} {' or '.join(ways)}")
     if told:
-        yield "most -ngl", "; ".join(told) + " layers fit on the GPU; --gpu-layers N --host S tells how fast that is"
+        named = "" if host is not None else " --host S"
+        how = " or ".join(dict.fromkeys(flags))
+        yield "most -ngl", f"{'; '.join(told)} layers fit on the GPU; {how}{named} tells how fast that is"
 
 
 def failure(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
