@@ -126,13 +126,17 @@ def cost(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def interval(given: Sequence[float]) -> str:
-    """Two numbers as one word."""
-    low, high = (f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for value in given)
+    """Two numbers as one word; small ones keep two digits, so that none reads as nothing."""
+    low, high = (
+        f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2g}" for value in given
+    )
     return low if low == high else f"{low}–{high}"
 
 
 def _money(given: Sequence[float] | None) -> str:
-    return "unknown" if given is None else f"${given[0]:.2f}–{given[1]:.2f}"
+    if given is None:
+        return "unknown"
+    return f"${'–'.join(f'{dollars:.2f}' if dollars >= 0.1 else f'{dollars:.2g}' for dollars in given)}"
 
 
 def _seconds(amount: float | None) -> str:

@@ -132,9 +132,10 @@ def _capacity(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     found, asked = record["concurrency"], record["requests_at_a_time"]
     if found is None:
         return
+    room, promised = notation.count(found["theoretical"]), notation.count(found["promised"])
     told = (
-        f"{found['theoretical']} of {notation.count(record['context'])} tokens surely have room beside "
-        f"{record['candidate']}; promise {found['promised']} at a time, so that random arrivals seldom wait"
+        f"{room} of {notation.count(record['context'])} tokens surely have room beside "
+        f"{record['candidate']}; promise {promised} at a time, so that random arrivals seldom wait"
     )
     if asked > found["theoretical"]:
         told += f"; the {asked} asked for have room only where buffers take their least"
