@@ -4,7 +4,7 @@
 int4mm_kernel.cpp of torch 2.13) read weights as they are stored, add in float32 and round once, to the type of the
 inputs. They win where bytes bind, which is at few rows of inputs. Their time grows with the rows, so from a number of
 rows on a piece of the matrix is widened to the inputs' type and multiplied by the kernel for 16 bit, piece after piece:
-a large matrix is never whole in 16 bit. From how many rows on: measured (``docs/packed-kernels.md``).
+a large matrix is never whole in 16 bit. From how many rows on: measured (figures: ``docs/LOG.md``).
 """
 
 from __future__ import annotations

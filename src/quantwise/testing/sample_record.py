@@ -223,7 +223,7 @@ def _candidate(row: tuple[str, str, str, int, float | None, float | None]) -> di
         "baseline": role == "baseline",
         "control": role == "control",
         "shippable": role == "",
-        "note": "Stored small, computed in 16 bit: a quality verdict only." if role in ("quality", "control") else None,
+        "note": "Stored small, dequantized to be computed: a quality verdict only." if role in ("quality", "control") else None,
         "artifact": {
             "location": f"artifacts/{source.replace(':', '-')}",
             "format": "gguf" if runtime == "llamacpp" else "compressed-tensors",
@@ -290,7 +290,7 @@ def _screen() -> list[dict[str, Any]]:
     return [{**dict(zip(keys, row, strict=True)), "n": 96} for row in rows]
 
 
-_NO_GAIN = "Stored small and computed in 16 bit: not faster, not smaller."
+_NO_GAIN = "Stored small and dequantized to be computed: not faster, not smaller."
 
 
 def _decision() -> dict[str, Any]:
