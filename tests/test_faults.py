@@ -130,7 +130,8 @@ def test_a_server_that_dies_decides_nothing_and_is_gone_on_with(tmp_path: Path, 
         dying.start()
         record = decided(tmp_path, copying, base, ours)
     assert verdict(record) == ("PASS", "")
-    assert max((base.asked + ours.asked).values()) <= 6  # a block at most is asked again
+    items = {asked: times for asked, times in (base.asked + ours.asked).items() if asked.startswith("say w")}
+    assert max(items.values()) <= 6  # a block at most is asked again
     assert faults(record)["lost"] == 0
 
 

@@ -79,6 +79,7 @@ class PlanPage:
         own, layers = model.decoder.context, len(model.decoder.layers) + 1
         contexts = sorted({wanted.context, own, *(256 << i for i in range(16) if 256 << i < own)})
         schemes = {runtime: list(usual_schemes(model, runtime)) for runtime in SCHEMES}
+        kinds = {name: site.kind for name, site in sites().items()} | {wanted.site.name: wanted.site.kind}
         # What the command named stands among the rest, all of several as one entry.
         scheme = ",".join(wanted.schemes)
         if scheme and scheme not in schemes[wanted.runtime]:
@@ -96,6 +97,7 @@ class PlanPage:
             "scheme": scheme,
             "site": wanted.site.name,
             "sites": list(dict.fromkeys([wanted.site.name, *sites()])),
+            "processors": [name for name, kind in kinds.items() if kind == "cpu"],
         }
 
     def plan(self, given: dict[str, str]) -> dict[str, Any]:
@@ -119,7 +121,14 @@ class PlanPage:
             turned |= {"site": site, "memory_bytes": None}
             if sites()[site].kind != "gpu":
                 turned |= {"host": None, "tensor_parallel": 1, "pipeline_parallel": 1}
-        return replace(self._request, **turned)
+        asked = replace(self._request, **turned)
+        if asked.runtime != "llamacpp" or self._kind(asked) == "cpu":
+            # There the slider stands still.
+            asked = replace(asked, gpu_layers=None, experts_on_cpu=0)
+        return asked
+
+    def _kind(self, asked: PlanRequest) -> str | None:
+        return sites().get(asked.site or "", self._wanted.site).kind
 
 
 class FrontierPage:

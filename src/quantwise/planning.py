@@ -80,7 +80,7 @@ def plan(request: PlanRequest, models: Sequence[Model] | None = None) -> dict[st
     if request.trace is not None and len(request.models) > 1:
         raise InputError("a trace is served by one model; name one")
     models = models_of(request) if models is None else models
-    _check_experts(models, request)
+    _check_offload(models, request, wanted.site)
     if len(models) > 1:
         from quantwise.plan.frontier import frontier
 
@@ -111,10 +111,18 @@ def _with_units(record: dict[str, Any], request: PlanRequest) -> dict[str, Any]:
     return record | {"notes": [*record.get("notes", ()), note]}
 
 
-def _check_experts(models: Sequence[Model], request: PlanRequest) -> None:
+def _check_offload(models: Sequence[Model], request: PlanRequest, site: Site) -> None:
+    """Raise InputError where layers or experts are to lie somewhere and there is nothing to choose."""
+    if site.kind == "cpu" and (request.gpu_layers or request.experts_on_cpu):
+        flag = "--gpu-layers" if request.gpu_layers else "--experts-on-cpu"
+        raise InputError(f"{site.name} has no GPU, so {flag} changes nothing there; leave it away, or name a --site")
+    names = ", ".join(model.decoder.name for model in models)
     if request.experts_on_cpu and not any(layer.experts for model in models for layer in model.decoder.layers):
-        names = ", ".join(model.decoder.name for model in models)
         raise InputError(f"{names} has no experts to keep in main memory; leave --experts-on-cpu away")
+    most = max(len(model.decoder.layers) for model in models)
+    if request.experts_on_cpu > most:
+        raise InputError(f"{names} has {most} layers, so --experts-on-cpu is at most {most}, not "
+                         f"{request.experts_on_cpu:,}")  # fmt: skip
 
 
 def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from quantwise.planning import PlanRequest, plan
 def planned(scheme: str, concurrency: int, **asked: Any) -> dict[str, Any]:
     return plan(
         PlanRequest(
-            models=("llama-3.1-8b",), schemes=(scheme,), runtime="transformers", site="x86-avx512", context=512,
+            models=("llama-3.1-8b",), schemes=(scheme,), runtime="transformers", site="x86-amx", context=512,
             concurrency=concurrency, **asked,
         )
     )  # fmt: skip

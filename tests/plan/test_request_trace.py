@@ -44,6 +44,8 @@ def test_a_file_is_read_and_sorted(tmp_path: Path) -> None:
         ("arrival_s,prompt,output\n1,2\n", "line 2: output must be a number, not ''"),
         ("arrival_s,prompt,output\n-1,2,3\n", "arrival_s must be at least 0"),
         ("arrival_s,prompt,output\nnan,2,3\n", "arrival_s must be at least 0"),
+        ("arrival_s,prompt,output\n1,99999999999999,3\n", "prompt must be below 1,000,000,000,000, not"),
+        ("arrival_s,prompt,output\n1e308,2,3\n", "arrival_s must be below 1,000,000,000,000, not"),
         ("arrival_s,prompt,output\n1,inf,3\n", "prompt must be whole and at least 0"),
         ("arrival_s,prompt,output\n1,2.5,3\n", "prompt must be whole and at least 0"),
         ("arrival_s,prompt,output\n1,2,0\n", "at least 1 token"),

@@ -14,6 +14,7 @@ from quantwise import planning
 from quantwise.core.errors import InputError
 from quantwise.models.presets import PRESETS
 from quantwise.plan.fit import MARGINAL
+from quantwise.plan.fix import CLASSES
 from quantwise.planning import PlanRequest, plan
 from quantwise.testing.blank_gguf import BlankModel, write_blank
 
@@ -130,6 +131,37 @@ def test_of_an_absurd_context_the_model_s_own_comes_first(scheme: str, site: str
     alone = plan(replace(asked, context=own))["fits"] == "yes"
     # Where that alone does, nothing else is asked for; a shorter one where that is the cheapest that does.
     assert (context, len(first)) == (own, 1) if alone else context <= own
+
+
+@pytest.mark.parametrize(
+    ("runtime", "site", "memory", "model", "scheme"),
+    [
+        ("llamacpp", "rtx-4090", 8 << 30, "llama-3.1-8b", "16bit"),
+        ("vllm", "rtx-3090", 14 << 30, "llama-3.1-8b", "16bit"),
+        ("transformers", "laptop", None, "qwen3-14b", "16bit"),
+        ("llamacpp", "laptop", None, "gpt-oss-20b", "16bit"),
+        ("llamacpp", "laptop", None, "qwen3-14b", "q8_0"),
+    ],
+)
+def test_a_scheme_that_was_named_has_a_smaller_one_as_fix(
+    runtime: str, site: str, memory: int | None, model: str, scheme: str
+) -> None:
+    asked = PlanRequest((model,), runtime=runtime, site=site, memory_bytes=memory, schemes=(scheme,), context=8192)
+    found = plan(asked)
+    assert found["fits"] == "no"
+    (fix,) = (fix for fix in found["fixes"] if fix["kind"] == "scheme")
+    after = plan(applied(asked, found["candidates"][0], fix))
+    assert (after["fits"], after["total_bytes"]) == ("yes", fix["total_bytes"])
+    assert after["bits_per_weight"] < found["bits_per_weight"]
+    order = [CLASSES.index(fix["kind"]) for fix in found["fixes"]]
+    assert order == sorted(order)
+
+
+def test_a_smaller_scheme_has_fewer_bits() -> None:
+    found = plan(PlanRequest(("gpt-oss-120b",), site="rtx-4090"))
+    assert found["scheme"] == "mxfp4_moe"
+    changed = {change["value"] for fix in found["fixes"] for change in fix["changes"] if change["knob"] == "scheme"}
+    assert not changed & {"16bit", "q8_0"}
 
 
 @pytest.mark.long

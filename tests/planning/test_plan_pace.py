@@ -62,6 +62,7 @@ def best(words: list[str], environment: dict[str, str]) -> float:
         ["qwen3-4b", "qwen3-8b", "qwen3-14b", "--memory", "12GB"],
         ["kimi-k2", "--site", "h100", "--context", "32768", "--concurrency", "16"],
         ["kimi-k2", "--site", "rtx-4090", "--context", "32768", "--concurrency", "16", "--host", "lab-server"],
+        ["deepseek-r1", "--site", "rtx-4090", "--scheme", "16bit", "--host", "20GB"],
         ["qwen3-next-80b-a3b", "--site", "laptop"],
     ],
 )

@@ -46,3 +46,12 @@ def test_other_models_are_planned_as_before() -> None:
 def test_a_frontier_has_it() -> None:
     found = plan(PlanRequest(("gpt-oss-20b", "qwen3-14b"), memory_bytes=16 * GIB))
     assert "mxfp4_moe" in {row["scheme"] for row in found["frontier"] if row["model"] == "gpt-oss-20b"}
+
+
+def test_a_scheme_that_fills_next_to_nothing_says_why() -> None:
+    found = plan(PlanRequest(("gpt-oss-120b",), runtime="vllm", site="h100"))
+    notes = {row["scheme"]: [note for note in row["notes"] if "in 16 bit" in note] for row in found["candidates"]}
+    assert notes["int4-g128"] == [
+        "int4-g128 leaves nearly all weights of this model in 16 bit: their rows do not split into groups of 128"
+    ]
+    assert not any(told for scheme, told in notes.items() if scheme != "int4-g128")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from quantwise.cli.main import main
@@ -65,3 +67,13 @@ def test_other_runtimes_are_planned() -> None:
     assert found["total_bytes"] > found["weights_bytes"] > 0
     with pytest.raises(InputError, match="recurrent"):
         plan(PlanRequest(("mamba-130m",), site="rtx-4090", runtime="vllm"))
+
+
+@pytest.mark.parametrize("layers", [None, 5])
+def test_a_host_that_is_too_small_has_a_fix_too(layers: int | None) -> None:
+    asked = PlanRequest(("qwen3.5-4b",), site="rtx-4090", schemes=("16bit",), host="700MB", gpu_layers=layers)
+    found = plan(asked)
+    assert (found["fits"], found["failure"]["name"]) == ("no", "host-memory-short")
+    changes = {change["knob"]: change["value"] for change in found["fixes"][0]["changes"]}
+    assert set(changes) == {"model"}
+    assert plan(replace(asked, models=(changes["model"],)))["fits"] == "yes"

@@ -316,6 +316,6 @@ def test_the_page_about_tasks_shows_items_that_work(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
     example = page.split("```jsonl\n")[1].split("```")[0]
     task = only(write(tmp_path / "page.jsonl", *example.splitlines()))
-    assert task.scorer == "choice, code, contains, json_schema, numeric, regex"
+    assert task.scorer == "choice, code, contains, json_schema, numeric, regex, tool_call"
     assert all(f"`{suite.name}`" in page for suite in SUITES)
     assert all(f"| `{name}` |" in page for name in SCORERS)

@@ -171,7 +171,9 @@ def _lines(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     metrics = record["server_metrics"]
     hits, preempted = share(metrics["prefix_cache_hit_rate"]), decimal(metrics["preemptions"], 0)
     used, of = decimal(metrics["most_blocks_seen"], 0), decimal(metrics["blocks"], 0)
-    yield "server says", f"prefix cache hits {hits}, preemptions {preempted}, at most {used} of {of} cache blocks used"
+    yield "server says", f"prefix cache hits {hits}, preemptions {preempted}"
+    if metrics["blocks"] is not None:
+        yield "", f"at most {used} of {of} cache blocks used"
     joules = record["energy"]["joules_per_output_token"]
     yield "energy", UNKNOWN if joules is None else f"{decimal(joules)} J per output token"
     lag = record["generator_lag"]

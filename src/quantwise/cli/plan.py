@@ -58,7 +58,7 @@ def add_parser(verbs: Any) -> None:
     p.add_argument("--gpu-layers", "-ngl", type=int, metavar="N", help="layers on the GPU (llama.cpp; default: all)")
     p.add_argument("--experts-on-cpu", type=int, metavar="N",
                    help="layers whose experts stay in main memory (llama.cpp's --n-cpu-moe)")  # fmt: skip
-    p.add_argument("--host", metavar="S", help="the machine around the GPU, which computes what is not on it: a name "
+    p.add_argument("--host", metavar="S", help="the machine around the GPU, which computes what is not on it: a name, "
                    "a file, or its memory, such as 64GB (default: this one, if it was measured)")  # fmt: skip
     p.add_argument("--trace", metavar="FILE", help="serve these requests (CSV: arrival_s, prompt, output[, group, "
                    "prefix]), or 'drawn' ones, by each layout of the cache")  # fmt: skip

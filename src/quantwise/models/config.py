@@ -14,7 +14,7 @@ from quantwise.core.errors import InputError
 # Architectures whose linear layers and caches are those of Llama, so that `parameters` counts them exactly.
 LLAMA_LIKE = ("LlamaForCausalLM", "MistralForCausalLM")
 # What quantization_config calls its method, and the format that this is.
-_FORMATS: Mapping[str, FormatName] = {
+FORMATS: Mapping[str, FormatName] = {
     "compressed-tensors": "compressed-tensors",
     "gptq": "gptq",
     "awq": "awq",
@@ -98,10 +98,10 @@ def folder_format(folder: Path) -> FormatName:
     if not settings:
         return "safetensors"
     method = settings.get("quant_method")
-    form = _FORMATS.get(str(method).lower())
+    form = FORMATS.get(str(method).lower())
     if form is None:
         raise InputError(
-            f"{folder} is quantized by {str(method)!r:.40}, which is not loaded here ({', '.join(_FORMATS)} are); "
+            f"{folder} is quantized by {str(method)!r:.40}, which is not loaded here ({', '.join(FORMATS)} are); "
             "serve it with its own runtime and give the server's address"
         )
     return form

@@ -6,11 +6,13 @@ The answer is a record, plain data, which the screen, ``--json`` and the page sh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from quantwise.core.errors import InputError
 from quantwise.plan.deployment import CONSTANTS, Constants
-from quantwise.plan.deployment_memory import most_on_gpu
+from quantwise.plan.deployment_memory import most_on_gpu, weights_of
 from quantwise.plan.deployment_plan import Plan, plan_deployment
 from quantwise.plan.device_cache import decoder_there
 from quantwise.plan.headline import headline
@@ -49,7 +51,7 @@ def answer(
     rows = [
         plan_record(p)
         | {
-            "fixes": served_fixes(p, names if p is chosen else None, smaller, constants),
+            "fixes": served_fixes(p, _of_fewer_bits(p, wanted) if p is chosen else None, smaller, constants),
             "most_on_gpu": _most(p, constants),
         }
         for p in plans
@@ -81,6 +83,16 @@ def _chosen(plans: Sequence[Plan]) -> Plan:
             if plan.fits == answer_:
                 return plan
     return min(plans, key=lambda plan: plan.total[0])
+
+
+def _of_fewer_bits(plan: Plan, wanted: Wanted) -> list[str]:
+    """The plan's own scheme, and those of fewer bits that were named or are usual, from more bits to fewer."""
+    asked, bits = plan.asked, {plan.asked.scheme: plan.weights.bits_per_weight}
+    for name in (*wanted.schemes, *replace(wanted, schemes=()).names(asked.model)):
+        with suppress(InputError):
+            bits.setdefault(name, weights_of(replace(asked, scheme=name)).bits_per_weight)
+    fewer = [name for name, found in bits.items() if found < plan.weights.bits_per_weight]
+    return [asked.scheme, *sorted(fewer, key=lambda name: -bits[name])]
 
 
 def _most(plan: Plan, constants: Constants) -> dict[str, Any] | None:

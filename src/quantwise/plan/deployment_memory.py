@@ -13,6 +13,7 @@ from quantwise.plan.llamacpp.compute import LlamacppCompute
 from quantwise.plan.llamacpp.memory import llamacpp_memory
 from quantwise.plan.llamacpp.settings import LlamacppSettings
 from quantwise.plan.llamacpp.tally import FileTally
+from quantwise.plan.loadable import check_loads
 from quantwise.plan.offload import fewest_experts_on_cpu, largest_gpu_layers, split_layers
 from quantwise.plan.parallel import DeviceSplit
 from quantwise.plan.runtime_memory import transformers_memory, vllm_memory
@@ -90,7 +91,11 @@ class Needed:
 
 
 def needed(asked: Deployment, constants: Constants = CONSTANTS, *, buffers: bool = True) -> Needed:
-    """The totals alone, sooner told; without ``buffers`` less than they are. Raises InputError as ``held`` does."""
+    """The totals alone, sooner told; without ``buffers`` less than they are.
+
+    Raises InputError as ``held`` does, and where the runtime does not load the scheme.
+    """
+    check_loads(asked)
     found = held(asked, weights_of(asked), constants, buffers=buffers)
     here = binding(asked, found.terms)
     return Needed((sum(term.low for term in here), sum(term.high for term in here)), host_share(asked, found))
@@ -133,7 +138,7 @@ def bound_memory(asked: Deployment, terms: Sequence[Term]) -> BoundMemory:
         weights=_sum(here, "weights", "repacked")[1],
         cache=_sum(here, "cache")[1],
         compute=_sum(here, "compute", "outputs", "work", "copies"),
-        overhead=_sum(here, "process", "context"),
+        overhead=_sum(here, "process", "libraries", "context"),
     )
 
 

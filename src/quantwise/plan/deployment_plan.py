@@ -25,9 +25,11 @@ from quantwise.plan.deployment_memory import (
 )
 from quantwise.plan.deployment_speed import deployment_speed
 from quantwise.plan.fit import MARGINAL, size
+from quantwise.plan.loadable import check_loads
 from quantwise.plan.request_limits import limit_notes, most_requests
 from quantwise.plan.speed import Speed
 from quantwise.plan.terms import READ_ONCE, Device
+from quantwise.plan.weight_scheme import parse_weight_scheme
 from quantwise.plan.what_if import cache_of
 
 Answer = Literal["yes", "marginal", "no", "unknown"]
@@ -94,8 +96,9 @@ def plan_deployment(asked: Deployment, constants: Constants = CONSTANTS, *, capa
     """Plan one way to serve a model.
 
     With ``capacity`` the number of requests to promise is simulated, which takes a few tenths of a second. Raises
-    InputError where scheme, cache type, runtime or the number of devices do not suit the model.
+    InputError where scheme, cache type, runtime, site or the number of devices do not go together with the model.
     """
+    check_loads(asked)
     weights = weights_of(asked)
     found_held = held(asked, weights, constants)
     bound = bound_memory(asked, found_held.terms)
@@ -168,6 +171,10 @@ def _notes(asked: Deployment, weights: Weights, found: Held) -> tuple[str, ...]:
     notes = [] if why is None else [why]
     if not weights.exact:
         notes.append("weights are a sum over tensors whose names were not held against a written file")
+    own = parse_weight_scheme(asked.scheme).recipe
+    if own is not None and own.scheme.kind not in ("float", "ggml", "auto") and weights.bits_per_weight > 15:
+        group = f": their rows do not split into groups of {own.scheme.group}" if own.scheme.group else ""
+        notes.append(f"{asked.scheme} leaves nearly all weights of this model in 16 bit{group}")
     if asked.context > asked.decoder.context:
         notes.append(f"{asked.decoder.name} was trained for {asked.decoder.context} tokens, not {asked.context}")
     return (*notes, *_page_notes(asked, found), *_host_notes(asked, found))

@@ -27,11 +27,12 @@ def loaded_tensors(decoder: Decoder, scheme: str, device: Device) -> Bytes:
     if wanted.recipe is None or in_gguf(wanted):
         return {tensor.name: tensor.bytes for tensor in weight_table(decoder, wanted)}
     own = wanted.recipe.scheme
-    table = folder_table(TensorTable.of(decoder.tensors).rows, own, _layer(decoder, own, device))
+    table = folder_table(TensorTable.of(decoder.tensors).rows, own, layer_held(decoder, own, device))
     return {tensor.name: tensor.bytes for tensor in table}
 
 
-def _layer(decoder: Decoder, scheme: Scheme, device: Device) -> LayerBytes:
+def layer_held(decoder: Decoder, scheme: Scheme, device: Device) -> LayerBytes:
+    """What Transformers holds of each quantized matrix of a scheme on a device."""
     if device == "gpu":
         return stored_layer_bytes if scheme.format in WITH_KERNELS else held_layer_bytes
     mixture = any(layer.experts for layer in decoder.layers)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
+from quantwise.core.artifact import FormatName
 from quantwise.core.errors import InputError
 from quantwise.formats.gguf.header import GgufHeader, read_gguf_header
 from quantwise.models.decoder import Decoder
 from quantwise.models.tensor_table import TensorTable
 from quantwise.plan.constants import LlamacppBuild
 from quantwise.plan.decoder_weights import Weights, decoder_weights
+from quantwise.plan.described import stored_form
 from quantwise.plan.gguf_names import GgufTable, gguf_table
 from quantwise.plan.llamacpp.cache import layer_caches
 from quantwise.plan.llamacpp.compute import LlamacppCompute, llamacpp_compute
@@ -33,7 +36,8 @@ class Model:
     """A decoder, and the tensors of its file, in the file's order, where it is a .gguf that is there.
 
     ``rope_factors`` numbers are stored beside the weights of a GGUF file that is made of it. ``loaded`` is what
-    Transformers holds of the files as they are, by device (``plan.stored_tensors``).
+    Transformers holds of the files as they are, by device (``plan.stored_tensors``), ``quantization`` what config.json
+    says of how they are quantized.
     """
 
     def __init__(
@@ -42,8 +46,10 @@ class Model:
         file: Sequence[FileTensor] = (),
         rope_factors: int = 0,
         loaded: Mapping[Device, Bytes | None] | None = None,
+        quantization: Mapping[str, Any] | None = None,
     ) -> None:
         self.decoder = replace(decoder, tensors=TensorTable.of(decoder.tensors))
+        self.quantization = quantization or {}
         self.file, self._rope_factors = tuple(file), rope_factors
         self._loaded_as_stored = loaded or {}
         self._loaded: dict[tuple[str, Device], Bytes] = {}
@@ -59,6 +65,16 @@ class Model:
     def is_file(self) -> bool:
         """Whether it can only be taken as it is: a GGUF file is not quantized again."""
         return "token_embd.weight" in self.decoder.tensors
+
+    @property
+    def form(self) -> FormatName | None:
+        """How its own files are stored; None for a quantization that no runtime's table has."""
+        return "gguf" if self.is_file else stored_form(self.quantization)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it is a quantized folder that can only be taken as it is, as a GGUF file can."""
+        return self.form not in ("gguf", "safetensors", None)
 
     @cached_property
     def work(self) -> Work:
@@ -179,7 +195,7 @@ def find_model(text: str) -> Model:
     """Whatever a person calls a model. Raises InputError where it names none or a file is damaged."""
     found = read_source(text)
     if found.file is None:
-        return Model(found.decoder, rope_factors=found.rope_factors, loaded=found.loaded)
+        return Model(found.decoder, (), found.rope_factors, found.loaded, found.quantization)
     header = read_gguf_header(found.file, part=True)
     # Of a file in parts the tensors of the first alone would be too few.
     return Model(found.decoder, header.tensors if len(header.tensors) == len(found.decoder.tensors) else ())

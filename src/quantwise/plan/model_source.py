@@ -22,6 +22,7 @@ from quantwise.models.from_config import decoder_by_usual_keys, decoder_of, lang
 from quantwise.models.from_gguf import GgufFacts, gguf_decoder
 from quantwise.models.presets import PRESETS, preset_decoder
 from quantwise.models.tensor_table import TensorTable
+from quantwise.plan.described import described_bytes, quantization_of
 from quantwise.plan.stored_tensors import Bytes, logical_tensors
 from quantwise.plan.terms import Device
 
@@ -34,7 +35,8 @@ class ModelSource:
     """A decoder and where it was found: a ``folder`` (with its tokenizer, perhaps) or a ``file`` on this machine.
 
     ``rope_factors`` numbers are stored beside the weights in a GGUF file that is made of it. ``loaded``: bytes that
-    Transformers holds of a folder's own tensors by device, as in ``stored_tensors``.
+    Transformers holds of a folder's own tensors by device, as in ``stored_tensors``. ``quantization`` is what its
+    config.json says of that, empty where it is not quantized.
     """
 
     decoder: Decoder
@@ -42,6 +44,7 @@ class ModelSource:
     file: Path | None = None
     rope_factors: int = 0
     loaded: Mapping[Device, Bytes | None] = field(default_factory=dict)
+    quantization: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_decoder(text: str) -> Decoder:
@@ -59,7 +62,7 @@ def read_source(text: str) -> ModelSource:
         return ModelSource(read_gguf_decoder(path), file=path)
     if path.is_file():
         config = read_config_file(path)
-        return _with_factors(ModelSource(decoder_of(config, path.parent.name or path.stem, str(path))), config)
+        return _with_factors(_described(decoder_of(config, path.parent.name or path.stem, str(path)), config), config)
     if (preset := PRESETS.get(text.strip().lower())) is not None:
         return _with_factors(ModelSource(preset_decoder(preset.name)), preset.config)
     return _hub_source(text)
@@ -101,11 +104,21 @@ def is_known_type(config: Mapping[str, Any], where: str = "config.json") -> bool
 def _folder_source(folder: Path, config: Mapping[str, Any]) -> ModelSource:
     name, where = folder.resolve().name, str(folder / "config.json")
     if not any(folder.glob("*.safetensors")):
-        return ModelSource(decoder_of(config, name, where), folder)
+        return replace(_described(decoder_of(config, name, where), config), folder=folder)
     decoder = (decoder_of if is_known_type(config, where) else decoder_by_usual_keys)(config, name, where)
     found = logical_tensors(read_folder(folder), config, decoder.tensors)
     _check_count(folder, found.shapes, decoder.tensors)
-    return ModelSource(replace(decoder, tensors=found.shapes, stored=found.stored), folder, loaded=found.loaded)
+    own = replace(decoder, tensors=found.shapes, stored=found.stored)
+    return ModelSource(own, folder, loaded=found.loaded, quantization=quantization_of(config))
+
+
+def _described(decoder: Decoder, config: Mapping[str, Any]) -> ModelSource:
+    """A model of which only the config.json is there: of a quantized one the bytes that this tells."""
+    settings = quantization_of(config)
+    if not settings:
+        return ModelSource(decoder)
+    stored, loaded = described_bytes(decoder, settings)
+    return ModelSource(replace(decoder, stored=stored or {}), loaded=loaded, quantization=settings)
 
 
 def read_gguf_decoder(path: Path) -> Decoder:

@@ -77,11 +77,8 @@ def split_devices(decoder: Decoder, stored: Mapping[str, int], tensor: int = 1, 
         share = _share(decoder, name, tensor)
         for stage in _stages(decoder, name, runs):
             weights[stage] += math.ceil(amount * share)
-    kept = [
-        cache_numbers(_stage(device_decoder(decoder, tensor), run), 1)
-        - sum(layer.state for layer in decoder.layers[run])
-        for run in runs
-    ]
+    device = device_decoder(decoder, tensor)
+    kept = [cache_numbers(_stage(device, run), 1) - sum(layer.state for layer in decoder.layers[run]) for run in runs]
     kv_heads = max((_kv_heads(kind, tensor) for kind in kinds), default=0)
     widest = max((kind.kv_heads for kind in kinds), default=0)
     sums = 2 * max(run.stop - run.start for run in runs) * pipeline if tensor > 1 else 0

@@ -23,6 +23,8 @@ _COLUMNS = ("arrival_s", "prompt", "output")
 _MORE = ("group", "prefix")
 # A trace longer than this would take the simulation minutes.
 _MOST = 1_000_000
+# Of seconds and of tokens: more is a slip of the hand.
+_BELOW = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,9 @@ def _request(row: dict[str, str | None], where: str) -> TracedRequest:
         except ValueError:
             raise InputError(f"{where}: {name} must be a number, not {text!r:.40}") from None
         whole = name == "arrival_s" or found[name] == found[name] // 1
-        if not (0 <= found[name] < 1e12 and whole):
-            raise InputError(f"{where}: {name} must be {'' if whole else 'whole and '}at least 0, not {text!r:.40}")
+        if not (0 <= found[name] < _BELOW and whole):
+            bound = "below 1,000,000,000,000" if found[name] >= _BELOW and whole else "at least 0"
+            raise InputError(f"{where}: {name} must be {'' if whole else 'whole and '}{bound}, not {text!r:.40}")
     prompt, output, prefix = int(found["prompt"]), int(found["output"]), int(found["prefix"])
     if prompt < 1 or output < 1 or prefix > prompt:
         raise InputError(f"{where}: prompt and output must be at least 1 token, and prefix within the prompt")

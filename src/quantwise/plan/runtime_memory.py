@@ -7,7 +7,7 @@ from quantwise.models.decoder import Decoder
 from quantwise.plan.constants import CUDA_CONTEXT, TRANSFORMERS_PROCESS, VLLM_0_32, VLLM_0_32_CPU, VllmVersion
 from quantwise.plan.terms import Device, Memory, between, exactly
 from quantwise.plan.transformers_memory import transformers_cache, transformers_compute
-from quantwise.plan.vllm import VllmSettings, vllm_pages, vllm_profile
+from quantwise.plan.vllm import VllmSettings, vllm_activations, vllm_libraries, vllm_pages
 from quantwise.plan.what_if import Demand
 
 
@@ -57,7 +57,8 @@ def vllm_memory(
         (
             exactly("weights", device, weights // parallel, "the tensors, split over the devices"),
             exactly("cache", device, demand.concurrency * pages.request_bytes, pages.source),
-            between("compute", device, vllm_profile(decoder, settings, version)),
+            between("compute", device, vllm_activations(decoder, settings, version)),
+            between("process" if device == "cpu" else "libraries", device, vllm_libraries(settings, version)),
             between("context", device, version.context),
         )
     )

@@ -22,6 +22,8 @@ from quantwise.scenarios.sites import sites
 
 # Of one kind of GPU, in one machine.
 _MOST_DEVICES = 8
+# A site that has hardly more is the same card under another name.
+_LARGER = 1.1
 
 
 def served_fixes(
@@ -29,8 +31,8 @@ def served_fixes(
 ) -> list[dict[str, Any]]:
     """What would make a plan fit, the cheapest first, as records; none where it does, or nobody knows.
 
-    ``schemes``, from more bits to fewer, and the models ``smaller`` are tried, and so are devices and sites; None
-    leaves it at settings, and memory enough. What cannot be planned to its end has a model that can.
+    ``schemes``, its own first and then fewer bits, and the models ``smaller`` are tried, and so are devices and sites;
+    None leaves it at settings, and memory enough. What cannot be planned to its end has a model that can.
     """
     if plan.fits in ("yes", "unknown") or plan.limit_bytes is None:
         return []
@@ -87,7 +89,7 @@ def _changes(case: ServedCase, plan: Plan, schemes: Sequence[str] | None, smalle
         return []
     # A model that is not on the GPU gains nothing from another one.
     kind = None if asked.on_host else asked.site.kind
-    larger = [s for s in sites().values() if s.kind == kind and (s.limit_bytes or 0) > limit]
+    larger = [s for s in sites().values() if s.kind == kind and (s.limit_bytes or 0) > _LARGER * limit]
     trained = asked.decoder.context
     changes = own_context(case, trained) + usual_changes(
         # Half of a context that is too long for the model is too long as well.
@@ -167,8 +169,11 @@ def _needed(turned: Deployment, constants: Constants, buffers: bool) -> Need | N
         return None
     if unknown_compute(turned):
         # Never known to fit; known not to where even the buffers' absence leaves too much.
-        least = needed(turned, constants, buffers=False).bytes[0]
-        return Need(least, limit, host=turned.on_host) if least > limit else None
+        least = needed(turned, constants, buffers=False)
+        here, there = least.bytes[0], least.host
+        if there is not None and there.limit_bytes is not None and there.bytes[0] > there.limit_bytes:
+            return Need(here, limit, Rest(there.bytes[0], there.limit_bytes))
+        return Need(here, limit, host=turned.on_host) if here > limit else None
     found = needed(turned, constants, buffers=buffers)
     rest = None if found.host is None else Rest(found.host.bytes[1], found.host.limit_bytes)
     return Need(found.bytes[1], limit, rest, host=turned.on_host)

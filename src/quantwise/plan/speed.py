@@ -235,7 +235,7 @@ def fewer_bits(small: Speed, large: Speed) -> tuple[str, ...]:
         told.append(
             f"decoding may be up to {gain:.1f} times as fast: bytes bind"
             if gain > 1.05
-            else f"decoding is no faster with {small.batch} requests: {small.bound} bind"
+            else f"decoding is no faster at batch {small.batch}: {small.bound} bind"
         )
     if small.multiplied == large.multiplied:
         told.append(f"a prompt is no faster: both are multiplied in {small.multiplied}")

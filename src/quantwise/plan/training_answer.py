@@ -103,7 +103,9 @@ def _fixes(
             "what": str(fix),
             "kind": fix.kind,
             "changes": [{"knob": c.knob, "value": c.value, "loses": c.loses} for c in fix.changes],
+            "saves_bytes": fix.saves_bytes,
             "total_bytes": fix.total_bytes,
+            "limit_bytes": fix.limit_bytes,
         }
         for fix in fixes(case, changes, training_need(decoders, places))
     ]

@@ -161,12 +161,22 @@ def _blocks(context: int, window: int | None, flight: int, block: int, *, chunke
 
 
 def vllm_profile(decoder: Decoder, settings: VllmSettings, version: VllmVersion = VLLM_0_32) -> ByteInterval:
-    """Bytes that its profile run finds beside the weights: activations, logits of all sequences, libraries."""
+    """Bytes that its profile run finds beside the weights: what ``vllm_activations`` says, and libraries."""
+    found, outside = vllm_activations(decoder, settings, version), vllm_libraries(settings, version)
+    return ByteInterval(found.low + outside.low, found.high + outside.high, f"{found.source}; {outside.source}")
+
+
+def vllm_activations(decoder: Decoder, settings: VllmSettings, version: VllmVersion = VLLM_0_32) -> ByteInterval:
+    """Bytes of the largest batch and of the logits of all sequences."""
     tokens = settings.batched_tokens or version.batched_tokens
     logits = 4 * decoder.vocab * (settings.sequences or version.sequences)
     low, high = (int(share * tokens * decoder.hidden) for share in version.activation)
-    outside = version.outside if settings.parallel == 1 else version.outside_parallel
-    return ByteInterval(low + outside.low, max(high, 2 * logits) + outside.high, f"{version.source}; {outside.source}")
+    return ByteInterval(low, max(high, 2 * logits), version.source)
+
+
+def vllm_libraries(settings: VllmSettings, version: VllmVersion = VLLM_0_32) -> ByteInterval:
+    """Bytes of libraries outside torch on each device; on a processor those of its processes."""
+    return version.outside if settings.parallel == 1 else version.outside_parallel
 
 
 def vllm_available(

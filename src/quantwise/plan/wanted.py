@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from quantwise.plan.deployment import Deployment
+from quantwise.plan.loadable import not_loaded
 from quantwise.plan.model import Model
 from quantwise.plan.serving_settings import RuntimeName, ServingSettings
 from quantwise.scenarios.site import Site
@@ -25,17 +26,23 @@ _PUBLISHED: Mapping[str, Mapping[RuntimeName, str]] = {
 
 
 def usual_schemes(model: Model, runtime: RuntimeName, *, on_gpu: bool = True) -> tuple[str, ...]:
-    """What is planned of a model where nothing is named: first what it was published in, then ``SCHEMES``.
+    """What is planned of a model where nothing is named: first what it was published in, then of ``SCHEMES`` those that
+    the runtime loads and computes on that device.
 
-    A GGUF file is planned as it is. Transformers keeps MXFP4 packed where triton and the package kernels are installed,
-    which is not usual without a GPU, and else expands it to 16 bit (its quantizers/quantizer_mxfp4.py).
+    A GGUF file is planned as it is, and so is a quantized folder; where it is in a format that other files are made of
+    all the same (DeepSeek's FP8, MXFP4), other schemes follow. Transformers keeps MXFP4 packed where triton and the
+    package kernels are installed, which is not usual without a GPU, and else expands it to 16 bit (its
+    quantizers/quantizer_mxfp4.py).
     """
-    if model.is_file:
+    if model.is_file or model.is_quantized:
         return ("stored",)
     published = _PUBLISHED.get(model.decoder.architecture, {}).get(runtime)
-    if published is None or (runtime == "transformers" and not on_gpu):
-        return SCHEMES[runtime]
-    return (published, *SCHEMES[runtime])
+    own = () if published is None or (runtime == "transformers" and not on_gpu) else (published,)
+    if model.form is None and runtime != "llamacpp" and (model.decoder.stored or not own):
+        own = ("stored", *own)
+    loaded = (s for s in SCHEMES[runtime] if not_loaded(model, s, runtime, on_gpu=on_gpu) is None)
+    # Where nothing loads, the first is named, so that its reason is told.
+    return (*own, *loaded) or SCHEMES[runtime][:1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,7 @@ function show(answer) {
   const models = answer.models || [];
   if (!answer.error) byId("model").textContent = models.join(", ");
   picture(rows, models);
+  byId("host").hidden = !rows.some((row) => row.host_bytes);
   byId("rows").replaceChildren(...rows.map(line));
   byId("legend").replaceChildren(...models.map((model, place) => legend(model, place)));
 }
@@ -62,6 +63,7 @@ function line(row) {
     element("td", size(row.weights_bytes), "number"),
     element("td", row.longest_context.toLocaleString("en"), "number"),
     element("td", size(row.total_bytes), "number"),
+    ...(row.host_bytes ? [element("td", size(row.host_bytes), "number")] : []),
   );
   return made;
 }

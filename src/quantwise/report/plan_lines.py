@@ -48,17 +48,21 @@ def offload(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{notation.size(host['bytes'][1])} there; "
             f"{notation.size(record['bus_bytes_per_token'])} over the bus for a token",
         )
-    told = []
+    told, flags = [], []
     for row in record["candidates"]:
         if (most := row["most_on_gpu"]) is not None:
-            layers = f"{row['scheme']} {most['gpu_layers']} of {most['of']}"
-            told.append(
-                f"{layers} (or all, with --experts-on-cpu {most['experts_on_cpu']})"
-                if most["experts_on_cpu"]
-                else layers
-            )
+            ways = []
+            if most["gpu_layers"]:
+                ways.append(f"{most['gpu_layers']} of {most['of']}")
+                flags.append("--gpu-layers N")
+            if most["experts_on_cpu"]:
+                ways.append(f"all, with --experts-on-cpu {most['experts_on_cpu']}")
+                flags.append("--experts-on-cpu N")
+            told.append(f"{row['scheme']} {' or '.join(ways)}")
     if told:
-        yield "most -ngl", "; ".join(told) + " layers fit on the GPU; --gpu-layers N --host S tells how fast that is"
+        named = "" if host is not None else " --host S"
+        how = " or ".join(dict.fromkeys(flags))
+        yield "most -ngl", f"{'; '.join(told)} layers fit on the GPU; {how}{named} tells how fast that is"
 
 
 def failure(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -122,13 +126,17 @@ def cost(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def interval(given: Sequence[float]) -> str:
-    """Two numbers as one word."""
-    low, high = (f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for value in given)
+    """Two numbers as one word; small ones keep two digits, so that none reads as nothing."""
+    low, high = (
+        f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2g}" for value in given
+    )
     return low if low == high else f"{low}–{high}"
 
 
 def _money(given: Sequence[float] | None) -> str:
-    return "unknown" if given is None else f"${given[0]:.2f}–{given[1]:.2f}"
+    if given is None:
+        return "unknown"
+    return f"${'–'.join(f'{dollars:.2f}' if dollars >= 0.1 else f'{dollars:.2g}' for dollars in given)}"
 
 
 def _seconds(amount: float | None) -> str:

@@ -22,6 +22,7 @@ function chosenSettings() {
 
 async function ask() {
   const now = chosenSettings();
+  byId("gpu_layers").disabled = now.runtime !== "llamacpp" || options.processors.includes(now.site);
   for (const name of ["context", "concurrency", "gpu_layers"]) told(name, Number(now[name]).toLocaleString("en"));
   await askWith("plan", now, show);
 }
@@ -77,7 +78,11 @@ function list(title, items) {
 
 function offload(answer) {
   const lines = answer.candidates.filter((row) => row.most_on_gpu)
-    .map((row) => `${row.scheme}: ${row.most_on_gpu.gpu_layers} of ${row.most_on_gpu.of} layers fit on the GPU`);
+    .map(({ scheme, most_on_gpu: most }) => {
+      const ways = most.gpu_layers ? [`${most.gpu_layers} of ${most.of}`] : [];
+      if (most.experts_on_cpu) ways.push(`all, with --experts-on-cpu ${most.experts_on_cpu}`);
+      return `${scheme}: ${ways.join(" or ")} layers fit on the GPU`;
+    });
   const host = answer.host;
   if (host) lines.unshift(`${host.name || "the host"} holds ${size(host.bytes[1])}; ${size(answer.bus_bytes_per_token)} over the bus for a token`);
   return lines;

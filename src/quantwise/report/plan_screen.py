@@ -132,9 +132,10 @@ def _capacity(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     found, asked = record["concurrency"], record["requests_at_a_time"]
     if found is None:
         return
+    room, promised = notation.count(found["theoretical"]), notation.count(found["promised"])
     told = (
-        f"{found['theoretical']} of {notation.count(record['context'])} tokens surely have room beside "
-        f"{record['candidate']}; promise {found['promised']} at a time, so that random arrivals seldom wait"
+        f"{room} of {notation.count(record['context'])} tokens surely have room beside "
+        f"{record['candidate']}; promise {promised} at a time, so that random arrivals seldom wait"
     )
     if asked > found["theoretical"]:
         told += f"; the {asked} asked for have room only where buffers take their least"
@@ -176,8 +177,10 @@ def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
             yield Text(notation.plain(f"{name}: {_absence(record, name)}"), style="yellow")
     if not rows:
         return
+    beside = any(row["host_bytes"] for row in rows)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("model", "scheme", ">bits", "cache", ">weights", ">longest context", ">total", ""):
+    host = (">with the host",) if beside else ()
+    for name in ("model", "scheme", ">bits", "cache", ">weights", ">longest context", ">total", "", *host):
         table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -189,6 +192,7 @@ def _frontier(record: Mapping[str, Any]) -> Iterator[RenderableType]:
             notation.count(row["longest_context"]),
             notation.size(row["total_bytes"]),
             _share_bar(row["total_bytes"], record["limit_bytes"]),
+            *([notation.size(row["host_bytes"] or 0)] if beside else []),
         )
     yield table
     yield Text("Shown are the combinations of which no other of the same model has all of: as many bits of weights and "
