@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from fake_arms import arms, certify, fake, question, task
@@ -96,3 +96,10 @@ def test_an_empty_folder_is_all_unknown_and_never_zero(tmp_path: Path) -> None:
 def test_an_artifact_survives_its_record() -> None:
     made = Artifact("a", "gguf", "h", 5, "q4_0", 4.5, 1.0, (Degradation("layer 3", "left in 16 bit"),))
     assert record.artifact_from(json.loads(json.dumps(asdict(made)))) == made
+
+
+def test_a_row_says_whose_candidate_it_is_where_there_are_several_models(tmp_path: Path) -> None:
+    theirs = replace(ASKED, candidates=tuple(replace(c, model="big") for c in ASKED.candidates))
+    with Store(tmp_path, create=True) as store:
+        assert {row["model"] for row in record.assemble(store, theirs)["candidates"]} == {"big"}
+        assert {row["model"] for row in record.assemble(store, ASKED)["candidates"]} == {None}

@@ -235,6 +235,7 @@ def _candidate(
     return {
         "name": candidate.name,
         "source": candidate.source,
+        "model": candidate.model or None,
         "runtime": candidate.runtime,
         "cache": candidate.cache,
         "baseline": candidate.baseline,

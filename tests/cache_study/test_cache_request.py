@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from quantwise.cache_study.request import TYPES, parse_options
+from quantwise.cache_study.request import TYPES, Request, parse_options, settings
+from quantwise.cache_study.study import _freeze
 from quantwise.core.errors import InputError
+from quantwise.store import Store
 
 
 def names(types: str, flash: str = "on") -> list[str]:
@@ -36,3 +42,13 @@ def test_none_or_one_twice_is_refused(types: str) -> None:
 def test_an_unknown_type_names_those_that_are_known() -> None:
     with pytest.raises(InputError, match="unknown cache scheme 'q3_0'; allowed: f32, f16"):
         parse_options("f16,q3_0")
+
+
+@pytest.mark.parametrize("changed", [{"margin": 0.6}, {"alpha": 0.4}, {"seed": 1}])
+def test_a_margin_is_not_chosen_after_the_answers_were_seen(tmp_path: Path, changed: dict[str, Any]) -> None:
+    request = Request(None, parse_options("f16,q8_0"))
+    with Store(tmp_path / "run", create=True) as store:
+        for again in (request, replace(request, documents=99)):
+            _freeze(store, settings(again, "h", 1024, "xllamacpp", ()))
+        with pytest.raises(InputError, match=rf"another study \(changed: {next(iter(changed))}\)"):
+            _freeze(store, settings(replace(request, **changed), "h", 1024, "xllamacpp", ()))

@@ -131,3 +131,12 @@ def test_what_a_solved_item_costs_fits_and_unknown_is_said(width: int) -> None:
     assert unknown == ["q4_0@llamacpp", "unknown", "0.001", *["unknown"] * 4]
     assert "energy is unknown" in lines
     assert "cost of a solved item" not in shown(specimen(), width)
+
+
+def test_candidates_of_two_models_are_told_apart() -> None:
+    record = brought()
+    for row, model in zip(record["candidates"], ("big", "small"), strict=True):
+        row.update(source="int8-channel", model=model, name=f"{model}:int8-channel@{row['runtime']}")
+    text = shown(record)
+    assert "big:int8-channel " in text
+    assert "small:int8-channel " in text

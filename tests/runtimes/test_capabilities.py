@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -53,6 +54,27 @@ def test_what_fails_is_unknown_and_says_why() -> None:
     assert told.chat is None
     assert "status 500" in told.unclear["chat"]
     assert told.metrics is False
+
+
+@pytest.mark.parametrize("part", [b'data: {"choices": []}\n\n' * 4096, b"x" * 65536])
+def test_answers_without_an_end_are_unknown_and_not_read_for_ever(part: bytes) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(200):
+            yield part
+        raise AssertionError("read on and on")
+
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=endless()))
+    with httpx.Client(base_url="http://here", transport=transport) as http:
+        told = probe(http, "m", distributions=False)
+    assert (told.streaming, told.metrics, told.chat, told.told) == (None, None, None, {})
+    assert "without an end" in told.unclear["streaming"]
+
+
+def test_a_slow_answer_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantwise.runtimes.capabilities._MOST_SECONDS", -1.0)
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=iter([b"data: {}\n\n"] * 3)))
+    with httpx.Client(base_url="http://here", transport=transport) as http:
+        assert "without an end" in probe(http, "m", distributions=False).unclear["streaming"]
 
 
 def test_a_llama_server_is_found_out(server: ServerProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ ASKED: dict[str, Any] = {
     "tools": [WEATHER, TIME],
     "target": {"name": "weather", "arguments": {"place": "Oslo"}},
 }
+INNER = {"$ref": "#/$defs/b", "$defs": {"b": {"$id": "http://b/", "items": {"$ref": "#/$defs/c"}}, "c": {}}}
 OSLO = {"name": "weather", "arguments": {"place": "Oslo"}}
 
 
@@ -42,6 +44,7 @@ OSLO = {"name": "weather", "arguments": {"place": "Oslo"}}
         json.dumps(OSLO),
         f"<tool_call>\n{json.dumps(OSLO)}\n</tool_call>",
         f"<tool_call>\n{json.dumps(OSLO)}",
+        f"I look it up. <tool_call>{json.dumps(OSLO)}</tool_call> One moment.",
         '{"name": "weather", "parameters": {"place": "Oslo"}}',
         f"[TOOL_CALLS] [{json.dumps(OSLO)}]",
         f"```json\n{json.dumps(OSLO)}\n```",
@@ -78,6 +81,13 @@ def test_anything_else_is_wrong(output: str, readable: bool) -> None:
     assert parsed(item, output) is readable
 
 
+def test_reading_takes_time_in_proportion_to_the_answer() -> None:
+    begin = time.process_time()
+    with pytest.raises(ValueError, match="Expecting value"):
+        read_calls("<tool_call>x y" + " " * 40_000 + "z")
+    assert time.process_time() - begin < 1.0
+
+
 def test_arguments_that_are_left_open_need_only_be_valid() -> None:
     item = user_item(ASKED | {"target": {"name": "weather"}}, "t")
     assert score(item, '{"name": "weather", "arguments": {"place": "Rome", "days": 2}}') == 1.0
@@ -100,7 +110,13 @@ def test_several_calls_come_in_any_order() -> None:
         ({"tools": [{"type": "function"}]}, "has a name"),
         ({"tools": [WEATHER, WEATHER]}, "two tools"),
         ({"tools": [{"function": {"name": "a", "parameters": {"type": "nothing"}}}]}, "parameters of a"),
+        ({"tools": [{"function": {"name": "a", "parameters": {"$ref": "#/$defs/b"}}}]}, "is not in the schema"),
+        ({"tools": [{"function": {"name": "a", "parameters": INNER}}]}, "would count from it"),
+        ({"tools": [{"function": {"name": "a", "parameters": {"$ref": "#/allOf/b", "allOf": [{}]}}}]}, "is not in the"),
+        ({"tools": [{"function": {"name": "a", "parameters": {"$ref": "#/a/b", "a": 3}}}]}, "is not in the schema"),
+        ({"tools": [{"function": {"name": "a", "parameters": {"$ref": "#/a", "a": "text"}}}]}, "names no schema"),
         ({"target": "weather"}, "target must be"),
+        ({"target": {"name": ["weather"]}}, "must be a text"),
         ({"target": {"name": "climate"}}, "not among the tools"),
         ({"target": {"name": "weather", "arguments": {"days": 1}}}, "not valid under its schema"),
         ({"target": []}, "at least one call"),

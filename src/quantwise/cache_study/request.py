@@ -77,7 +77,10 @@ def parse_options(types: str, flash: Flash = "on") -> tuple[CacheOption, ...]:
 
 
 def settings(request: Request, model_hash: str, context: int, runtime: str, prose: Sequence[str]) -> dict[str, Any]:
-    """What the rows of a run folder depend on; more texts may be added, everything else stays."""
+    """What a run folder's rows and verdicts depend on; more texts may be added, everything else stays.
+
+    How wide the margin is may not be chosen after the answers were seen, so margin and alpha stay too.
+    """
     told = "\n".join(prose)
     return {
         "model": model_hash,
@@ -85,6 +88,8 @@ def settings(request: Request, model_hash: str, context: int, runtime: str, pros
         "types": [option.name for option in request.options],
         "questions": request.questions,
         "text": hashlib.blake2b(told.encode(), digest_size=16).hexdigest() if prose else None,
+        "margin": request.margin,
+        "alpha": request.alpha,
         "seed": request.seed,
         "threads": request.threads,
         "runtime": runtime,

@@ -9,6 +9,7 @@ allows no conclusion).
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
@@ -35,6 +36,8 @@ _TOOL = {
 }
 _SEEDS = (11, 11, 12, 13)
 _TOLD = ("max_model_len", "quantization", "root", "owned_by")
+_MOST_BYTES, _MOST_SECONDS = 4 * 1024 * 1024, 60.0
+"""Of one answer, from its first byte: a few tokens and a page of counters stay far below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +168,15 @@ class _Asking:
         return called.get("name") == "name_bird" and isinstance(json.loads(called["arguments"]), dict)
 
     def streaming(self) -> bool:
-        with self._http.stream("POST", _CHAT, json=self._body(4) | {"stream": True}) as response:
-            if response.is_error:
-                response.read()
-                checked(response)
-            events = [line.removeprefix("data:").strip() for line in response.iter_lines() if line.startswith("data:")]
+        response = _whole(self._http, "POST", _CHAT, self._body(4) | {"stream": True})
+        if response.is_error:
+            checked(response)
+        events = [e.removeprefix("data:").strip() for e in response.text.splitlines() if e.startswith("data:")]
         return len(events) > 1 and events[-1] == "[DONE]" and all("choices" in json.loads(e) for e in events[:-1])
 
     def metrics(self) -> bool:
         """Prometheus' text format; a page that happens to lie there is none."""
-        response = self._http.get("/metrics")
+        response = _whole(self._http, "GET", "/metrics")
         return response.is_success and any(line.startswith("# TYPE ") for line in response.text.splitlines())
 
     def _chat(self, most: int = 2, **fields: Any) -> dict[str, Any]:
@@ -185,13 +187,33 @@ class _Asking:
         return {"model": self._model, "messages": [turn], "max_tokens": most, "temperature": 0}
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return checked(self._http.post(path, json={"model": self._model, "max_tokens": 2, "temperature": 0} | body))
+        asked = {"model": self._model, "max_tokens": 2, "temperature": 0} | body
+        return checked(_whole(self._http, "POST", path, asked))
+
+
+def _whole(http: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+    """The response with its body, read to the end or to the end of a stream of events.
+
+    Raises ValueError for a body that has no end within `_MOST_BYTES` and `_MOST_SECONDS`: who ignores ``max_tokens``
+    may stream for ever.
+    """
+    content = bytearray()
+    with http.stream(method, path, json=body) as response:
+        ends = time.monotonic() + _MOST_SECONDS
+        for part in response.iter_bytes():
+            content += part
+            if content[-32:].rstrip().endswith(b"data: [DONE]"):
+                break
+            if len(content) > _MOST_BYTES or time.monotonic() > ends:
+                raise ValueError(f"an answer without an end: {len(content)} bytes so far")
+    kind = {"content-type": response.headers.get("content-type", "application/json")}
+    return httpx.Response(response.status_code, headers=kind, content=bytes(content), request=response.request)
 
 
 def _model_entry(http: httpx.Client, model: str) -> dict[str, Any]:
     """What ``/v1/models`` says of the model, of the fields that several servers give and llama.cpp's ``meta``."""
     try:
-        entries = checked(http.get("/v1/models"))["data"]
+        entries = checked(_whole(http, "GET", "/v1/models"))["data"]
         entry = next(e for e in entries if e.get("id") == model)
     except (httpx.HTTPError, Refused, StopIteration, *UNREADABLE):
         return {}

@@ -43,7 +43,7 @@ def next_tokens(logits: Tensor, chances: Sequence[Chance | None]) -> list[int]:
     if not drawn:
         return tokens
     chosen = [chance for chance in chances if chance is not None]
-    heat = torch.tensor([chance.temperature for chance in chosen])[:, None]
+    heat = torch.tensor([chance.temperature for chance in chosen], device=logits.device)[:, None]
     probabilities = (logits[drawn].float() / heat).softmax(-1)
     best = probabilities.topk(min(_LIKELIEST, probabilities.shape[-1]), dim=-1)
     reached = best.values.double().cumsum(-1)

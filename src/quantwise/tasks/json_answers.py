@@ -86,15 +86,26 @@ def schema_problem(schema: Any) -> str | None:
         return f"not a JSON Schema at {error.json_path}: {error.message[:120]}"
     except (re.error, RecursionError) as error:
         return f"not a JSON Schema: {error}"
+    return _reference_problem(schema, kind or Draft202012Validator)
+
+
+def _reference_problem(schema: dict[str, Any], kind: Any) -> str | None:
+    """What would fail once an answer is validated: a reference to nothing, or to what is no schema."""
+    references = list(_references(schema))
+    inner = next((n["$id"] for n in _objects(schema) if n is not schema and isinstance(n.get("$id"), str)), None)
+    if references and inner is not None:
+        return f"$id {inner!r:.60} inside of a schema with references, which would count from it; leave it out"
     resource = referencing.Resource.from_contents(schema, default_specification=DRAFT202012)
     resolver = referencing.Registry().resolver_with_root(resource)
-    for reference in _references(schema):
+    for reference in references:
         if not reference.startswith("#"):
             return f"$ref {reference!r} points outside the schema; nothing is fetched, so put it under $defs"
         try:
-            resolver.lookup(reference)
-        except referencing.exceptions.Unresolvable:
+            kind.check_schema(resolver.lookup(reference).contents)
+        except (referencing.exceptions.Unresolvable, ValueError, TypeError):
             return f"$ref {reference!r} is not in the schema"
+        except (jsonschema.SchemaError, re.error, RecursionError):
+            return f"$ref {reference!r} names no schema"
     return None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from quantwise.tasks.json_answers import read_json, same_value, satisfies, schema_problem, unfenced
 
-_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+_TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _LEADS = ("[TOOL_CALLS]", "<|python_tag|>")
 _ARGUMENTS = ("arguments", "parameters")
 _ANY: dict[str, Any] = {"type": "object"}
@@ -24,7 +24,11 @@ Call = tuple[str, dict[str, Any]]
 
 
 def read_calls(output: str) -> list[Call]:
-    """Name and arguments of every call, in order. Raises ValueError where the answer is anything else."""
+    """Name and arguments of every call, in order.
+
+    What is said beside tags is let pass, as it is where a server parts the calls from the text; without tags the answer
+    must be calls alone. Raises ValueError where there is no call, or one that cannot be read.
+    """
     text = output.strip()
     for lead in _LEADS:
         text = text.removeprefix(lead).lstrip()
@@ -114,6 +118,8 @@ def _target_problem(schemas: Mapping[str, Any], target: Any) -> str | None:
     for call in wanted:
         if not isinstance(call, Mapping) or set(call) not in ({"name"}, {"name", "arguments"}):
             return 'target must be {"name": ..., "arguments": {...}}, or a list of these; arguments may be left out'
+        if not isinstance(call["name"], str):
+            return f"the name of a call must be a text, not {call['name']!r:.60}"
         if call["name"] not in schemas:
             return f"target calls {call['name']!r:.60}, which is not among the tools"
         if "arguments" in call and not satisfies(call["arguments"], schemas[call["name"]]):
