@@ -77,13 +77,18 @@ def parse_options(types: str, flash: Flash = "on") -> tuple[CacheOption, ...]:
 
 
 def settings(request: Request, model_hash: str, context: int, runtime: str, prose: Sequence[str]) -> dict[str, Any]:
-    """What the rows of a run folder depend on; more texts may be added, everything else stays."""
+    """What the rows of a run folder and the rule for them depend on; more texts may be added, everything else stays.
+
+    Margin and alpha are among it: chosen after the texts were read, they would make any verdict.
+    """
     told = "\n".join(prose)
     return {
         "model": model_hash,
         "context": context,
         "types": [option.name for option in request.options],
         "questions": request.questions,
+        "margin": request.margin,
+        "alpha": request.alpha,
         "text": hashlib.blake2b(told.encode(), digest_size=16).hexdigest() if prose else None,
         "seed": request.seed,
         "threads": request.threads,
