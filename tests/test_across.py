@@ -12,10 +12,12 @@ import pytest
 
 from quantwise import pose
 from quantwise.across import candidates_across, named_models
+from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.core.question import Question
 from quantwise.models import reference
 from quantwise.plan.fit import size
+from quantwise.record import _candidate
 from quantwise.request import Request
 
 TWO = {"large": Path("large"), "small": Path("small")}
@@ -115,3 +117,10 @@ def test_a_single_model_is_frozen_as_it_was_before_there_were_several() -> None:
     assert "models" not in record
     assert all("model" not in candidate for candidate in record["candidates"])
     assert replace(question, models=()).hash == question.hash
+
+
+def test_a_row_of_the_record_names_its_model_where_there_are_several() -> None:
+    one = Candidate("q8_0", "llamacpp", model="a")
+    rows = [_candidate(c, None, None, None, {}, None) for c in (one, replace(one, model=""))]
+    assert [row.get("model") for row in rows] == ["a", None]
+    assert [row["source"] for row in rows] == ["q8_0", "q8_0"]

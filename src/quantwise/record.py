@@ -234,6 +234,7 @@ def _candidate(
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "name": candidate.name,
+        **({"model": candidate.model} if candidate.model else {}),
         "source": candidate.source,
         "runtime": candidate.runtime,
         "cache": candidate.cache,
