@@ -11,11 +11,14 @@ from typing import Any, Literal
 
 from quantwise.core.cache_scheme import keys_and_values, parse_cache
 from quantwise.core.errors import InputError
+from quantwise.tasks.long_recall import ANSWER_TOKENS
 
 TYPES = "f16,q8_0,q8_0/q4_0,q4_0"
 TOP, TAIL, WRITTEN = 64, 64, 32
 """Likeliest tokens of a place, places at the end of each text, and tokens written there for the speed."""
-
+MOST_DOCUMENTS, MOST_QUESTIONS = 10_000, 100
+_SLACK = 16
+"""Tokens by which questions and names may differ in length."""
 _BLOCKS_NEED_FLASH = "llama.cpp keeps values transposed without flash attention, and blocks cannot be"
 Flash = Literal["on", "off", "both"]
 
@@ -74,6 +77,20 @@ def parse_options(types: str, flash: Flash = "on") -> tuple[CacheOption, ...]:
         found += [CacheOption(cache, True)] if flash != "off" else []
         found += [CacheOption(cache, False)] if flash == "off" or (flash == "both" and able) else []
     return tuple(found)
+
+
+def room_of(context: int) -> int:
+    """Tokens that a text with its question may fill, so that the answer and what is written have room behind it."""
+    return context - max(ANSWER_TOKENS, WRITTEN) - _SLACK
+
+
+def check_counts(request: Request) -> None:
+    """Raises InputError for more texts or questions than a study can want."""
+    for option, given, most in (
+        ("--documents", request.documents, MOST_DOCUMENTS), ("--questions", request.questions, MOST_QUESTIONS),
+    ):  # fmt: skip
+        if not 0 < given <= most:
+            raise InputError(f"{option} {given} is out of range; give 1 to {most:,}")
 
 
 def settings(request: Request, model_hash: str, context: int, runtime: str, prose: Sequence[str]) -> dict[str, Any]:
