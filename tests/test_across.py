@@ -41,6 +41,8 @@ def test_a_candidate_without_a_name_is_of_every_model_and_the_baseline_is_the_fi
     ("texts", "baseline", "said"),
     [
         (["tiny:q4_0"], None, "no model is named tiny; names: large, small"),
+        ([":q8_0"], None, ":q8_0: the model's name is empty; write NAME:q8_0, names: large, small"),
+        (["q4_0"], ":16bit", "the model's name is empty"),
         (["q4_0", "small:q4_0"], None, "small:q4_0@llamacpp is named twice"),
         (["large:q4_0"], None, "no candidate of the model small"),
         (["http://here:1"], None, "of which model"),
