@@ -126,8 +126,14 @@ def test_more_of_the_same_gpus_are_proposed(runtime: str) -> None:
 
 
 def test_more_devices_come_first_where_nothing_smaller_helps() -> None:
+    found = plan(PlanRequest(("deepseek-v3",), site="h200", runtime="vllm", schemes=("int4-g128",)))
+    assert [(c["knob"], c["value"]) for c in found["fixes"][0]["changes"]] == [("tensor_parallel", 4)]
+
+
+def test_a_smaller_scheme_takes_fewer_devices() -> None:
     found = plan(PlanRequest(("deepseek-v3",), site="h200", runtime="vllm", schemes=("fp8",)))
-    assert [(c["knob"], c["value"]) for c in found["fixes"][0]["changes"]] == [("tensor_parallel", 8)]
+    changes = {c["knob"]: c["value"] for c in found["fixes"][0]["changes"]}
+    assert changes == {"scheme": "int4-g128", "tensor_parallel": 4}
 
 
 def test_no_more_devices_than_the_site_has(tmp_path: Path) -> None:

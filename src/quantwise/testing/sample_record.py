@@ -223,7 +223,9 @@ def _candidate(row: tuple[str, str, str, int, float | None, float | None]) -> di
         "baseline": role == "baseline",
         "control": role == "control",
         "shippable": role == "",
-        "note": "Stored small, dequantized to be computed: a quality verdict only." if role in ("quality", "control") else None,
+        "note": "Stored small, dequantized to be computed: a quality verdict only."
+        if role in ("quality", "control")
+        else None,
         "artifact": {
             "location": f"artifacts/{source.replace(':', '-')}",
             "format": "gguf" if runtime == "llamacpp" else "compressed-tensors",
