@@ -12,10 +12,12 @@ import pytest
 
 from quantwise import pose
 from quantwise.across import candidates_across, named_models
+from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.core.question import Question
 from quantwise.models import reference
 from quantwise.plan.fit import size
+from quantwise.record import _candidate
 from quantwise.request import Request
 
 TWO = {"large": Path("large"), "small": Path("small")}
@@ -39,6 +41,8 @@ def test_a_candidate_without_a_name_is_of_every_model_and_the_baseline_is_the_fi
     ("texts", "baseline", "said"),
     [
         (["tiny:q4_0"], None, "no model is named tiny; names: large, small"),
+        ([":q8_0"], None, ":q8_0: the model's name is empty; write NAME:q8_0, names: large, small"),
+        (["q4_0"], ":16bit", "the model's name is empty"),
         (["q4_0", "small:q4_0"], None, "small:q4_0@llamacpp is named twice"),
         (["large:q4_0"], None, "no candidate of the model small"),
         (["http://here:1"], None, "of which model"),
@@ -115,3 +119,10 @@ def test_a_single_model_is_frozen_as_it_was_before_there_were_several() -> None:
     assert "models" not in record
     assert all("model" not in candidate for candidate in record["candidates"])
     assert replace(question, models=()).hash == question.hash
+
+
+def test_a_row_of_the_record_names_its_model_where_there_are_several() -> None:
+    one = Candidate("q8_0", "llamacpp", model="a")
+    rows = [_candidate(c, None, None, None, {}, None) for c in (one, replace(one, model=""))]
+    assert [row.get("model") for row in rows] == ["a", None]
+    assert [row["source"] for row in rows] == ["q8_0", "q8_0"]

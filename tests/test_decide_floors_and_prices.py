@@ -69,6 +69,13 @@ ALL: dict[Candidate, Answer] = {Q4: "PASS", Q8: "PASS"}
 FLOORS: dict[Candidate, Answer] = {BASE: "PASS", Q4: "PASS", Q8: "PASS"}
 
 
+def test_the_baseline_is_one_more_to_be_shown_where_floors_alone_decide() -> None:
+    """A PASS on its own floor lets it be kept, so that its error counts too."""
+    assert (QUESTION.m, asked(compare="floor").m) == (2, 3)
+    assert asked(compare="floor").pass_threshold == 3 / 0.05
+    assert replace(asked(compare="floor"), multiplicity="ladder").m == 1
+
+
 def test_a_floor_gates_beside_the_margin_and_is_unknown_until_it_is_shown() -> None:
     assert decide(QUESTION, evidence(ALL, FLOORS)).ship == Q8.name
     low = decide(QUESTION, evidence(ALL, {**FLOORS, Q8: "FAIL"}))

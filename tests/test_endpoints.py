@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,23 @@ def test_better_is_not_worse_and_repeats_are_one_item(tmp_path: Path) -> None:
     assert pair["non_termination"]["items"] == pair["length"]["items"] == 40
     assert pair["non_termination"]["difference"] == -1.0
     assert found["worse"] == []
+
+
+def test_a_cluster_that_grows_in_later_blocks_counts_by_its_first(tmp_path: Path) -> None:
+    """As in `settle.pair`: wealth that was staked on a cluster's mean is not paid out again."""
+    theirs = [row(BASE.name, i, cluster=f"c{i % 20}") for i in range(40)]
+    ours = [row(SMALL, i, cluster=f"c{i % 20}", finish="length" if i >= 20 else "stop") for i in range(40)]
+    store = Store(tmp_path, create=True)
+    things = [Item(id=r.item, task="copy", target="fine", scorer="exact", prompt="Say it") for r in theirs]
+    for block in range(2):
+        part = slice(20 * block, 20 * (block + 1))
+        store.add_block(things[part], [replace(r, block=block) for r in theirs[part]])
+        store.add_block([], [replace(r, block=block) for r in ours[part]])
+    with store:
+        found = endpoints(store, question())
+    (pair,) = found["pairs"]
+    assert (pair["non_termination"]["items"], pair["non_termination"]["difference"]) == (20, 0.0)
+    assert found["arms"][1]["non_termination"] == 0.5, "of all answers"
 
 
 def test_choices_and_lost_answers_are_no_written_answers(tmp_path: Path) -> None:

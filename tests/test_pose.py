@@ -182,6 +182,7 @@ def test_only_a_vllm_for_cpus_lacks_kernels(
         ({"margins": {"yours": 0.01}}, "no task 'yours' in this question; tasks: mine"),
         ({"floors": {"yours": 0.5}}, "no task 'yours'"),
         ({"margins": {"mine": 0.0}}, "margin of mine must lie between 0 and 1"),
+        ({"floors": {"mine": 0.0}}, "floor of mine must be above 0 and at most 1"),
         ({"alpha": 0.5}, "alpha 0.5 is out of range"),
         ({"candidates": ()}, "a baseline alone decides nothing"),
         ({"fixed": True, "items": 400}, "has 360 items to certify with, not 400; lower --fixed-n"),

@@ -74,6 +74,8 @@ def candidates_across(models: Mapping[str, Path], texts: Sequence[str], baseline
 
 def _split(models: Mapping[str, Path], text: str) -> tuple[str | None, str]:
     name, colon, rest = text.partition(":")
+    if colon and not name:
+        raise InputError(f"{text}: the model's name is empty; write NAME{text}, names: {', '.join(models)}")
     if colon and name in models:
         return name, rest
     if colon and _NAME.fullmatch(name) and not set(name.lower().split("+")) & _TAKEN and "+" not in name:

@@ -3,7 +3,8 @@
 Each is told for every arm and, paired by item, for every candidate beside its baseline. They describe: what is told
 here decides nothing; where the scenario sets a margin for one, `settle` holds each task's answers against it. A clear
 worsening is named in any case: where the e-process against "no worse on any task" (`stats.eprocess`, at a margin of 0)
-reaches the number of endpoints over alpha, which holds whenever one looks; for lengths, where the bootstrap interval of
+reaches the number of endpoints over alpha, which holds whenever one looks, because a cluster counts there by its first
+block alone (`settle.pair.by_block`); for lengths, where the bootstrap interval of
 the ratio lies above 1 and the ratio is material.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 from quantwise.core.endpoint import ENDPOINTS, Endpoint
 from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
+from quantwise.settle.pair import by_block
 from quantwise.stats.bootstrap import bootstrap_ratio
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import confidence_sequence, e_value, log_e_fail
@@ -37,8 +39,12 @@ _TESTS = len(WORDS)
 def endpoints(store: Store, question: Question) -> dict[str, Any]:
     """``arms``: rates and lengths of each; ``pairs``: each candidate beside its baseline; ``worse``: sentences."""
     texts = {task.name: asked_texts(store.asked(task.name)) for task in question.tasks}
-    rows = {c.name: [row for row in store.rows("certify", c.name) if written(row)] for c in question.candidates}
-    signed = {name: [_Signed(row, texts[row.task]) for row in of] for name, of in rows.items()}
+    rows = {c.name: store.rows("certify", c.name) for c in question.candidates}
+    first = {name: _first(of) for name, of in rows.items()}
+    signed = {
+        name: [_Signed(row, texts[row.task], (row.task, row.item) in first[name]) for row in of if written(row)]
+        for name, of in rows.items()
+    }
     compared = [
         _pair(question, c.name, question.baseline_of(c).name, signed) for c in question.candidates if not c.baseline
     ]
@@ -49,13 +55,21 @@ def endpoints(store: Store, question: Question) -> dict[str, Any]:
     }
 
 
+def _first(rows: Sequence[Measurement]) -> set[tuple[str, str]]:
+    """(task, item) of what was asked in the first block of its cluster."""
+    tasks: dict[str, list[Measurement]] = defaultdict(list)
+    for row in rows:
+        tasks[row.task].append(row)
+    return {(name, row.item) for name, of in tasks.items() for block in by_block(of).values() for row in block}
+
+
 class _Signed:
-    """A row with its signs, each looked for once."""
+    """A row with its signs, each looked for once; ``first``: of the first block that its cluster was asked in."""
 
-    __slots__ = ("row", "signs")
+    __slots__ = ("first", "row", "signs")
 
-    def __init__(self, row: Measurement, asked: Mapping[str, str]) -> None:
-        self.row = row
+    def __init__(self, row: Measurement, asked: Mapping[str, str], first: bool) -> None:
+        self.row, self.first = row, first
         self.signs = {endpoint: shows(row, endpoint, asked) for endpoint in ENDPOINTS}
 
     def scored(self, endpoint: Endpoint) -> Measurement:
@@ -85,7 +99,7 @@ def _pair(
     told: dict[str, Any] = {"candidate": candidate, "baseline": baseline}
     worse = []
     for endpoint in ENDPOINTS:
-        sides = ([row.scored(endpoint) for row in signed[name]] for name in (baseline, candidate))
+        sides = ([row.scored(endpoint) for row in signed[name] if row.first] for name in (baseline, candidate))
         matched, _ = pairs(*sides)
         if not matched:
             return None

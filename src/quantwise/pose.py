@@ -270,6 +270,8 @@ def _check_task_names(request: Request, question: Question) -> None:
     for task in question.tasks:
         if not 0 < task.margin < 1:
             raise InputError(f"margin of {task.name} must lie between 0 and 1, such as 1%, not {task.margin:g}")
+        if task.floor is not None and not 0 < task.floor <= 1:
+            raise InputError(f"floor of {task.name} must be above 0 and at most 1, such as 70%, not {task.floor:g}")
 
 
 def _hash_of(texts: Sequence[str]) -> str:

@@ -234,8 +234,8 @@ def _candidate(
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "name": candidate.name,
+        **({"model": candidate.model} if candidate.model else {}),
         "source": candidate.source,
-        "model": candidate.model or None,
         "runtime": candidate.runtime,
         "cache": candidate.cache,
         "baseline": candidate.baseline,

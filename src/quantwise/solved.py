@@ -78,7 +78,8 @@ def priced(
 def price_level(question: Question) -> float:
     """Error rate of each interval of a price: alpha, shared among all looks where a price decides when to stop.
 
-    Then it is looked at after 1, 2, 4, ... blocks up to those that are planned, and at the end (Bonferroni).
+    Then it is looked at after 1, 2, 4, ... blocks up to those that are planned, and at the end (Bonferroni). One end is
+    counted: a run that is ended and goes on has more looks than that.
     """
     asks = set(question.scenario["objective"]) & set(PER_SOLVED) or question.scenario.get("budget")
     return question.alpha / (len(price_looks(question)) + 1) if asks else question.alpha

@@ -44,11 +44,12 @@ def test_an_unknown_type_names_those_that_are_known() -> None:
         parse_options("f16,q3_0")
 
 
-@pytest.mark.parametrize("changed", [{"margin": 0.6}, {"alpha": 0.4}, {"seed": 1}])
-def test_a_margin_is_not_chosen_after_the_answers_were_seen(tmp_path: Path, changed: dict[str, Any]) -> None:
-    request = Request(None, parse_options("f16,q8_0"))
-    with Store(tmp_path / "run", create=True) as store:
-        for again in (request, replace(request, documents=99)):
-            _freeze(store, settings(again, "h", 1024, "xllamacpp", ()))
-        with pytest.raises(InputError, match=rf"another study \(changed: {next(iter(changed))}\)"):
-            _freeze(store, settings(replace(request, **changed), "h", 1024, "xllamacpp", ()))
+@pytest.mark.parametrize("changed", [{"margin": 0.6}, {"alpha": 0.4}])
+def test_the_rule_of_a_run_folder_may_not_change(changed: dict[str, Any], tmp_path: Path) -> None:
+    request = Request(None, parse_options(TYPES))
+    kept = [settings(r, "h", 512, "xllamacpp 1", ()) for r in (request, replace(request, **changed))]
+    with Store(tmp_path, create=True) as store:
+        _freeze(store, kept[0])
+        _freeze(store, kept[0])
+        with pytest.raises(InputError, match=rf"changed: {next(iter(changed))}\); choose another --run"):
+            _freeze(store, kept[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -25,17 +26,29 @@ RECORD = {
     [
         (["--types", "f16,q3"], "unknown cache scheme 'q3'"),
         (["--context", "2048"], "more than the 1024 tokens"),
+        (["--context", "5"], "the context does not hold 8 facts"),
+        (["--types", ""], "--types '' names no type"),
+        (["--documents", "99999999999"], "--documents 99999999999 is out of range; give 1 to 10,000"),
+        (["--questions", "9999999"], "--questions 9999999 is out of range; give 1 to 100"),
         (["nowhere.gguf"], "nowhere.gguf is not there"),
         (["--flash-attention", "off"], "q8_0 needs flash attention"),
         (["--text", "nowhere.txt"], "give a text file"),
         (["--margin", "0"], "--margin must lie between 0 and 1"),
     ],
 )
-def test_bad_input_is_one_line(given: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line_and_makes_nothing(
+    given: list[str],
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["kv", *given]) == 2
     told = capsys.readouterr()
     assert complaint in told.err
     assert (told.err.count("\n"), told.out) == (1, "")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -52,6 +52,14 @@ def test_the_matrix_says_each_verdict_in_words(width: int) -> None:
     assert "? = UNKNOWN" in " ".join(shown(specimen(), width).split())
 
 
+def test_the_same_source_of_two_models_is_two_names() -> None:
+    record = specimen()
+    rows = [row for row in record["candidates"] if row["source"] == "rtn:int4-g64"]
+    record["candidates"] += [dict(rows[0], model=model, name=f"{model}:{rows[0]['name']}") for model in ("a", "b")]
+    lines = shown(record).splitlines()
+    assert [sum(f" {name} " in line for line in lines) for name in ("a:rtn:int4-g64", "b:rtn:int4-g64")] == [1, 1]
+
+
 def test_the_shipped_candidate_has_its_numbers() -> None:
     row = next(line for line in shown(specimen()).splitlines() if line.startswith("arithmetic"))
     assert row.split() == ["arithmetic", "PASS", "−0.3", "[−3.1,", "+2.5]", "pp", "5", "pp", "5", "4", "352"]

@@ -11,11 +11,14 @@ from typing import Any, Literal
 
 from quantwise.core.cache_scheme import keys_and_values, parse_cache
 from quantwise.core.errors import InputError
+from quantwise.tasks.long_recall import ANSWER_TOKENS
 
 TYPES = "f16,q8_0,q8_0/q4_0,q4_0"
 TOP, TAIL, WRITTEN = 64, 64, 32
 """Likeliest tokens of a place, places at the end of each text, and tokens written there for the speed."""
-
+MOST_DOCUMENTS, MOST_QUESTIONS = 10_000, 100
+_SLACK = 16
+"""Tokens by which questions and names may differ in length."""
 _BLOCKS_NEED_FLASH = "llama.cpp keeps values transposed without flash attention, and blocks cannot be"
 Flash = Literal["on", "off", "both"]
 
@@ -76,10 +79,24 @@ def parse_options(types: str, flash: Flash = "on") -> tuple[CacheOption, ...]:
     return tuple(found)
 
 
-def settings(request: Request, model_hash: str, context: int, runtime: str, prose: Sequence[str]) -> dict[str, Any]:
-    """What a run folder's rows and verdicts depend on; more texts may be added, everything else stays.
+def room_of(context: int) -> int:
+    """Tokens that a text with its question may fill, so that the answer and what is written have room behind it."""
+    return context - max(ANSWER_TOKENS, WRITTEN) - _SLACK
 
-    How wide the margin is may not be chosen after the answers were seen, so margin and alpha stay too.
+
+def check_counts(request: Request) -> None:
+    """Raises InputError for more texts or questions than a study can want."""
+    for option, given, most in (
+        ("--documents", request.documents, MOST_DOCUMENTS), ("--questions", request.questions, MOST_QUESTIONS),
+    ):  # fmt: skip
+        if not 0 < given <= most:
+            raise InputError(f"{option} {given} is out of range; give 1 to {most:,}")
+
+
+def settings(request: Request, model_hash: str, context: int, runtime: str, prose: Sequence[str]) -> dict[str, Any]:
+    """What the rows of a run folder and the rule for them depend on; more texts may be added, everything else stays.
+
+    Margin and alpha are among it: chosen after the texts were read, they would make any verdict.
     """
     told = "\n".join(prose)
     return {
@@ -87,9 +104,9 @@ def settings(request: Request, model_hash: str, context: int, runtime: str, pros
         "context": context,
         "types": [option.name for option in request.options],
         "questions": request.questions,
-        "text": hashlib.blake2b(told.encode(), digest_size=16).hexdigest() if prose else None,
         "margin": request.margin,
         "alpha": request.alpha,
+        "text": hashlib.blake2b(told.encode(), digest_size=16).hexdigest() if prose else None,
         "seed": request.seed,
         "threads": request.threads,
         "runtime": runtime,

@@ -16,20 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from quantwise.cache_study.findings import findings
-from quantwise.cache_study.request import TAIL, TOP, WRITTEN, CacheOption, Request, settings, settings_hash
+from quantwise.cache_study.request import (
+    TAIL,
+    TOP,
+    WRITTEN,
+    CacheOption,
+    Request,
+    check_counts,
+    room_of,
+    settings,
+    settings_hash,
+)
 from quantwise.cache_study.subject import Subject, cores, keeps_all, read_subject, with_file
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.progress import Progress
 from quantwise.core.runtime import RuntimeOptions
 from quantwise.runtimes.llamacpp import LlamaCpp, LlamaCppSession
 from quantwise.store import Store
-from quantwise.tasks.long_recall import ANSWER_TOKENS, Document, document, sentences_of
+from quantwise.tasks.long_recall import Document, check_room, document, sentences_of
 from quantwise.tasks.scorers import score
 
 _TIMEOUT_S = 6 * 3600.0
 """Reading a full context on a processor takes minutes, and hours for large models."""
-_SLACK = 16
-"""Tokens by which questions and names may differ in length."""
 _WARM_UP = 32
 Tell = Callable[[str], None]
 
@@ -38,9 +46,11 @@ def study(request: Request, progress: Progress, tell: Tell = lambda line: None) 
     """Measure what is missing, and return the record (``findings``). Raises InputError for a request that cannot be
     met, before a server is started; RuntimeFailure where one does not start or dies.
     """
+    check_counts(request)
     request = replace(request, threads=request.threads or cores())
     prose = sentences_of(request.text) if request.text is not None else []
     subject = read_subject(request)
+    check_room(request.questions, room_of(subject.context), prose, request.seed)
     kept = settings(request, subject.artifact.hash, subject.context, LlamaCpp().version(), prose)
     folder = request.run or Path("runs") / f"kv-{settings_hash(kept)}"
     with Store(folder, create=True) as store:
@@ -166,7 +176,7 @@ class _Work:
     def _document(self, number: int, session: LlamaCppSession) -> Document:
         """The text of this number, the same with every option."""
         if self._text is None or self._text.number != number:
-            room = self._subject.context - max(ANSWER_TOKENS, WRITTEN) - _SLACK
+            room = room_of(self._subject.context)
             chat = self._subject.template is not None
 
             def fits(text: str) -> bool:

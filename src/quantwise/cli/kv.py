@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--margin must lie between 0 and 1 and --alpha between 0 and 0.5; give 5% and 0.05")
     request = Request(
         model=arguments.model,
-        options=parse_options(arguments.types or TYPES, arguments.flash_attention),
+        options=parse_options(TYPES if arguments.types is None else arguments.types, arguments.flash_attention),
         context=arguments.context,
         documents=arguments.documents,
         questions=arguments.questions,

@@ -104,8 +104,12 @@ class Question:
 
     @property
     def m(self) -> int:
-        """How many candidates could be shipped: each gate must reach m / alpha, unless the ladder is climbed."""
-        return 1 if self.multiplicity == "ladder" else max(1, sum(c.shippable for c in self.candidates))
+        """How many candidates could be shipped: each gate must reach m / alpha, unless the ladder is climbed.
+
+        Where floors alone decide, the baseline may be kept on a PASS of its own, and is one more.
+        """
+        shown = (c.shippable or (c.baseline and self.by_floor) for c in self.candidates)
+        return 1 if self.multiplicity == "ladder" else max(1, sum(shown))
 
     @property
     def pass_threshold(self) -> float:

@@ -49,13 +49,14 @@ def matrix(reading: Reading, width: int) -> Iterator[Table | Text]:
 
 def _longest(reading: Reading) -> int:
     """Characters of the longest name without its runtime."""
-    return max(len(_title(row)) + _cache_width(row) for row in reading.candidates)
+    return max(len(_short(row)) + _cache_width(row) for row in reading.candidates)
 
 
-def _title(candidate: Row) -> str:
-    """The name without its runtime and cache: ``q4:q8_0``, or ``q8_0`` where there is one model."""
-    source, model = candidate.get("source"), candidate.get("model")
-    return str(candidate["name"]) if not source else f"{model}:{source}" if model else str(source)
+def _short(candidate: Row) -> str:
+    """A name without its runtime and cache: the source, behind its model where there are several."""
+    if not candidate.get("source"):
+        return str(candidate["name"])
+    return f"{candidate['model']}:{candidate['source']}" if candidate.get("model") else str(candidate["source"])
 
 
 def _cache_width(candidate: Row) -> int:
@@ -72,7 +73,7 @@ def _ends(reading: Reading, candidate: Row, cells: list[Text], width: int) -> li
     label = "SHIP" if ships else _ROLE.get(what, what)
     cache = candidate.get("cache") or "f16"
     cache = "" if cache == "f16" else f",kv={cache}"
-    short = notation.shorten(_title(candidate), max(width - len(cache), 6)) + notation.plain(cache)
+    short = notation.shorten(_short(candidate), max(width - len(cache), 6)) + notation.plain(cache)
     baseline = reading.baseline_of(name)
     own, whole = reading.artifact_bytes(name), reading.artifact_bytes(baseline)
     absolute = name == baseline or whole is None or own is None

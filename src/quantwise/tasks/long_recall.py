@@ -71,21 +71,9 @@ def document(
     The same number and seed draw the same facts and the same sentences. Raises InputError where not even a few
     sentences fit, and where ``prose`` is too short to fill the context.
     """
-    rng = random.Random(f"long recall/{seed}/{number}")
-    known = facts(rng, count)
-    begin = rng.randrange(len(prose)) if prose else 0
-    drawn: list[str] = []
-
-    def text(sentences: int) -> str:
-        while len(drawn) < sentences:
-            drawn.append(prose[(begin + len(drawn)) % len(prose)] if prose else sentence(rng))
-        return _with_facts(drawn[:sentences], known)
-
+    known, text = _draft(number, count, prose, seed)
     if not fits(text(_FEWEST_SENTENCES)):
-        raise InputError(
-            f"the context does not hold {count} facts, a question and its answer; give a longer --context, or fewer "
-            "--questions"
-        )
+        raise _too_short(count)
     low, high = _FEWEST_SENTENCES, 2 * _FEWEST_SENTENCES
     while fits(text(high)):
         low, high = high, 2 * high
@@ -97,6 +85,39 @@ def document(
     if prose and low > len(prose):
         raise InputError(f"the text of {len(prose)} sentences does not fill the context; give a longer --text")
     return Document(number, text(low), tuple(known))
+
+
+def check_room(count: int, room: int, prose: Sequence[str] = (), seed: int = 0) -> None:
+    """Raises InputError where ``room`` tokens are fewer than the words of the shortest first text and its question:
+    without a tokenizer a word is at least a token, so that what is refused here could not have been met.
+    """
+    known, text = _draft(0, count, prose, seed)
+    if len(f"{text(_FEWEST_SENTENCES)} {question(known[0][0])}".split()) > room:
+        raise _too_short(count)
+
+
+def _too_short(count: int) -> InputError:
+    return InputError(
+        f"the context does not hold {count} facts, a question and its answer; give a longer --context, or fewer "
+        "--questions"
+    )
+
+
+def _draft(
+    number: int, count: int, prose: Sequence[str], seed: int
+) -> tuple[list[tuple[str, str]], Callable[[int], str]]:
+    """The facts of a text, and the text of so many sentences: the same sentences however many are asked for."""
+    rng = random.Random(f"long recall/{seed}/{number}")
+    known = facts(rng, count)
+    begin = rng.randrange(len(prose)) if prose else 0
+    drawn: list[str] = []
+
+    def text(sentences: int) -> str:
+        while len(drawn) < sentences:
+            drawn.append(prose[(begin + len(drawn)) % len(prose)] if prose else sentence(rng))
+        return _with_facts(drawn[:sentences], known)
+
+    return known, text
 
 
 def _with_facts(sentences: Sequence[str], known: Sequence[tuple[str, str]]) -> str:
