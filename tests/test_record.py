@@ -102,4 +102,4 @@ def test_a_row_says_whose_candidate_it_is_where_there_are_several_models(tmp_pat
     theirs = replace(ASKED, candidates=tuple(replace(c, model="big") for c in ASKED.candidates))
     with Store(tmp_path, create=True) as store:
         assert {row["model"] for row in record.assemble(store, theirs)["candidates"]} == {"big"}
-        assert {row["model"] for row in record.assemble(store, ASKED)["candidates"]} == {None}
+        assert {row.get("model") for row in record.assemble(store, ASKED)["candidates"]} == {None}
