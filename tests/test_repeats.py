@@ -15,7 +15,9 @@ from quantwise.core.item import Item
 from quantwise.core.question import Question
 from quantwise.core.runtime import Ask, Reply
 from quantwise.course import Way, arm_of, course
+from quantwise.losses import told
 from quantwise.measure import Arm, Bench
+from quantwise.record import _accuracy
 from quantwise.scenarios.prices import Prices
 from quantwise.store import Store
 from test_measure import Parrot
@@ -55,6 +57,27 @@ def test_a_look_beforehand_and_a_choice_are_asked_once() -> None:
         rows = bench.block(replace(arm, runtime=looked), items("copy", 2), stage="screen", task="copy", block=0)
     assert [r.repeat for r in rows] == [0, 0]
     assert looked.seen[0].temperature == 0.8
+
+
+def test_the_run_that_tells_noise_draws_by_seeds_of_its_own() -> None:
+    arm = drawn(question(decoding=FOUR, seed=3), None)["small@fake"]
+    seen = []
+    for repeat in (0, 1):
+        parrot = Parrot([Reply("w0")])
+        with Bench() as bench:
+            bench.block(replace(arm, runtime=parrot), items("copy", 1), stage="aa", task="copy", block=0, repeat=repeat)
+        seen.append(parrot.seen[0].seed)
+    assert seen == [seed_of(3, "copy", "00000", repeat) for repeat in (0, 1)]
+
+
+def test_what_is_counted_are_items_and_not_their_repeats() -> None:
+    asked = question(decoding=FOUR)
+    name = asked.tasks[0].name
+    plain = Measurement("small@fake", "certify", name, "", 0, 0, 1.0, "", "stop")
+    rows = [replace(plain, item=str(i), repeat=k) for i in range(3) for k in range(4)]
+    rows[:2] = [replace(row, finish="timeout", score=0.0) for row in rows[:2]]
+    assert _accuracy(asked, rows)[name] == {"n": 3, "mean": pytest.approx(10 / 12), "lost": 1}
+    assert told(name, {"small@fake": rows})[0].startswith(f"lost items on {name}: 1 of 3 of small@fake")
 
 
 def test_a_thinking_model_is_given_its_cap_and_scored_on_its_answer_alone() -> None:

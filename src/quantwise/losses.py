@@ -21,10 +21,10 @@ def lost_items(rows: Iterable[Measurement]) -> dict[int, set[str]]:
 
 def told(task: str, sides: Mapping[str, Sequence[Measurement]]) -> tuple[str, ...]:
     """The sentence that says how many items of each candidate in ``sides`` were lost, where any were."""
-    lost = {name: sum(row.finish in LOST for row in rows) for name, rows in sides.items()}
+    lost = {name: len({row.item for row in rows if row.finish in LOST}) for name, rows in sides.items()}
     if not any(lost.values()):
         return ()
-    counts = ", ".join(f"{n} of {len(sides[name])} of {name}" for name, n in lost.items())
+    counts = ", ".join(f"{n} of {len({row.item for row in sides[name]})} of {name}" for name, n in lost.items())
     return (f"lost items on {task}: {counts}; they count as they would have to for this verdict to be wrong",)
 
 

@@ -131,7 +131,7 @@ class Bench:
         """
         times = arm.decoding.repeats if stage == "certify" else 1
         wanted = [(item, r) for item in items for r in range(1 if item.choices else times)]
-        asks = [_ask(item, arm, r) for item, r in wanted]
+        asks = [_ask(item, arm, repeat + r) for item, r in wanted]
         replies = self.ask(arm, asks)
         if arm.decoding.thinking_cap is not None:
             replies = self._without_thinking(arm, [item for item, _ in wanted], asks, replies)

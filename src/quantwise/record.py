@@ -197,9 +197,10 @@ def _question(question: Question) -> dict[str, Any]:
 def _accuracy(question: Question, rows: Sequence[Measurement]) -> dict[str, dict[str, Any]]:
     out = {}
     for task in question.tasks:
-        scores = [r.score for r in rows if r.task == task.name and r.score is not None]
-        lost = sum(r.task == task.name and r.finish in LOST for r in rows)
-        out[task.name] = {"n": len(scores), "mean": _mean(scores), "lost": lost}
+        scored = [(r.item, r.score) for r in rows if r.task == task.name and r.score is not None]
+        lost = {r.item for r in rows if r.task == task.name and r.finish in LOST}
+        items = {item for item, _ in scored}
+        out[task.name] = {"n": len(items), "mean": _mean([score for _, score in scored]), "lost": len(lost)}
     return out
 
 

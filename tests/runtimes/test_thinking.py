@@ -26,6 +26,9 @@ def words(text: str) -> int:
         ("<think>two and", False, "two and", None),
         ("two and", True, "two and", None),
         ("a < b and <b>", False, "", "a < b and <b>"),
+        ("The tag </think> closes a thought. 42", False, "", "The tag </think> closes a thought. 42"),
+        ("<think>a </reasoning> b</think>4", False, "a </reasoning> b", "4"),
+        ("<think>a </reasoning> b", False, "a </reasoning> b", None),
         ("<think>a</think>b</think>c", False, "a", "b</think>c"),
     ],
 )
@@ -41,6 +44,11 @@ def test_templates_that_open_the_thinking_are_seen() -> None:
 
 def settled(text: str, *, finish: Finish = "stop", prompt: str | None = "hi", cap: int = 5, **more: object) -> Reply:
     return answered(Ask(text=prompt), Reply(text, finish, **more), cap, ("\n", "END"), words)  # type: ignore[arg-type]
+
+
+def test_a_server_that_renders_by_itself_may_have_opened_the_thinking() -> None:
+    assert settled("two</think>4", prompt=None).text == "4"
+    assert settled("two</think>4").text == "two</think>4"
 
 
 def test_the_answer_ends_at_a_stop_text_and_what_is_thought_does_not() -> None:

@@ -27,15 +27,17 @@ def opened(prompt: str | None) -> bool:
 def parted(text: str, inside: bool) -> tuple[str, str | None]:
     """(thinking, answer) of an output; the answer is None where the thinking has no end.
 
-    ``inside`` says that the prompt had opened the thinking. Without any tag all of it is the answer.
+    ``inside`` says that the prompt had opened the thinking. Where neither it nor the text opens it all of it is the
+    answer, which may well speak of a closing tag; what the text opens only the tag of the same name closes.
     """
     begins = _OPENS.match(text)
-    ends = _CLOSES.search(text)
+    if begins is None and not inside:
+        return "", text
+    names = {begins[1]} if begins is not None else set(_NAMES.split("|"))
+    ends = next((tag for tag in _CLOSES.finditer(text) if tag[1] in names), None)
     if ends is not None:
         return text[begins.end() if begins else 0 : ends.start()], text[ends.end() :]
-    if begins is not None or inside:
-        return text[begins.end() if begins else 0 :], None
-    return "", text
+    return text[begins.end() if begins else 0 :], None
 
 
 def answered(ask: Ask, reply: Reply, cap: int, stops: tuple[str, ...], count: Callable[[str], int] | None) -> Reply:
@@ -44,8 +46,8 @@ def answered(ask: Ask, reply: Reply, cap: int, stops: tuple[str, ...], count: Ca
     Thinking that has no end, or is longer than ``cap`` tokens, leaves no answer: then the text is empty and the finish
     is ``length``. ``count`` counts the tokens of a text, where the runtime can; where neither it nor the server tells,
     ``thinking_tokens`` is None and only the length of the whole bounds the thinking. Where a server renders by itself
-    nobody knows whether its template opened the thinking, so an output that was cut off before any closing tag is taken
-    for thinking. A request that failed is returned as it is.
+    nobody knows whether its template opened the thinking, so what stands before a closing tag, or all of an output that
+    was cut off without one, is taken for thinking. A request that failed is returned as it is.
     """
     if reply.finish not in ("stop", "length"):
         return reply
@@ -54,7 +56,7 @@ def answered(ask: Ask, reply: Reply, cap: int, stops: tuple[str, ...], count: Ca
     if reply.thinking is not None:
         thought, answer = reply.thinking, None if reply.finish == "length" and not reply.text.strip() else reply.text
     else:
-        unseen = ask.text is None and reply.finish == "length"
+        unseen = ask.text is None and (reply.finish == "length" or _CLOSES.search(reply.text) is not None)
         thought, answer = parted(reply.text, opened(ask.text) or unseen)
     tokens = reply.thinking_tokens
     if not tokens:
