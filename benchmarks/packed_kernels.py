@@ -26,7 +26,7 @@ from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import Ask, Reply, RuntimeOptions
 from quantwise.models.config import folder_format
 from quantwise.plan.candidate_fit import Workload, plan_candidate
-from quantwise.propose import parse
+from quantwise.question.propose import parse
 from quantwise.runtimes.transformers import Transformers
 from speed_model import FIRST_CHARACTER, SPECIAL, VOCABULARY, write_model
 from this_machine import line

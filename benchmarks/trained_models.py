@@ -16,7 +16,7 @@ from pathlib import Path
 from quantwise.chat import ChatTemplate
 from quantwise.core.item import Message
 from quantwise.models.reference import path as reference_path
-from quantwise.pose import rendering
+from quantwise.question.pose import rendering
 from quantwise.tasks import SUITES
 from quantwise.tasks.calibration import CalibrationSet, gathered
 from quantwise.tasks.prose import held_out_text

@@ -23,9 +23,9 @@ from quantwise.core.progress import Silent
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.runtime import RuntimeOptions
 from quantwise.evidence_file import read, written
+from quantwise.question.request import Request
 from quantwise.report.page import render
 from quantwise.report.terminal import print_screen
-from quantwise.request import Request
 from quantwise.store import Store
 from quantwise.tasks.readers import read_all
 from quantwise.testing.blank_gguf import BlankModel, write_blank
@@ -92,7 +92,7 @@ def machine(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mak
             shutil.copy(files / file, home / file)
         build = settings.pop("build", "llama.cpp 7")
         made = Machine(home, build, settings)
-        monkeypatch.setattr("quantwise.pose.runtime_named", lambda runtime: made)
+        monkeypatch.setattr("quantwise.question.pose.runtime_named", lambda runtime: made)
         return made
 
     return make

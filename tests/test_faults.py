@@ -15,8 +15,8 @@ from quantwise import prepare, workbench
 from quantwise.core.errors import EnvironmentFailure, QuantwiseError, RuntimeFailure
 from quantwise.core.progress import Silent
 from quantwise.core.runtime import RuntimeOptions
+from quantwise.question.request import Request
 from quantwise.report.terminal import print_screen
-from quantwise.request import Request
 from quantwise.runtimes import patience
 
 ITEMS = 320

@@ -15,7 +15,7 @@ from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.evidence import Measurement
 from quantwise.core.item import Item, Message
 from quantwise.core.runtime import Ask, Executes, Footprint, Reply, RuntimeOptions
-from quantwise.cost import cost
+from quantwise.cost.candidate import cost
 from quantwise.measure import Arm, Bench
 
 THREE = question("small", "other")

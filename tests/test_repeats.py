@@ -14,7 +14,7 @@ from quantwise.core.evidence import Measurement
 from quantwise.core.item import Item
 from quantwise.core.question import Question
 from quantwise.core.runtime import Ask, Reply
-from quantwise.course import Way, arm_of, course
+from quantwise.cost.course import Way, arm_of, course
 from quantwise.losses import told
 from quantwise.measure import Arm, Bench
 from quantwise.record import _accuracy

@@ -86,7 +86,7 @@ def decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
     def run(scenario: str, seconds: dict[str, float], *more: str, **behaviour: Any) -> tuple[dict[str, Any], str, str]:
         inner = replace(fake(**behaviour), right=lambda ask: '{"n":1}')
-        monkeypatch.setattr("quantwise.pose.runtime_named", lambda name: Paced(inner, seconds))
+        monkeypatch.setattr("quantwise.question.pose.runtime_named", lambda name: Paced(inner, seconds))
         monkeypatch.setattr(
             "quantwise.runtimes.openai.server_artifact", lambda url: Artifact(url, "server", url, BYTES[url])
         )

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from fake_arms import certify, fake, question
-from quantwise import pose, stand_in
+from quantwise import stand_in
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.evidence import Fit
 from quantwise.models import reference
-from quantwise.propose import stand_in_for, with_stand_ins
+from quantwise.question import pose
+from quantwise.question.propose import stand_in_for, with_stand_ins
+from quantwise.question.request import Request
 from quantwise.record import assemble
-from quantwise.request import Request
 from quantwise.store import Store
 
 BASE = Candidate("16bit", "llamacpp", baseline=True)

@@ -17,7 +17,7 @@ from quantwise.build.walk import build
 from quantwise.core.progress import Silent
 from quantwise.core.recipe import parse_recipe
 from quantwise.models import reference
-from quantwise.pose import Request
+from quantwise.question.pose import Request
 from quantwise.runtimes.process import ServerProcess, free_port
 
 NATIVE = os.environ.get("QUANTWISE_LLAMA_SERVER")

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from chat_server import Break, ChatServer, Tells
-from quantwise import prompt_check, workbench
+from quantwise import workbench
 from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.progress import Silent
-from quantwise.pose import Request
+from quantwise.prompts import check as prompt_check
+from quantwise.question.pose import Request
 from quantwise.report.page import render
 from quantwise.report.terminal import print_screen
 

@@ -15,7 +15,7 @@ from quantwise import workbench
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.progress import Silent
-from quantwise.request import Request
+from quantwise.question.request import Request
 from quantwise.store import Store
 from quantwise.testing.fake_runtime import FakeRuntime
 
@@ -28,7 +28,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def behave(**settings: Any) -> FakeRuntime:
         runtime = fake(name="openai", **settings)
-        monkeypatch.setattr("quantwise.pose.runtime_named", lambda name: runtime)
+        monkeypatch.setattr("quantwise.question.pose.runtime_named", lambda name: runtime)
         return runtime
 
     monkeypatch.setattr("quantwise.runtimes.openai.server_artifact", lambda url: Artifact(url, "server", url, 900))

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from quantwise import pose
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.evidence import Fit
 from quantwise.models.hub import HubName, Selection, download, hub_name, select
 from quantwise.plan.fit import size
 from quantwise.plan.hub_headers import stand_in
 from quantwise.plan.preflight import needs
-from quantwise.request import Request
+from quantwise.question import pose
+from quantwise.question.request import Request
 
 # What the check of recipes reads beside shapes and headers.
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")

@@ -14,7 +14,7 @@ from quantwise.core.runtime import Runtime, RuntimeOptions
 from quantwise.measure import Arm
 from quantwise.plan.candidate_fit import Fits, Workload
 from quantwise.plan.preflight import needs, no_room
-from quantwise.posed import Posed
+from quantwise.question.posed import Posed
 from quantwise.scenarios.reader import read_scenario
 from quantwise.store import Store
 

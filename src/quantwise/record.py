@@ -15,19 +15,19 @@ from quantwise.core.question import Question
 from quantwise.core.runtime import Executes, Footprint
 from quantwise.core.solved_item import Priced, SolvedItem
 from quantwise.core.verdict import Verdict
-from quantwise.cost import cost, percentile
-from quantwise.cost_ratios import Ratio, ratios
-from quantwise.course import way_of
-from quantwise.decide import decide
+from quantwise.cost.candidate import cost, percentile
+from quantwise.cost.course import way_of
+from quantwise.cost.ratios import Ratio, ratios
+from quantwise.cost.solved import priced, run_cost, solved_items
+from quantwise.decision.gates import gates_of, standing
+from quantwise.decision.objective import Evidence
+from quantwise.decision.rule import decide
 from quantwise.endpoints import endpoints
-from quantwise.gates import gates_of, standing
 from quantwise.losses import faults
-from quantwise.objective import Evidence
-from quantwise.prompt_check import prompts_of
+from quantwise.prompts.check import prompts_of
 from quantwise.screen import noise, screened
 from quantwise.settle.floor import floor_verdicts
 from quantwise.settle.pair import verdicts
-from quantwise.solved import priced, run_cost, solved_items
 from quantwise.stats.compare import compare
 from quantwise.stats.pairing import ANSWERED, pairs
 from quantwise.store import Store

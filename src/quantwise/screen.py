@@ -17,7 +17,7 @@ from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.runtime import Ask, Distributions
 from quantwise.measure import Arm, Bench, ItemSupply, why_lost
-from quantwise.prompt_check import wrong_prompts
+from quantwise.prompts.check import wrong_prompts
 from quantwise.runtimes.capabilities import TellsCapabilities
 from quantwise.stats.compare import compare
 from quantwise.stats.divergence import divergence

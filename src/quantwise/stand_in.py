@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from quantwise import pose
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import QuantwiseError
 from quantwise.core.evidence import Fit
 from quantwise.plan.preflight import needs, no_room
-from quantwise.propose import SAFEST, parse, stand_in_for
-from quantwise.request import Request, candidates_of
+from quantwise.question import pose
+from quantwise.question.propose import SAFEST, parse, stand_in_for
+from quantwise.question.request import Request, candidates_of
 from quantwise.store import Store
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantwise import fetch, machine, pose, prepare, record, stand_in
+from quantwise import fetch, machine, prepare, record, stand_in
 from quantwise.certify import Certification, Limits
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact
@@ -25,13 +25,14 @@ from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.recipe import Recipe, parse_recipe
 from quantwise.forecast import expectations
-from quantwise.joint import places_of
 from quantwise.measure import Arm, Bench
 from quantwise.plan.memory import available_bytes
-from quantwise.posed import Posed
-from quantwise.price_open import price_open
-from quantwise.request import Request
+from quantwise.question import pose
+from quantwise.question.joint import places_of
+from quantwise.question.posed import Posed
+from quantwise.question.request import Request
 from quantwise.screen import noise_floor, screen
+from quantwise.settle.price import price_open
 from quantwise.settle.still_open import fewest_asked
 from quantwise.store import Store, write_atomically
 from quantwise.tasks.calibration import CalibrationSet, gathered

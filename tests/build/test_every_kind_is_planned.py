@@ -8,9 +8,9 @@ import pytest
 from test_gguf_architectures import FIXED
 from tiny_models import CONFIGS, write_tiny
 
-from quantwise import pose
 from quantwise.planning import PlanRequest, plan
-from quantwise.request import Request
+from quantwise.question import pose
+from quantwise.question.request import Request
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

@@ -20,7 +20,7 @@ from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.plan.candidate_fit import Workload, plan_candidate
 from quantwise.plan.weights import artifact_bytes
-from quantwise.propose import parse
+from quantwise.question.propose import parse
 from quantwise.runtimes import runtime_named
 
 FOLDERS = (

@@ -27,7 +27,7 @@ from quantwise.formats.safetensors_folder import ModelFolder
 from quantwise.formats.safetensors_header import read_folder
 from quantwise.plan.candidate_fit import Workload, plan_candidate
 from quantwise.plan.weights import artifact_bytes
-from quantwise.propose import parse
+from quantwise.question.propose import parse
 from quantwise.runtimes import runtime_named
 
 FOLDERS = ("gptq:layerwise-int4-g64", "rtn:layerwise-int3-channel", "smoothquant+rtn:layerwise-w4a8")

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from test_gguf_architectures import FIXED
 from tiny_models import TEXTS, write_tiny
 
-from quantwise import pose
 from quantwise.build.experts import SeparateExperts
 from quantwise.build.held_out import divergences, held_out
 from quantwise.build.skeleton import Skeleton
@@ -22,7 +21,8 @@ from quantwise.build.watch import whole
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.safetensors_folder import ModelFolder
-from quantwise.request import Request
+from quantwise.question import pose
+from quantwise.question.request import Request
 from quantwise.runtimes.transformers_folder import filled, model_of
 
 KINDS = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe")

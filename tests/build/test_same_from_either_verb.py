@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from tiny_models import write_tiny
 
-from quantwise import pose, prepare, workbench
+from quantwise import prepare, workbench
 from quantwise.core.progress import Silent
-from quantwise.request import Request
+from quantwise.question import pose
+from quantwise.question.request import Request
 from quantwise.store import Store
 from quantwise.tasks.calibration import CalibrationSet
 

@@ -120,7 +120,7 @@ def test_a_candidate_too_large_for_memory_is_ruled_out_and_the_rest_goes_on(
     here: Callable[..., Any], model: Path, own_words: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from quantwise.plan.candidate_fit import Workload, plan_candidate
-    from quantwise.propose import parse
+    from quantwise.question.propose import parse
 
     small = tmp_path / "site.toml"
     weights = plan_candidate(parse("q8_0"), model, Workload(64, 1)).total_bytes

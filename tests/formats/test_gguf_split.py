@@ -8,10 +8,10 @@ import gguf
 import numpy as np
 import pytest
 
-from quantwise import pose
 from quantwise.core.errors import InputError
 from quantwise.formats.gguf.header import read_gguf_header
-from quantwise.request import Request
+from quantwise.question import pose
+from quantwise.question.request import Request
 
 
 def write_part(path: Path, parts: int | None) -> Path:

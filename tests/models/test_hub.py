@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from fake_hub import COMMIT, Hub, serve
 
-from quantwise import fetch, pose, propose, workbench
-from quantwise.brought import describe
+from quantwise import fetch, workbench
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.progress import Silent
 from quantwise.core.recipe import parse_recipe
@@ -25,7 +24,9 @@ from quantwise.models import reference
 from quantwise.models.hub import HubName, download, first_bytes, hub_name, select
 from quantwise.plan.model_source import read_decoder, read_source
 from quantwise.planning import PlanRequest, plan
-from quantwise.request import Request
+from quantwise.question import pose, propose
+from quantwise.question.brought import describe
+from quantwise.question.request import Request
 from quantwise.tasks.calibration import CalibrationSet
 
 FOLDER, GGUF = "someone/small-model", "someone/small-model-GGUF"

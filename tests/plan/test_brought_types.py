@@ -12,7 +12,7 @@ import pytest
 from quantwise.core.errors import InputError
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.plan.candidate_fit import Workload, plan_candidate
-from quantwise.propose import parse
+from quantwise.question.propose import parse
 
 TYPES = [kind for kind in gguf.GGMLQuantizationType if kind.name not in ("I8", "I16", "I32", "I64")]
 

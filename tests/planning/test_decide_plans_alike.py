@@ -15,7 +15,7 @@ from quantwise.models import reference
 from quantwise.models.from_config import decoder_of
 from quantwise.plan.candidate_fit import Workload, plan_candidate
 from quantwise.planning import PlanRequest, plan
-from quantwise.propose import parse
+from quantwise.question.propose import parse
 from quantwise.scenarios.reader import read_site
 from quantwise.scenarios.site import Site
 from quantwise.testing.blank_gguf import BlankModel, write_blank

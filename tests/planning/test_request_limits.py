@@ -8,7 +8,7 @@ from quantwise.core.errors import InputError
 from quantwise.models import reference
 from quantwise.plan.candidate_fit import Workload, plan_candidate
 from quantwise.planning import PlanRequest, plan
-from quantwise.propose import parse
+from quantwise.question.propose import parse
 
 
 def test_llama_cpp_is_not_started_for_more_than_256() -> None:

@@ -20,7 +20,7 @@ from quantwise.formats.safetensors_header import read_folder
 from quantwise.models import reference
 from quantwise.models.config import folder_format, quantization_settings
 from quantwise.plan.candidate_fit import Workload, plan_candidate
-from quantwise.propose import parse
+from quantwise.question.propose import parse
 from quantwise.runtimes import transformers_folder
 from quantwise.runtimes.packed_folder import packed_model
 from quantwise.runtimes.packed_linear import PackedInt4, PackedInt8

@@ -16,8 +16,8 @@ from quantwise.core.artifact import Artifact
 from quantwise.core.runtime import Ask, RuntimeOptions
 from quantwise.formats.gguf.beginning_token import adds_beginning, beginning_twice
 from quantwise.planning import PlanRequest, plan
-from quantwise.prompt_difference import compare, disagreement, doubled_beginning
-from quantwise.prompt_probes import PLAIN, USER, WITH_SYSTEM, asks, probe
+from quantwise.prompts.difference import compare, disagreement, doubled_beginning
+from quantwise.prompts.probes import PLAIN, USER, WITH_SYSTEM, asks, probe
 from quantwise.runtimes.llamacpp import LlamaCpp
 from quantwise.runtimes.openai import OpenAI, server_artifact
 from quantwise.runtimes.process import ServerProcess, free_port

@@ -86,9 +86,9 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Decide, print, and return the exit code."""
     from quantwise import workbench
-    from quantwise.across import named_models
+    from quantwise.question.across import named_models
+    from quantwise.question.request import Request
     from quantwise.report.progress import progress_on
-    from quantwise.request import Request
 
     request = Request(
         model=Path(arguments.model[0]) if len(arguments.model) == 1 else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from quantwise.cost import P95_FLOOR, P99_FLOOR
+from quantwise.cost.candidate import P95_FLOOR, P99_FLOOR
 from quantwise.load.latency import spoilt
 
 _CACHED = 0.05

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quantwise.cost import P95_FLOOR, P99_FLOOR, percentile
+from quantwise.cost.candidate import P95_FLOOR, P99_FLOOR, percentile
 from quantwise.load.generator import Answer, Block
 from quantwise.runtimes.streaming import OUTCOMES
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from quantwise.core.errors import InputError
-from quantwise.cost import percentile
+from quantwise.cost.candidate import percentile
 from quantwise.load.generator import Answer, Block
 from quantwise.load.latency import ServiceLevels, summary
 from quantwise.stats.bootstrap import Estimate, bootstrap_ratio

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from quantwise.core.evidence import Measurement
-from quantwise.cost import P99_FLOOR
+from quantwise.cost.candidate import P99_FLOOR
 from quantwise.stats.differences import FloatArray
 
 RESAMPLES = 400

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quantwise import prompt_probes
 from quantwise.core.errors import RuntimeFailure
 from quantwise.core.prompt_tokens import TellsPrompts
 from quantwise.core.question import Question
 from quantwise.formats.gguf.beginning_token import beginning_twice
 from quantwise.measure import Arm, Bench, ItemSupply
-from quantwise.prompt_difference import Finding, compare, disagreement, doubled_beginning
-from quantwise.prompt_probes import Told
+from quantwise.prompts import probes as prompt_probes
+from quantwise.prompts.difference import Finding, compare, disagreement, doubled_beginning
+from quantwise.prompts.probes import Told
 from quantwise.store import Store
 
 _TRIES, _PAUSE_S = 3, 0.5

@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Literal
 
 from quantwise.core.prompt_tokens import PromptTokens
-from quantwise.prompt_probes import PLAIN, SPACES, SYSTEM, UNICODE, USER, WITH_SYSTEM
+from quantwise.prompts.probes import PLAIN, SPACES, SYSTEM, UNICODE, USER, WITH_SYSTEM
 
 Compared = Literal["token ids", "counts", "nothing"]
 _SHOWN = 60

@@ -12,11 +12,11 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
 from quantwise.core.solved_item import PER_SOLVED
-from quantwise.gates import budget_of
-from quantwise.objective import MATERIAL
+from quantwise.cost.solved import price_looks, priced, solved_items
+from quantwise.decision.gates import budget_of
+from quantwise.decision.objective import MATERIAL
 from quantwise.settle.floor import settle_floor
 from quantwise.settle.pair import settle
-from quantwise.solved import price_looks, priced, solved_items
 from quantwise.store import Store
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantwise import propose
-from quantwise.across import candidates_across
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.core.question import MultiplicityRule
 from quantwise.core.recipe import parse_recipe
 from quantwise.models import reference
 from quantwise.models.config import read_config
+from quantwise.question import propose
+from quantwise.question.across import candidates_across
 from quantwise.tasks.calibration import CalibrationSet
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
-from quantwise.propose import DEFAULT, parse, with_baselines
+from quantwise.question.propose import DEFAULT, parse, with_baselines
 
 
 @pytest.mark.parametrize(

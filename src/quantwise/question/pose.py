@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantwise.brought import brought_by, one_template
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact, Candidate, FormatName
 from quantwise.core.decoding import Decoding, decoding_of
@@ -22,11 +21,12 @@ from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.recipe import parse_recipe
 from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header import read_gguf_header
-from quantwise.joint import apart, join, part_of, rejoin
 from quantwise.models.config import read_config
 from quantwise.plan.preflight import no_room, preflight
-from quantwise.posed import Posed
-from quantwise.request import Request, candidates_of, is_demo, is_recipe, model_name, model_of, reads_data
+from quantwise.question.brought import brought_by, one_template
+from quantwise.question.joint import apart, join, part_of, rejoin
+from quantwise.question.posed import Posed
+from quantwise.question.request import Request, candidates_of, is_demo, is_recipe, model_name, model_of, reads_data
 from quantwise.runtimes import runtime_named
 from quantwise.scenarios.reader import read_scenario
 from quantwise.scenarios.scenario import Scenario

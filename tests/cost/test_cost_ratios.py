@@ -5,7 +5,7 @@ import random
 import pytest
 
 from quantwise.core.evidence import Measurement
-from quantwise.cost_ratios import ratios
+from quantwise.cost.ratios import ratios
 
 
 def rows(name: str, factor: float, *, blocks: int = 8, tail: float = 1.0, seed: int = 0) -> list[Measurement]:

@@ -12,7 +12,7 @@ from quantwise.core.runtime import Runtime
 from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header import read_chat_metadata
 from quantwise.models.config import folder_format, read_config
-from quantwise.request import is_recipe
+from quantwise.question.request import is_recipe
 
 
 def brought_by(candidate: Candidate, model: Path | None, runtimes: Mapping[str, Runtime]) -> Artifact | None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from fake_arms import fake
-from quantwise import pose, propose
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
-from quantwise.pose import repose
-from quantwise.request import Request
+from quantwise.question import pose, propose
+from quantwise.question.pose import repose
+from quantwise.question.request import Request
 from quantwise.tasks.calibration import CalibrationSet, gathered
 
 CONFIG = {
@@ -31,7 +31,7 @@ CONFIG = {
 
 @pytest.fixture(autouse=True)
 def no_runtime_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quantwise.pose.runtime_named", lambda name: fake(name=name))
+    monkeypatch.setattr("quantwise.question.pose.runtime_named", lambda name: fake(name=name))
 
 
 def folder(path: Path, template: str | None = None, weights: bytes = b"w", **config: Any) -> Path:
@@ -165,7 +165,7 @@ def test_only_a_vllm_for_cpus_lacks_kernels(
     monkeypatch.setattr("quantwise.build.preflight.check_recipes", lambda model, recipes: {})
     live = fake(name="vllm")
     monkeypatch.setattr(type(live), "version", lambda self: build)
-    monkeypatch.setattr("quantwise.pose.runtime_named", lambda name: live)
+    monkeypatch.setattr("quantwise.question.pose.runtime_named", lambda name: live)
     if not refused:
         pose._check_recipes([candidate], tmp_path)
         return
@@ -299,4 +299,4 @@ def test_another_build_of_a_runtime_is_refused(request_: Request, monkeypatch: p
             return "fake 2"
 
     with pytest.raises(InputError, match="asked of fake 1, but here is fake 2"):
-        reposed(request_, lambda: monkeypatch.setattr("quantwise.pose.runtime_named", lambda name: Newer()))
+        reposed(request_, lambda: monkeypatch.setattr("quantwise.question.pose.runtime_named", lambda name: Newer()))

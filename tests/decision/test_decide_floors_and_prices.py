@@ -9,8 +9,8 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.solved_item import Priced, SolvedItem, Solving
 from quantwise.core.verdict import Answer, Comparison, Cost, Decision, FloorVerdict, Verdict
-from quantwise.decide import decide
-from quantwise.objective import Evidence
+from quantwise.decision.objective import Evidence
+from quantwise.decision.rule import decide
 
 BASE = Candidate("16bit", "llamacpp", baseline=True, model="large")
 Q4 = Candidate("q4_0", "llamacpp", model="large")

@@ -12,8 +12,17 @@ from collections.abc import Mapping, Sequence
 from quantwise.core.artifact import Candidate
 from quantwise.core.question import Question
 from quantwise.core.verdict import Decision, RuledOut
-from quantwise.gates import gates_of, standing, why_not, why_not_baseline
-from quantwise.objective import Evidence, compared, no_better, not_shown, ranked_by, size_of, unknown_objectives, words
+from quantwise.decision.gates import gates_of, standing, why_not, why_not_baseline
+from quantwise.decision.objective import (
+    Evidence,
+    compared,
+    no_better,
+    not_shown,
+    ranked_by,
+    size_of,
+    unknown_objectives,
+    words,
+)
 
 
 def decide(question: Question, evidence: Evidence) -> Decision:

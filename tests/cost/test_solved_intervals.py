@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from quantwise import solved
 from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Measurement, Pair
 from quantwise.core.question import Question
 from quantwise.core.solved_item import SolvedItem
-from quantwise.objective import MATERIAL
+from quantwise.cost import solved
+from quantwise.decision.objective import MATERIAL
 from quantwise.stats.compare import compare
 
 BASE, SMALL = Candidate("f16", "llamacpp", baseline=True), Candidate("q4_0", "llamacpp")

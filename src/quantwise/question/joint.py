@@ -10,8 +10,8 @@ from typing import Any
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.question import ModelQuestion, Question
-from quantwise.posed import Posed
-from quantwise.request import Request
+from quantwise.question.posed import Posed
+from quantwise.question.request import Request
 
 
 def apart(request: Request, candidates: Sequence[Candidate]) -> dict[str, Request]:

@@ -8,9 +8,9 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Fit
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.core.verdict import Answer, Comparison, Cost, Verdict
-from quantwise.decide import decide
-from quantwise.gates import standing
-from quantwise.objective import Evidence
+from quantwise.decision.gates import standing
+from quantwise.decision.objective import Evidence
+from quantwise.decision.rule import decide
 
 BASE = Candidate("16bit", "llamacpp", baseline=True)
 Q8, Q4 = Candidate("q8_0", "llamacpp"), Candidate("q4_0", "llamacpp")

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from quantwise import pose
-from quantwise.across import candidates_across, named_models
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.core.question import Question
 from quantwise.models import reference
 from quantwise.plan.fit import size
+from quantwise.question import pose
+from quantwise.question.across import candidates_across, named_models
+from quantwise.question.request import Request
 from quantwise.record import _candidate
-from quantwise.request import Request
 
 TWO = {"large": Path("large"), "small": Path("small")}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError
 from quantwise.core.recipe import OPTIONS, QUANTIZERS, TRANSFORMS
-from quantwise.propose import parse
+from quantwise.question.propose import parse
 
 DEFAULT = ("q8_0", "q4_0")
 """What is tried of each model where nobody names a candidate."""

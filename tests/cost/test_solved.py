@@ -14,9 +14,9 @@ from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
 from quantwise.core.solved_item import SolvedItem
 from quantwise.core.verdict import Cost
-from quantwise.course import Way, course, way_of
+from quantwise.cost.course import Way, course, way_of
+from quantwise.cost.solved import run_cost, solved_items
 from quantwise.scenarios.prices import Prices, Review
-from quantwise.solved import run_cost, solved_items
 
 BASE, SMALL = Candidate("f16", "llamacpp", baseline=True), Candidate("q4_0", "llamacpp")
 EUR = Prices("EUR", 3.6)  # a thousandth a second

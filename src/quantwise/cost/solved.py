@@ -20,7 +20,7 @@ from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
 from quantwise.core.solved_item import PER_SOLVED, Priced, SolvedItem, Solving
 from quantwise.core.verdict import Cost
-from quantwise.course import Key, Repeats, Way, arm_of, course, mean_of, way_of
+from quantwise.cost.course import Key, Repeats, Way, arm_of, course, mean_of, way_of
 from quantwise.stats.block_noise import block_noise
 from quantwise.stats.differences import FloatArray
 

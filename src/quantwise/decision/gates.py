@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quantwise.core.artifact import Candidate
 from quantwise.core.question import Question
 from quantwise.core.verdict import FloorVerdict, Verdict
-from quantwise.objective import MATERIAL, Evidence, size_of
+from quantwise.decision.objective import MATERIAL, Evidence, size_of
 
 
 def standing(verdicts: Sequence[Verdict | FloorVerdict], candidate: str) -> str:

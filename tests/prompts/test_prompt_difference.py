@@ -8,8 +8,8 @@ import pytest
 
 from chat_server import Break, ChatServer
 from quantwise.core.prompt_tokens import PromptTokens
-from quantwise.prompt_difference import compare, disagreement, doubled_beginning
-from quantwise.prompt_probes import CONVERSATIONS, USER, WITH_SYSTEM, Told, fingerprint, from_json, to_json
+from quantwise.prompts.difference import compare, disagreement, doubled_beginning
+from quantwise.prompts.probes import CONVERSATIONS, USER, WITH_SYSTEM, Told, fingerprint, from_json, to_json
 
 
 def told(broken: Break = "") -> Told:

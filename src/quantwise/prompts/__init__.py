@@ -1,0 +1,1 @@
+"""Prompts: whether an arm reads what its baseline reads, by token ids."""
