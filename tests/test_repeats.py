@@ -17,7 +17,7 @@ from quantwise.core.runtime import Ask, Reply
 from quantwise.cost.course import Way, arm_of, course
 from quantwise.losses import told
 from quantwise.measure import Arm, Bench
-from quantwise.record import _accuracy
+from quantwise.record.held import _accuracy
 from quantwise.scenarios.prices import Prices
 from quantwise.store import Store
 from test_measure import Parrot

@@ -18,7 +18,7 @@ from quantwise.models import reference
 from quantwise.question import pose
 from quantwise.question.propose import stand_in_for, with_stand_ins
 from quantwise.question.request import Request
-from quantwise.record import assemble
+from quantwise.record.assemble import assemble
 from quantwise.store import Store
 
 BASE = Candidate("16bit", "llamacpp", baseline=True)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantwise import fetch, machine, prepare, record, stand_in
+from quantwise import fetch, machine, prepare, stand_in
 from quantwise.certify import Certification, Limits
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact
@@ -31,6 +31,9 @@ from quantwise.question import pose
 from quantwise.question.joint import places_of
 from quantwise.question.posed import Posed
 from quantwise.question.request import Request
+from quantwise.record.assemble import assemble
+from quantwise.record.flips import flips as flips_of
+from quantwise.record.held import artifact_from
 from quantwise.screen import noise_floor, screen
 from quantwise.settle.price import price_open
 from quantwise.settle.still_open import fewest_asked
@@ -110,7 +113,7 @@ def reread(folder: Path) -> dict[str, Any]:
 def flips(folder: Path) -> list[dict[str, Any]]:
     """Items on which a candidate and its baseline differ, with both outputs."""
     with Store(folder) as store:
-        return record.flips(store, store.question())
+        return flips_of(store, store.question())
 
 
 def build_recipes(
@@ -213,11 +216,11 @@ def _posed_again(store: Store, question: Question) -> Posed:
 
 
 def _artifacts(store: Store) -> dict[str, Artifact]:
-    return {name: record.artifact_from(body) for name, body in store.all("artifact").items()}
+    return {name: artifact_from(body) for name, body in store.all("artifact").items()}
 
 
 def _conclude(store: Store, question: Question) -> dict[str, Any]:
-    found = record.assemble(store, question)
+    found = assemble(store, question)
     write_atomically(store.folder / "decision.json", json.dumps(found, ensure_ascii=False, indent=1))
     return found
 

@@ -18,7 +18,7 @@ from quantwise.plan.fit import size
 from quantwise.question import pose
 from quantwise.question.across import candidates_across, named_models
 from quantwise.question.request import Request
-from quantwise.record import _candidate
+from quantwise.record.assemble import _candidate
 
 TWO = {"large": Path("large"), "small": Path("small")}
 

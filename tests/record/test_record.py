@@ -7,9 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from fake_arms import arms, certify, fake, question, task
-from quantwise import record
 from quantwise.core.artifact import Artifact, Degradation
 from quantwise.core.runtime import Footprint
+from quantwise.record.assemble import assemble
+from quantwise.record.flips import flips
+from quantwise.record.held import artifact_from
 from quantwise.store import Store
 
 ASKED = question("small", "broken", tasks=[task(items=96), task("more", 0.01, 64)])
@@ -21,7 +23,7 @@ def assembled(folder: Path) -> dict[str, object]:
     with Store(folder) as store:
         for name, arm in arms(ASKED, RUNTIME).items():
             store.put("artifact", name, asdict(arm.artifact))
-        found = record.assemble(store, ASKED)
+        found = assemble(store, ASKED)
     found.pop("created")
     return found
 
@@ -30,7 +32,7 @@ def test_it_is_plain_json_and_the_same_whenever_it_is_assembled(tmp_path: Path) 
     found = assembled(tmp_path)
     assert json.loads(json.dumps(found, allow_nan=False))["question_hash"] == ASKED.hash
     with Store(tmp_path) as store:
-        again = record.assemble(store, store.question())
+        again = assemble(store, store.question())
     again.pop("created")
     assert json.dumps(again) == json.dumps(found)
 
@@ -62,7 +64,7 @@ def test_memory_of_what_was_dequantized_is_nobodys(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         for name, how in (("small@fake", "dequantized"), ("broken@fake", "packed")):
             store.put("footprint", name, asdict(Footprint(70, 20, peak_process_bytes=100, executes=how)))
-        found = record.assemble(store, ASKED)
+        found = assemble(store, ASKED)
     rows = {row["name"]: row for row in found["candidates"]}
     assert [rows[n]["executes"] for n in ("base@fake", "small@fake", "broken@fake")] == [None, "dequantized", "packed"]
     assert rows["small@fake"]["footprint"] == asdict(Footprint(executes="dequantized"))
@@ -72,8 +74,8 @@ def test_memory_of_what_was_dequantized_is_nobodys(tmp_path: Path) -> None:
 def test_flips_show_both_outputs_and_what_failed(tmp_path: Path) -> None:
     found = assembled(tmp_path)
     with Store(tmp_path) as store:
-        flips = record.flips(store, ASKED)
-    small = [f for f in flips if f["candidate"] == "small@fake" and f["task"] == "copy"]
+        found_flips = flips(store, ASKED)
+    small = [f for f in found_flips if f["candidate"] == "small@fake" and f["task"] == "copy"]
     row = next(v for v in found["verdicts"] if (v["candidate"], v["task"]) == ("small@fake", "copy"))  # type: ignore[attr-defined]
     assert len(small) == row["flips"]
     for flip in small:
@@ -86,7 +88,7 @@ def test_flips_show_both_outputs_and_what_failed(tmp_path: Path) -> None:
 def test_an_empty_folder_is_all_unknown_and_never_zero(tmp_path: Path) -> None:
     with Store(tmp_path, create=True) as store:
         store.freeze(ASKED)
-        found = record.assemble(store, ASKED)
+        found = assemble(store, ASKED)
     assert {(v["verdict"], v["reason"], v["delta"]) for v in found["verdicts"]} == {("UNKNOWN", "not_measured", None)}
     assert found["candidates"][0]["accuracy"]["copy"] == {"n": 0, "mean": None, "lost": 0}
     assert found["costs"] == []
@@ -95,11 +97,11 @@ def test_an_empty_folder_is_all_unknown_and_never_zero(tmp_path: Path) -> None:
 
 def test_an_artifact_survives_its_record() -> None:
     made = Artifact("a", "gguf", "h", 5, "q4_0", 4.5, 1.0, (Degradation("layer 3", "left in 16 bit"),))
-    assert record.artifact_from(json.loads(json.dumps(asdict(made)))) == made
+    assert artifact_from(json.loads(json.dumps(asdict(made)))) == made
 
 
 def test_a_row_says_whose_candidate_it_is_where_there_are_several_models(tmp_path: Path) -> None:
     theirs = replace(ASKED, candidates=tuple(replace(c, model="big") for c in ASKED.candidates))
     with Store(tmp_path, create=True) as store:
-        assert {row["model"] for row in record.assemble(store, theirs)["candidates"]} == {"big"}
-        assert {row.get("model") for row in record.assemble(store, ASKED)["candidates"]} == {None}
+        assert {row["model"] for row in assemble(store, theirs)["candidates"]} == {"big"}
+        assert {row.get("model") for row in assemble(store, ASKED)["candidates"]} == {None}
