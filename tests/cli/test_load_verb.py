@@ -73,6 +73,7 @@ def test_bad_input_is_one_line(
 
 def test_levels_have_units() -> None:
     assert service_levels("ttft=500ms,tpot=50,e2e=1.5s") == {"ttft": 500.0, "tpot": 50.0, "e2e": 1500.0}
+    assert service_levels("e2el=2s") == {"e2e": 2000.0}
     for wrong in ("", "ttft", "ttft=0", "ttft=1h", "p99=3ms", "ttft=1,ttft=2"):
         with pytest.raises(argparse.ArgumentTypeError, match="no list of levels"):
             service_levels(wrong)

@@ -70,13 +70,14 @@ def add_parser(verbs: Any) -> None:
 
 
 def service_levels(text: str) -> dict[str, float]:
-    """``ttft=500ms,e2e=10s`` as milliseconds by name; a number without a unit is milliseconds."""
+    """``ttft=500ms,e2e=10s`` as milliseconds by name; vLLM's ``e2el`` is ``e2e``, a bare number is milliseconds."""
     found: dict[str, float] = {}
     for part in text.split(","):
-        match = re.fullmatch(r"(ttft|tpot|e2e)=(\d+(?:\.\d+)?)(ms|s|)", part.strip())
-        if not match or match[1] in found or float(match[2]) == 0:
+        match = re.fullmatch(r"(ttft|tpot|e2el?)=(\d+(?:\.\d+)?)(ms|s|)", part.strip())
+        name = match[1].removesuffix("l") if match else ""
+        if not match or name in found or float(match[2]) == 0:
             raise argparse.ArgumentTypeError(f"{text!r} is no list of levels; write ttft=500ms,tpot=50ms,e2e=10s")
-        found[match[1]] = float(match[2]) * (1000 if match[3] == "s" else 1)
+        found[name] = float(match[2]) * (1000 if match[3] == "s" else 1)
     return found
 
 
