@@ -59,6 +59,10 @@ def test_two_servers_are_compared(url: str, capsys: pytest.CaptureFixture[str]) 
         (["--users", "1", "--items", "json_output", "--chat"], "leave them out with --items"),
         (["--users", "1", "--warm-up", "-1"], "--warm-up -1 is negative"),
         (["--users", "1", "--requests", "2", "--blocks", "3"], "2 requests do not make 3 blocks"),
+        (["--rate", "1", "--seconds", "0"], "no time is given"),
+        (["--rate", "1", "--timeout", "0"], "no time is given"),
+        (["--users", "1", "--burstiness", "2"], "--burstiness is for --rate"),
+        (["--users", "1", "--detailed"], "give both, or neither"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -46,5 +46,5 @@ def test_no_cell_is_folded_and_every_part_names_its_options(width: int) -> None:
 
 
 def test_all_stands_beside_each_other_where_it_fits() -> None:
-    assert sum(line.startswith("cache ") for line in printed(160)) == 1
+    assert sum(line.startswith("cache ") for line in printed(200)) == 1
     assert sum(line.startswith("cache ") for line in printed(80)) > 1
