@@ -142,7 +142,7 @@ class PackedInt4(nn.Module):
                 scale, zero = steps[:, :, half].reshape(len(self.steps), 1, -1, 2).unbind(-1)
                 if not self._symmetric:
                     grouped.add_((zero / scale).nan_to_num(0.0).round().to(self._scale_type))
-                grouped.mul_(scale.to(self._scale_type, memory_format=torch.contiguous_format))
+                grouped.mul_(scale.to(self._scale_type).contiguous())
                 into[:, :, half] = (rows @ piece.to(rows.dtype)).view(len(rows), -1, together // 2)
         return out[:, : self.out_features]
 
