@@ -46,7 +46,6 @@ ARMS = {
 }
 USERS, REPEATS = (1, 8, 32), 3
 PROMPT, TOKENS = 64, 64
-PATIENCE_S = 300.0
 
 # By number of requests: tokens per second in each repeat.
 Speeds = dict[int, list[float]]
@@ -72,56 +71,38 @@ def prompts(count: int, tokens: int, draw: random.Random) -> list[Ask]:
     return [Ask(text=text, max_tokens=tokens) for text in texts]
 
 
-class Unanswered(Exception):
-    """A request had no answer; the words say why."""
-
-
 def speed(session: Session, asks: Sequence[Ask]) -> float:
-    """Tokens per second over all requests together. Raises Unanswered."""
+    """Tokens per second over all requests together."""
     start = time.perf_counter()
     replies = session.ask(asks)
     seconds = time.perf_counter() - start
     if failed := next((reply.error for reply in replies if reply.error), None):
-        raise Unanswered(failed)
+        raise SystemExit(f"a request failed: {failed}")
     return sum(reply.output_tokens or 0 for reply in replies) / seconds
 
 
 def measure(made: dict[str, Artifact], users: Sequence[int], repeats: int, tokens: int) -> Iterator[dict[str, Any]]:
-    """Every arm in turn at each number of requests, and the memory of each; told anew after every repeat. An arm that
-    does not answer is left out from then on.
-    """
+    """Every arm in turn at each number of requests, and the memory of each; told anew after every repeat."""
     cores = len(os.sched_getaffinity(0))
-    options = RuntimeOptions(context=CONTEXT, threads=cores, parallel=max(users), timeout_s=PATIENCE_S)
+    options = RuntimeOptions(context=CONTEXT, threads=cores, parallel=max(users), timeout_s=300.0)
     found: dict[str, Speeds] = {name: {n: [] for n in users} for name in made}
-    lost: dict[str, str] = {}
     told: dict[str, Any] = {
-        "speeds": found, "tokens": tokens, "bytes": {n: folder_bytes(a) for n, a in made.items()}, "lost": lost,
+        "speeds": found, "tokens": tokens, "bytes": {n: folder_bytes(a) for n, a in made.items()},
         "date": str(date.today()), "line": f"{Vllm().version()}; {line()}", "cores": cores,
     }  # fmt: skip
     with ExitStack() as stack:
         sessions = {name: stack.enter_context(Vllm().open(artifact, options)) for name, artifact in made.items()}
-
-        def timed(name: str, asks: Sequence[Ask]) -> float | None:
-            try:
-                return None if name in lost else speed(sessions[name], asks)
-            except Unanswered as why:
-                lost[name] = str(why)
-                print(f"- {name}: {why}", flush=True)
-                return None
-
-        for number, name in enumerate(sessions):
+        for number, session in enumerate(sessions.values()):
             # The first tokens of a server are slow, and so are those of the first large batch.
-            timed(name, prompts(max(2, max(users) // 4), 16, random.Random(1000 + number)))
+            speed(session, prompts(max(2, max(users) // 4), 16, random.Random(1000 + number)))
         for repeat in range(repeats):
             for n in users:
                 asks = prompts(n, tokens, random.Random(repeat * 100 + n))
                 turn = repeat % len(sessions)
-                seen = []
                 for name in (*list(sessions)[turn:], *list(sessions)[:turn]):
-                    if (reached := timed(name, asks)) is not None:
-                        found[name][n].append(reached)
-                        seen.append(f"{name} {reached:.1f}")
-                print(f"- repeat {repeat + 1}, {n} at a time: {', '.join(seen)} tokens/s", flush=True)
+                    found[name][n].append(speed(sessions[name], asks))
+                seen = ", ".join(f"{name} {found[name][n][-1]:.1f}" for name in sessions)
+                print(f"- repeat {repeat + 1}, {n} at a time: {seen} tokens/s", flush=True)
             yield told | {"peaks": {name: s.footprint().peak_process_bytes for name, s in sessions.items()}}
 
 
@@ -140,9 +121,6 @@ def table(pieces: Sequence[dict[str, Any]]) -> str:
         for name, speeds in piece["speeds"].items():
             held, peak = piece["bytes"][name] / 1e6, piece["peaks"][name]
             cells = [f"`{ARMS.get(name, name)}`", f"{held:.0f}", f"{peak / 1e6:.0f}" if peak else ""]
-            if why := piece["lost"].get(name):
-                lines.append(f"| {' | '.join([*cells, why, *[''] * (2 * len(users) - 1)])} |")
-                continue
             for n in map(str, users):
                 cells.append(f"{middle(speeds[n]):.1f} ({min(speeds[n]):.1f} to {max(speeds[n]):.1f})")
                 ratios = [mine / its for mine, its in zip(speeds[n], base[n], strict=True)]
@@ -164,11 +142,8 @@ def page(pieces: Sequence[dict[str, Any]]) -> str:
     others = [p for p in pieces if p["tokens"] != first["tokens"]]
     fewer = "".join(f" With `{ARMS[n]}` answers had {p['tokens']}." for p in others for n in p["speeds"] if n != BASE)
     for piece in pieces:
-        slower += [f"`{ARMS[name]}`, which had no answer in {PATIENCE_S:.0f} s" for name in piece["lost"]]
         for name, speeds in piece["speeds"].items():
             for n, values in speeds.items():
-                if name in piece["lost"]:
-                    continue
                 ratios = [mine / its for mine, its in zip(values, piece["speeds"][BASE][n], strict=True)]
                 if name != BASE and max(ratios) < 1:
                     slower.append(f"`{ARMS[name]}` at {n} ({middle(ratios):.2f})")
