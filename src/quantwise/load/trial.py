@@ -46,6 +46,8 @@ class Trial:
     levels: ServiceLevels = field(default_factory=ServiceLevels)
 
     def __post_init__(self) -> None:
+        if self.seconds <= 0 or self.timeout_s <= 0:
+            raise InputError("no time is given: --seconds and --timeout take more than 0, such as 60s")
         if not 1 <= self.blocks <= self.requests:
             raise InputError(f"{self.requests} requests do not make {self.blocks} blocks; give at least one to each")
         if len(set(self.urls)) != len(self.urls):
