@@ -108,7 +108,8 @@ class SolvedItem:
             hours = _number(spent / scenario["prices"]["machine_hour"])
             lines.append(
                 f"quantizing and evaluating, {hours} h at {_number(spent)} {currency}, are earned back in {when}: "
-                f"{saved} {currency} a month ({least} to {most}) are saved at {scenario['requests_per_month']:,} requests"
+                f"{saved} {currency} a month ({least} to {most}) are saved at "
+                f"{scenario['requests_per_month']:,} requests"
             )
         return lines
 
@@ -142,8 +143,8 @@ class SolvedItem:
 
         Answers keep their pace, and reruns, reviews and unsolved items shrink with the failures that they follow.
         """
-        ours, price = self.ours, (scenario.get("review") or {}).get("price", 0.0)
-        answer = _per_answer(ours) * scenario["prices"]["machine_hour"] / 3600.0
+        ours, price = self.ours, float((scenario.get("review") or {}).get("price", 0.0))
+        answer = _per_answer(ours) * float(scenario["prices"]["machine_hour"]) / 3600.0
         limit = self.theirs.money or 0.0
         failures = (ours.answers - 1.0) * answer + ours.reviews * price + limit * ours.unsolved
         if not answer < limit or not failures > 0.0:
