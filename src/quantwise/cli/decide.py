@@ -29,8 +29,8 @@ _EPILOG = """examples:
   quantwise decide --baseline http://nas:8080 --candidate http://nas:8081 \\
       --tasks my.jsonl
 
-A task file holds one {"id", "prompt", "target", "scorer"} a line. Stopped at any
-moment, the same command goes on; name the folder with --run to find it again.
+A task file holds one {"id", "prompt", "target", "scorer"} a line. Stopped at
+any moment, the same command goes on; --run names the folder of a run.
 """
 
 

@@ -18,9 +18,9 @@ _EPILOG = """examples:
   quantwise load http://nas:8080 --users 8 --items prompts.jsonl
   quantwise load http://nas:8080 http://nas:8081 --rate 4 --seconds 5m --json
 
-An open loop (--rate) is for service levels, a closed one (--users) for capacity.
-Latency counts from the time at which a request was due. Several servers take
-turns in blocks; ratios are over the first.
+An open loop (--rate) is for service levels, a closed one (--users) for
+capacity. Latency counts from the time at which a request was due. Several
+servers take turns in blocks; ratios are over the first.
 """
 _ROWS = (("TTFT", "ttft"), ("TPOT", "tpot"), ("ITL", "itl"), ("E2E", "e2el"))
 
