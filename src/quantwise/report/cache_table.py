@@ -93,8 +93,8 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
     texts = min(option["texts"] for option in options)
     tokens = notation.count(round(record["text_tokens"])) if record["text_tokens"] else notation.UNKNOWN
     yield (
-        f"{texts} texts of {tokens} tokens, {record['questions']} questions each; the unit of a verdict is a text; "
-        f"margin {notation.margin(record['margin'])}"
+        f"{texts} text{'s' * (texts != 1)} of {tokens} tokens, {record['questions']} questions each; "
+        f"the unit of a verdict is a text; margin {notation.margin(record['margin'])}"
     )
     for option in options:
         if option["verdict"]:

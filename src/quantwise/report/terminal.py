@@ -15,6 +15,7 @@ from rich.text import Text
 
 from quantwise.report import notation
 from quantwise.report.endpoint_table import endpoint_table
+from quantwise.report.floor_table import floor_table
 from quantwise.report.reading import Reading, Row, settles
 from quantwise.report.server_lines import server_lines
 from quantwise.report.verdict_matrix import VERDICT_STYLE, matrix
@@ -41,6 +42,9 @@ class Screen:
         if reading.candidates:
             yield Text()
             yield from matrix(reading, width)
+        if reading.floors:
+            yield Text()
+            yield from _floors(reading, width)
         if reading.focus is not None:
             yield Text()
             yield from _focus(reading, width)
@@ -163,6 +167,13 @@ def _focus(reading: Reading, width: int) -> Iterator[Table | Text]:
     yield table
 
 
+def _floors(reading: Reading, width: int) -> Iterator[Table | Text]:
+    """Each arm by itself, and what decides."""
+    decides = "these alone decide" if reading.by_floor else "beside the verdicts above"
+    yield Text(f"floors: each arm's mean score by itself; {decides}; bounds hold at every look", style="dim")
+    yield floor_table(reading, width)
+
+
 def _rests_on(reading: Reading) -> Iterator[Table | Text]:
     """What verdicts rest on beside what was measured here, each with the candidates whose verdicts do."""
     for number, row in enumerate(reading.record.get("caveats") or ()):
@@ -205,7 +216,7 @@ def _solved(reading: Reading, name_width: int) -> Iterator[Table | Text]:
     yield Text("cost of a solved item: answers, reruns and review, over the items that end solved", style="dim")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("candidate", no_wrap=True, width=name_width)
-    for title in (currency, "baseline", "ratio", f"{reading.level} interval", "invalid", "unsolved"):
+    for title in (currency, "baseline", "ratio", f"{reading.solved_level} interval", "invalid", "unsolved"):
         table.add_column(title, justify="right", no_wrap=True)
     for item in reading.solved["items"]:
         ours, theirs = item["ours"], item["theirs"]

@@ -47,7 +47,7 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
     """
     base = question.baseline_of(candidate)
     names = (base.name, candidate.name)
-    theirs, ours = (_rows(store, name, task) for name in names)
+    theirs, ours = (rows_about(store, name, task) for name in names)
     blocks = [by_block(side) for side in (theirs, ours)]
     done = min(store.blocks("certify", name, task.rows_of) for name in names)
     rule = _rule(question)
@@ -64,7 +64,7 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
     return Look(seen, kindly, missing, len({row.item for row in theirs if row.block <= block}), settled)
 
 
-def _rows(store: Store, candidate: str, task: TaskQuestion) -> list[Measurement]:
+def rows_about(store: Store, candidate: str, task: TaskQuestion) -> list[Measurement]:
     """Certification rows; for an endpoint an answer without the sign scores 1, and what was lost stays unknown."""
     rows = store.rows("certify", candidate, task.rows_of)
     if not isinstance(task, EndpointGate):
@@ -201,4 +201,6 @@ def _pace(store: Store, base: Candidate, candidate: Candidate, task: TaskQuestio
 def verdicts(store: Store, question: Question) -> list[Verdict]:
     """Every verdict of a run, recomputed from its folder alone."""
     arms = [c for c in question.candidates if not c.baseline]
-    return [settle(store, question, c, t) for c in arms for t in question.gates]
+    # Where floors alone decide, an endpoint is one of them.
+    asked = question.tasks if question.by_floor else question.gates
+    return [settle(store, question, c, t) for c in arms for t in asked]
