@@ -6,7 +6,7 @@ Everything is readable without colour, at 80 columns, and in a stream that knows
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -247,18 +247,24 @@ def _endpoints(reading: Reading, name_width: int) -> Iterator[Table | Text]:
 def _rest(reading: Reading) -> Iterator[Table | Text]:
     """Ruled out (candidates with one reason together), fallback, rollback, and what nobody has measured."""
     decision = reading.decision
-    ruled_out: dict[str, list[str]] = {}
-    for row in decision.get("ruled_out") or ():
-        ruled_out.setdefault(notation.plain(row["why"]), []).append(notation.plain(row["candidate"]))
-    for number, (why, names) in enumerate(list(ruled_out.items())[:_RULED_OUT]):
-        yield _line("" if number else "ruled out", Text.assemble((", ".join(names), "bold"), "  ", why))
-    if len(ruled_out) > _RULED_OUT:
-        yield _line("", f"and {len(ruled_out) - _RULED_OUT} other reasons, in the report")
+    yield from _grouped("ruled out", reading.ruled_out)
+    yield from _grouped("still open", reading.still_open)
     back = Text(notation.plain(decision.get("fallback") or "none"))
     back.append(f"  rollback {notation.plain(decision.get('rollback') or 'none')}")
     yield _line("fallback", back)
     unmeasured = decision.get("unmeasured") or ()
     yield _line("unmeasured", "; ".join(map(str, unmeasured)) if unmeasured else "nothing was listed")
+
+
+def _grouped(label: str, rows: Sequence[Row]) -> Iterator[Table | Text]:
+    """Candidates with their reasons; those of one reason stand together."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        reasons.setdefault(notation.plain(row["why"]), []).append(notation.plain(row["candidate"]))
+    for number, (why, names) in enumerate(list(reasons.items())[:_RULED_OUT]):
+        yield _line("" if number else label, Text.assemble((", ".join(names), "bold"), "  ", why))
+    if len(reasons) > _RULED_OUT:
+        yield _line("", f"and {len(reasons) - _RULED_OUT} other reasons, in the report")
 
 
 def _provenance(reading: Reading, report_path: str | None) -> Iterator[Table | Text]:
