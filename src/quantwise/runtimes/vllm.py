@@ -24,7 +24,7 @@ import httpx
 from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.loads import for_cpus, kernel_lacks, refused
+from quantwise.core.loads import ON_AMX, ON_AMX_WITH_FP8, for_cpus, kernel_lacks, refused
 from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, CacheUse, Footprint, Reply, RuntimeOptions
 from quantwise.models.config import quantization_settings
@@ -77,11 +77,10 @@ class Vllm:
         """
         if (why := refused(self.name, artifact.format)) is not None:
             return why
-        build = _version(self.python) if self.python else ""
-        if not build:
+        if not (self.python and _version(self.python)):
             return _MISSING
         scheme = stored_scheme(quantization_settings(Path(artifact.location))) if artifact.location else None
-        return kernel_lacks(build, scheme) if scheme else None
+        return kernel_lacks(self.version(), scheme) if scheme else None
 
     @contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Iterator[VllmSession]:
@@ -199,13 +198,16 @@ def _version(python: str) -> str:
 def _computing(build: str) -> str:
     """What answers depend on beside the build: on processors with AMX its kernels for CPUs compute other numbers.
 
-    Inputs of 4-bit layers are rounded to int8 there unless VLLM_CPU_INT4_W4A8 is 0, and fixed scales of inputs are not
-    read. The same words as in vLLM's model_executor/kernels/linear/mixed_precision/cpu.py.
+    Inputs of 4-bit layers are rounded to int8 there unless VLLM_CPU_INT4_W4A8 is 0, fixed scales of inputs are not
+    read, and FP8 has a kernel where AMX multiplies it. The same words as in vLLM's
+    model_executor/kernels/linear/mixed_precision/cpu.py and scaled_mm/cpu.py.
     """
-    if not for_cpus(build) or not {"amx_tile", "amx_int8", "amx_bf16"} <= _processor_flags():
+    flags = _processor_flags()
+    if not for_cpus(build) or not {"amx_tile", "amx_int8", "amx_bf16"} <= flags:
         return ""
     rounded = os.environ.get("VLLM_CPU_INT4_W4A8", "1") != "0"
-    return f" (AMX, 4-bit weights with {'int8' if rounded else '16-bit'} inputs)"
+    kind = ON_AMX_WITH_FP8 if "amx_fp8" in flags else ON_AMX
+    return f" {kind}, 4-bit weights with {'int8' if rounded else '16-bit'} inputs)"
 
 
 @lru_cache(maxsize=1)
