@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from meant_weights import meant
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from meant_weights import meant
 from quantwise.build.walk import build
 from quantwise.core.artifact import Artifact
 from quantwise.core.recipe import parse_recipe
