@@ -201,3 +201,11 @@ def test_standing_needs_every_gate() -> None:
     assert standing([], "x") == "UNKNOWN"
     assert standing([verdict(Q4, "PASS"), verdict(Q4, "UNKNOWN")], Q4.name) == "UNKNOWN"
     assert standing([verdict(Q4, "FAIL"), verdict(Q4, "UNKNOWN")], Q4.name) == "FAIL"
+
+
+def test_a_baseline_without_room_is_not_kept_without_a_word_and_not_fallen_back_on() -> None:
+    no_room = {BASE.name: Fit(BASE.name, 9, 9, 9, 1, "no", None)}
+    failed = decide(QUESTION, evidence({**ALL_PASS, Q8: "FAIL", Q4: "FAIL", SLOW: "FAIL"}, fits=no_room))
+    assert failed.headline.endswith(f"But {BASE.name} does not fit.")
+    shipped = decide(QUESTION, evidence({**ALL_PASS, Q8: "FAIL"}, fits=no_room))
+    assert (shipped.ship, shipped.fallback, shipped.rollback) == (Q4.name, None, BASE.name)

@@ -123,12 +123,12 @@ def _dearer(question: Question, evidence: Evidence, candidate: Candidate) -> str
 
 
 def why_not_baseline(question: Question, evidence: Evidence, base: Candidate) -> str | None:
-    """Why the baseline itself could not be shipped where floors, a budget or several models are asked about; else None.
+    """Why the baseline itself could not be shipped: no room at the site, a floor, a budget; else None.
 
-    Then nothing has to be better than it. Without these it is what runs today, and stays.
+    Then nothing has to be better than it. Otherwise it is what runs today, and stays.
     """
     fit = evidence.fits.get(base.name)
-    if question.models and fit is not None and fit.fits == "no":
+    if fit is not None and fit.fits == "no":
         return "does not fit"
     if low := _floors(evidence, base, "FAIL"):
         return "is below the floor on " + ", ".join(v.task for v in low)
