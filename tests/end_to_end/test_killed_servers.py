@@ -22,6 +22,7 @@ from quantwise.core.progress import Silent
 from quantwise.question.request import Request
 from quantwise.runtimes.process import ServerProcess, free_port
 
+pytestmark = pytest.mark.long
 NATIVE = os.environ.get("QUANTWISE_LLAMA_SERVER")
 SERVER = [NATIVE] if NATIVE else [sys.executable, "-P", "-m", "quantwise.runtimes.llamacpp_host"]
 REPEATS = 4
