@@ -52,7 +52,7 @@ def choosing(tmp_path: Path) -> Path:
 def decided(task: Path, base: ChatServer, ours: ChatServer) -> dict[str, Any]:
     request = Request(
         scenario="laptop", tasks=(str(task),), candidates=(ours.url,), baseline=base.url, parallel=4, items=96,
-        margins={task.stem: 0.1}, run=task.parent / "run",
+        margins={task.stem: 0.1}, run=task.parent / f"run-{task.stem}",
     )  # fmt: skip
     return workbench.decide(request, Silent(), retry_seconds=0.5)
 
