@@ -120,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         can = self.of.can
         if "strict" in can and (unknown := body.keys() & {"return_token_ids", "tools", "response_format"}):
             return self._send(400, {"error": {"message": f"unknown {sorted(unknown)}"}})
+        if "no tools" in can and "tools" in body:
+            return self._send(400, {"error": {"message": "tools need --enable-auto-tool-choice"}})
         if body.get("logprobs") is True and "logprobs" in can:
             choice["logprobs"] = {"content": [{"token": "w", "logprob": -0.1}]}
         if body.get("echo") and "echo" in can:

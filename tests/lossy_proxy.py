@@ -37,7 +37,8 @@ def lossy_proxy(target: str, *, loses: bool = True, only_v1: bool = False, usage
         def _pass(self, response: httpx.Response | None) -> None:
             status = 404 if response is None else response.status_code
             data = b'{"error": {"message": "not here"}}' if response is None else response.content
-            if not usage and self.path.endswith("completions") and status == 200:
+            plain = response is not None and "json" in response.headers.get("content-type", "")
+            if not usage and self.path.endswith("completions") and plain and status == 200:
                 told = json.loads(data)
                 told.pop("usage", None)
                 told.pop("timings", None)

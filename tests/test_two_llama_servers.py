@@ -58,7 +58,7 @@ def test_identical_servers_do_not_fail_over_20_seeds(gguf_file: Path, tmp_path: 
             assert record["prompts"][1]["differs"] is None
 
 
-def test_another_familys_template_is_caught_by_token_ids_or_fails_where_they_are_hidden(
+def test_another_familys_template_is_caught_by_token_ids_and_by_its_answers_where_they_are_hidden(
     gguf_file: Path, tmp_path: Path
 ) -> None:
     with served(gguf_file) as base, served(gguf_file, "--chat-template", "chatml") as ours:
@@ -73,4 +73,5 @@ def test_another_familys_template_is_caught_by_token_ids_or_fails_where_they_are
         ):
             record = decided(tmp_path / "hidden", hidden_base, hidden)
         assert record["prompts"][1]["compared"] == "nothing"
-        assert record["verdicts"][0]["verdict"] == "FAIL"
+        (out,) = record["decision"]["ruled_out"]
+        assert "far below the baseline on every screening task" in out["why"]

@@ -63,14 +63,16 @@ def screen_of(record: dict[str, Any], path: Path) -> str:
 
 
 def no_fail(task: Path, seeds: range) -> list[str]:
-    found = []
+    found, regressions, improvements = [], 0, 0
     for seed in seeds:
         with ChatServer(right=0.8, seed=2 * seed) as base, ChatServer(right=0.8, seed=2 * seed + 1) as ours:
             record = decided(task, base, ours, run=f"run{seed}", seed=seed)
         (verdict,) = record["verdicts"]
-        assert verdict["regressions"] > 5, "the servers are noisy, each in its own way"
-        assert verdict["improvements"] > 5
+        # Of 0.32 expected; a run that ends early may have few of one kind.
+        assert verdict["flips"] > 0.2 * verdict["n"], "the servers are noisy, each in its own way"
+        regressions, improvements = regressions + verdict["regressions"], improvements + verdict["improvements"]
         found.append(verdict["verdict"])
+    assert min(regressions, improvements) > 20 * len(seeds)
     return found
 
 
@@ -164,7 +166,7 @@ def test_what_servers_lack_is_in_the_record_the_screen_and_the_page(task: Path, 
     can = ("logprobs", "schema", "seeds", "tools", "stream", "metrics")
     with ChatServer(can=can) as base, ChatServer(can=("strict",)) as ours:
         record = decided(task, base, ours)
-    able, lacking = record["servers"]
+    able, lacking = (row for s in (base, ours) for row in record["servers"] if row["candidate"] == f"{s.url}@openai")
     assert able["candidate"] == f"{base.url}@openai"
     assert able["told"] == {"max_model_len": 4096, "quantization": "awq"}
     assert all(able[name] for name in ("log_probabilities", "json_schema", "seeds", "tools", "streaming", "metrics"))

@@ -63,7 +63,7 @@ def screen(
     for arm in arms.values():
         progress.advance(0, arm.name)
         try:
-            _look_at_server(store, arm, bench)
+            _look_at_server(store, arm, bench, again=arm.name not in known)
             if (why := wrong_prompts(store, question, arm, supply, bench)) is not None:
                 raise _NotComparable(why)
             distant = bool(texts) and store.get("divergence", arm.name) is None
@@ -89,9 +89,12 @@ def screen(
     return broken
 
 
-def _look_at_server(store: Store, arm: Arm, bench: Bench) -> None:
-    """Keep what somebody else's server can do; of our own runtimes it is known."""
-    if arm.candidate.runtime == "openai" and store.get("capabilities", arm.name) is None:
+def _look_at_server(store: Store, arm: Arm, bench: Bench, again: bool) -> None:
+    """Keep what somebody else's server can do; of our own runtimes it is known.
+
+    ``again`` although it was looked at: what kept it from answering may have been mended since.
+    """
+    if arm.candidate.runtime == "openai" and (again or store.get("capabilities", arm.name) is None):
         session = bench.session(arm)
         if isinstance(session, TellsCapabilities):
             store.put("capabilities", arm.name, session.capabilities())
