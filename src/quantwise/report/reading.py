@@ -113,6 +113,16 @@ class Reading:
         return bool((self.question.get("scenario") or {}).get("compare") == "floor")
 
     @property
+    def ruled_out(self) -> list[Row]:
+        """What is not shipped and why, without what more items might still settle."""
+        return [row for row in self.decision.get("ruled_out") or () if not _open(row)]
+
+    @property
+    def still_open(self) -> list[Row]:
+        """What is not shipped only because a verdict is UNKNOWN."""
+        return [row for row in self.decision.get("ruled_out") or () if _open(row)]
+
+    @property
     def solved_notes(self) -> list[str]:
         """What the costs of solved items do not rest on, each said once."""
         items = self.solved.get("items") or ()
@@ -187,3 +197,8 @@ def settles(row: Row) -> str:
 def plain_reason(row: Row) -> str:
     """A reason that this version has no words for, as it stands in the record."""
     return notation.plain(row.get("reason") or "").replace("_", " ")
+
+
+def _open(row: Row) -> bool:
+    """Whether the decision's reason is that a verdict is open (`decision/gates.py` begins it so)."""
+    return str(row["why"]).startswith("UNKNOWN on ")

@@ -23,6 +23,7 @@ from quantwise.core.errors import RuntimeFailure
 
 _LOG_MOST = 16 << 20  # bytes
 _KEPT_MOST = 1 << 18  # bytes
+_LOOKED_AT = 200  # lines
 _TROUBLE = re.compile(r"error|failed|fatal|exception|cannot", re.IGNORECASE)
 
 
@@ -83,7 +84,7 @@ class ServerProcess:
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + self._start_timeout_s
-        with httpx.Client(timeout=5.0, trust_env=False) as client:
+        with httpx.Client(timeout=5.0, trust_env=False, verify=False) as client:
             while time.monotonic() < end:
                 if not self.alive():
                     raise RuntimeFailure(f"{self._name} ended while starting: {self.last_word()}")
@@ -137,14 +138,15 @@ class ServerProcess:
         if self._log is not None and os.fstat(self._log.fileno()).st_size > _LOG_MOST:
             os.truncate(self._log.fileno(), 0)
 
-    def last_word(self) -> str:
-        """Of a server that failed: the last line of its log that speaks of trouble, else its last line, and where the
-        end of the log is kept from now on.
+    def last_word(self, *troubles: re.Pattern[str]) -> str:
+        """Of a server that failed: the last line of its log that speaks of trouble (of the first of ``troubles`` that
+        is there), else its last line, and where the end of the log is kept from now on.
         """
-        lines = [" ".join(line.split()) for line in self.log_text().splitlines()[-60:] if line.strip()]
+        lines = [" ".join(line.split()) for line in self.log_text().splitlines()[-_LOOKED_AT:] if line.strip()]
         if not lines:
             return "it said nothing"
-        word = next((line for line in reversed(lines) if _TROUBLE.search(line)), lines[-1])
+        told = (line for trouble in (*troubles, _TROUBLE) for line in reversed(lines) if trouble.search(line))
+        word = next(told, lines[-1])
         return f"{word} (its log is {self._keep_log()})"
 
     def _keep_log(self) -> Path:

@@ -1,7 +1,8 @@
 """vLLM: a folder served by vLLM's own OpenAI-compatible server, in a process of its own on loopback.
 
 vLLM pins its own versions of torch and Transformers, so it lives in an environment of its own, whose Python
-QUANTWISE_VLLM_PYTHON names (``make .venv-vllm/.ready`` makes one for the CPU).
+QUANTWISE_VLLM_PYTHON names (``make .venv-vllm/.ready`` makes one for the CPU). Further flags of the server
+(``--gpu-memory-utilization 0.4``) come from QUANTWISE_VLLM_FLAGS and are part of the version, so of the question.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import secrets
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,7 +27,7 @@ import httpx
 from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.loads import for_cpus, kernel_lacks, refused
+from quantwise.core.loads import ON_AMX, ON_AMX_WITH_FP8, for_cpus, kernel_lacks, refused
 from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, CacheUse, Footprint, Reply, RuntimeOptions
 from quantwise.models.config import quantization_settings
@@ -50,6 +53,18 @@ _VERSION = (
     "print(found[0] if found else '')"
 )
 _START_S = 600.0
+AMX_TILES = "amx_tiles.AmxTiles"
+# Flags of the server that are decided elsewhere, and where.
+_OURS = {
+    "--model": "the candidate", "--served-model-name": "quantwise", "--host": "quantwise", "--port": "quantwise",
+    "--api-key": "quantwise", "--dtype": "the folder", "--max-model-len": "--context", "--max-num-seqs": "--parallel",
+    "--max-logprobs": "quantwise", "--worker-extension-cls": "quantwise", "--trust-remote-code": "quantwise: never",
+    "--enable-prefix-caching": "quantwise: an answer must not depend on what was asked before",
+}  # fmt: skip
+# What the server says of every request once its engine has died, which leaves the server itself up for a while; and
+# what its log says of why, the plainest words first.
+_ENGINE_GONE = "EngineCore encountered an issue"
+_FATAL = (re.compile("died unexpectedly|timed out"), re.compile(r"(?<!EngineDead)(?:Error|Exception): "))
 
 
 class Vllm:
@@ -63,13 +78,17 @@ class Vllm:
     def __init__(self, python: str | None = None) -> None:
         beside = sys.executable if importlib.util.find_spec("vllm") is not None else None
         self.python = python or os.environ.get("QUANTWISE_VLLM_PYTHON") or beside
+        self.flags = _further_flags(os.environ.get("QUANTWISE_VLLM_FLAGS", ""))
 
     def version(self) -> str:
-        """The build, and what it makes of this processor. Raises EnvironmentFailure when nothing is installed."""
+        """The build, what it makes of this processor, and the further flags.
+
+        Raises EnvironmentFailure when nothing is installed.
+        """
         told = _version(self.python) if self.python else ""
         if not told:
             raise EnvironmentFailure(_MISSING)
-        return told + _computing(told)
+        return " ".join([told + _computing(told), *(["with", *self.flags] if self.flags else [])])
 
     def refuses(self, artifact: Artifact) -> str | None:
         """It takes folders of safetensors, plain, compressed-tensors, GPTQ or AWQ, where vLLM is installed and its
@@ -77,11 +96,10 @@ class Vllm:
         """
         if (why := refused(self.name, artifact.format)) is not None:
             return why
-        build = _version(self.python) if self.python else ""
-        if not build:
+        if not (self.python and _version(self.python)):
             return _MISSING
         scheme = stored_scheme(quantization_settings(Path(artifact.location))) if artifact.location else None
-        return kernel_lacks(build, scheme) if scheme else None
+        return kernel_lacks(self.version(), scheme) if scheme else None
 
     @contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Iterator[VllmSession]:
@@ -96,7 +114,8 @@ class Vllm:
         http = httpx.Client(
             base_url=url, timeout=options.timeout_s, headers=key_header(key), limits=limits, trust_env=False
         )
-        with ServerProcess(command, url, env=_environment(key, options), start_timeout_s=_START_S) as process, http:
+        environment = _environment(key, options) | (with_worker() if self._on_amx() else {})
+        with ServerProcess(command, url, env=environment, start_timeout_s=_START_S) as process, http:
             yield VllmSession(process, http, artifact.location, options)
 
     def _command(self, folder: str, port: int, options: RuntimeOptions) -> list[str]:
@@ -105,7 +124,11 @@ class Vllm:
         head = [str(self.python), "-P", "-m", "vllm.entrypoints.openai.api_server", "--model", path]
         flags = ["--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port), "--dtype", "auto"]
         flags += ["--max-model-len", str(options.context), "--max-num-seqs", str(options.parallel)]
-        return head + flags + ["--enforce-eager", "--no-enable-prefix-caching", "--max-logprobs", "-1"]
+        flags += ["--enforce-eager", "--no-enable-prefix-caching", "--max-logprobs", "-1", *self.flags]
+        return head + flags + (["--worker-extension-cls", AMX_TILES] if self._on_amx() else [])
+
+    def _on_amx(self) -> bool:
+        return _has_amx(_version(self.python)) if self.python else False
 
 
 class VllmSession:
@@ -131,7 +154,12 @@ class VllmSession:
 
     def _answer(self, ask: Ask) -> Reply:
         text, rendered = prompt_text(ask)
-        return self._server.answer(replace(ask, text=text, rendered=rendered))
+        try:
+            return self._server.answer(replace(ask, text=text, rendered=rendered))
+        except httpx.HTTPStatusError as error:
+            if _ENGINE_GONE in str(error):
+                raise RuntimeFailure(f"vLLM's engine is gone: {self.process.last_word(*_FATAL)}") from error
+            raise
 
     def footprint(self) -> Footprint:
         """The process's own peak; vLLM reserves its cache at the start, whatever is asked."""
@@ -177,6 +205,18 @@ class VllmSession:
         return None if self.process.alive() else self.process.last_word()
 
 
+def _further_flags(line: str) -> tuple[str, ...]:
+    """Flags from one line, as a shell reads it. Raises InputError for one that is decided elsewhere."""
+    try:
+        flags = tuple(shlex.split(line))
+    except ValueError as error:
+        raise InputError(f"QUANTWISE_VLLM_FLAGS cannot be read ({error}); write it as for a shell") from error
+    for flag in flags:
+        if (said := _OURS.get(flag.split("=")[0].replace("_", "-"))) is not None:
+            raise InputError(f"QUANTWISE_VLLM_FLAGS: {flag} is decided by {said}; leave it out")
+    return flags
+
+
 def _environment(key: str, options: RuntimeOptions) -> dict[str, str]:
     given = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     # GiB that vLLM reserves for the cache on a CPU; left alone it takes a share of the machine.
@@ -185,6 +225,12 @@ def _environment(key: str, options: RuntimeOptions) -> dict[str, str]:
         cores = sorted(os.sched_getaffinity(0))[: options.threads]
         given["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
     return given
+
+
+def with_worker() -> dict[str, str]:
+    """The variable by which vLLM's Python finds what its workers load of ours."""
+    folder = str(Path(__file__).resolve().parent / "vllm_worker")
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))}
 
 
 @lru_cache(maxsize=4)
@@ -199,13 +245,19 @@ def _version(python: str) -> str:
 def _computing(build: str) -> str:
     """What answers depend on beside the build: on processors with AMX its kernels for CPUs compute other numbers.
 
-    Inputs of 4-bit layers are rounded to int8 there unless VLLM_CPU_INT4_W4A8 is 0, and fixed scales of inputs are not
-    read. The same words as in vLLM's model_executor/kernels/linear/mixed_precision/cpu.py.
+    Inputs of 4-bit layers are rounded to int8 there unless VLLM_CPU_INT4_W4A8 is 0, fixed scales of inputs are not
+    read, and FP8 has a kernel where AMX multiplies it. The same words as in vLLM's
+    model_executor/kernels/linear/mixed_precision/cpu.py and scaled_mm/cpu.py.
     """
-    if not for_cpus(build) or not {"amx_tile", "amx_int8", "amx_bf16"} <= _processor_flags():
+    if not _has_amx(build):
         return ""
     rounded = os.environ.get("VLLM_CPU_INT4_W4A8", "1") != "0"
-    return f" (AMX, 4-bit weights with {'int8' if rounded else '16-bit'} inputs)"
+    kind = ON_AMX_WITH_FP8 if "amx_fp8" in _processor_flags() else ON_AMX
+    return f" {kind}, 4-bit weights with {'int8' if rounded else '16-bit'} inputs)"
+
+
+def _has_amx(build: str) -> bool:
+    return for_cpus(build) and {"amx_tile", "amx_int8", "amx_bf16"} <= _processor_flags()
 
 
 @lru_cache(maxsize=1)

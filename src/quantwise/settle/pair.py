@@ -20,7 +20,7 @@ from quantwise.stats.compare import Rule, Supply, compare, verdict_from_comparis
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import e_value, log_e, log_e_fail
 from quantwise.stats.pairing import pairs
-from quantwise.stats.wording import MOST_MISSING
+from quantwise.stats.wording import MOST_MISSING, percent
 from quantwise.store import Store
 from quantwise.tasks.answer_signs import asked_texts, shows
 
@@ -114,12 +114,26 @@ def settle(store: Store, question: Question, candidate: Candidate, task: TaskQue
     imported = store.imported()
     names = (question.baseline_of(candidate).name, candidate.name)
     sides = {name: store.rows("certify", name, task.rows_of) for name in names}
-    said = caveats(question, candidate, imported) + told(task.rows_of, sides)
-    left = imported_left(question, candidate, task.rows_of, imported, look(store, question, candidate, task).asked)
+    seen = look(store, question, candidate, task)
+    said = (
+        caveats(question, candidate, imported) + told(task.rows_of, sides) + nothing_to_lose(names[0], task, seen.pairs)
+    )
+    left = imported_left(question, candidate, task.rows_of, imported, seen.asked)
     if verdict.verdict == "UNKNOWN" and left == 0:
         said += (ended(question, candidate, task.rows_of, imported),)
     explanation = "; ".join(filter(None, (verdict.explanation, *said)))
     return replace(verdict, caveats=said, explanation=explanation) if said else verdict
+
+
+def nothing_to_lose(baseline: str, task: TaskQuestion, seen: Sequence[Pair]) -> tuple[str, ...]:
+    """A sentence where the baseline's own score is no larger than the margin: then no candidate could lose more."""
+    score = sum(pair.baseline for pair in seen) / len(seen) if seen else 1.0
+    if score > task.margin:
+        return ()
+    return (
+        f"{baseline} itself scores {percent(score)} on {task.name}, so that nothing there could lose more than the "
+        f"margin of {percent(task.margin)} and a PASS says nothing",
+    )
 
 
 def _settled(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
