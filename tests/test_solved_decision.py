@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fake_arms import fake
+from paced_arms import Paced
 from quantwise.cli.main import main
 from quantwise.core.artifact import Artifact
-from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
 from quantwise.report import notation
-from quantwise.testing.fake_runtime import FakeRuntime
 
 BASE, SMALL, OTHER = "http://here:1", "http://here:2", "http://here:3"
 BYTES = {BASE: 1000, SMALL: 540, OTHER: 520}
@@ -34,40 +32,6 @@ machine_hour = 1.8
 probability = 0.25
 price = 0.002
 """
-
-
-@dataclass(frozen=True)
-class Paced:
-    """The fake runtime with made-up seconds per answer, by address: 1 s with a tenth of jitter for the baseline."""
-
-    inner: FakeRuntime
-    seconds: dict[str, float]
-    name: str = "openai"
-
-    def version(self) -> str:
-        return self.inner.version()
-
-    def refuses(self, artifact: Artifact) -> str | None:
-        return self.inner.refuses(artifact)
-
-    @contextmanager
-    def open(self, artifact: Artifact, options: RuntimeOptions) -> Iterator[PacedSession]:
-        with self.inner.open(artifact, options) as session:
-            yield PacedSession(session, self.seconds[artifact.location])
-
-
-class PacedSession:
-    def __init__(self, inner: Any, seconds: float) -> None:
-        self._inner, self._seconds = inner, seconds
-
-    def ask(self, asks: list[Ask]) -> list[Reply]:
-        jitter = [0.9 + 0.02 * (len(a.text or "") * (i + 1) % 11) for i, a in enumerate(asks)]
-        replies = self._inner.ask(asks)
-        return [replace(r, seconds=self._seconds * j) for r, j in zip(replies, jitter, strict=True)]
-
-    def footprint(self) -> Footprint:
-        found: Footprint = self._inner.footprint()
-        return found
 
 
 Decide = Callable[..., tuple[dict[str, Any], str, str]]
@@ -171,7 +135,7 @@ def test_what_fails_its_gate_is_told_the_price_besides(decide: Decide) -> None:
 
 
 def test_equals_are_not_ruled_out_and_earn_nothing_back(decide: Decide) -> None:
-    record, screen, _ = decide(PRICED, {BASE: 1.0, SMALL: 1.0}, errors={BASE: 0.02, SMALL: 0.02})
+    record, screen, _ = decide(PRICED.replace("0.45", "0.2"), {BASE: 1.0, SMALL: 1.0}, errors={BASE: 0.02, SMALL: 0.02})
     (item,) = record["solved"]["items"]
     assert item["interval"][0] <= 1.0 <= item["interval"][1]
     assert record["decision"]["ship"] == f"{SMALL}@openai", "it is smaller, and no dearer"

@@ -154,7 +154,9 @@ def model_of(request: PlanRequest) -> Model:
 
 
 def models_of(request: PlanRequest) -> list[Model]:
-    """All models that are asked about."""
+    """All models that are asked about. Raises InputError where one is named twice, or cannot be found."""
+    if twice := next((name for name in request.models if request.models.count(name) > 1), None):
+        raise InputError(f"{twice} is named twice; name every model once")
     return [find_model(name) for name in request.models] or [model_of(request)]
 
 

@@ -49,7 +49,7 @@ def row(name: str, item: str, valid: bool, seconds: float | None, **changes: obj
 
 def arm(name: str, count: int, fails: int, seconds: float) -> list[Measurement]:
     """The first ``fails`` of so many items are not valid."""
-    return [row(name, f"{i:03d}", i >= fails, seconds) for i in range(count)]
+    return [row(name, f"{i:03d}", i >= fails, seconds, block=i // 32) for i in range(count)]
 
 
 def found(
@@ -182,11 +182,11 @@ def test_only_items_that_both_were_asked_count_and_tasks_weigh_alike() -> None:
 
 
 def test_a_cluster_is_resampled_as_one() -> None:
-    """Sixty copies of the same item in ten clusters say what ten items say."""
+    """Six copies of each of forty items in forty clusters say what forty items say; two blocks of the same times."""
     draw = random.Random(0)
-    took = [draw.uniform(1.0, 3.0) for _ in range(40)]
-    ours = [row(SMALL.name, f"{i:03d}", True, took[i % 40], cluster=f"c{i % 40}") for i in range(240)]
-    theirs = [row(BASE.name, f"{i:03d}", True, 2.0, cluster=f"c{i % 40}") for i in range(240)]
+    took = [seconds for seconds in (draw.uniform(1.0, 3.0) for _ in range(20)) for _ in range(2)]
+    ours = [row(SMALL.name, f"{i:03d}", True, took[i % 40], cluster=f"c{i % 40}", block=i % 2) for i in range(240)]
+    theirs = [row(BASE.name, f"{i:03d}", True, 2.0, cluster=f"c{i % 40}", block=i % 2) for i in range(240)]
     single = found([r for r in ours if int(r.item) < 40], [r for r in theirs if int(r.item) < 40])
     clustered = found(ours, theirs)
     loose = found([replace(r, cluster=None) for r in ours], [replace(r, cluster=None) for r in theirs])
@@ -200,6 +200,21 @@ def test_a_cluster_is_resampled_as_one() -> None:
     assert width(loose) < 0.5 * width(clustered)
     few = [replace(r, cluster=f"c{i % 20}") for i, r in enumerate(theirs)]
     assert found([replace(r, candidate=SMALL.name) for r in few], few) is None, "twenty clusters are too few"
+
+
+def test_of_a_single_block_the_luck_of_its_turn_is_unknown_and_nothing_is_shown() -> None:
+    one, two = (
+        found(
+            [row(SMALL.name, f"{i:03d}", True, 4.0, block=i // size) for i in range(64)],
+            [row(BASE.name, f"{i:03d}", True, 2.0, block=i // size) for i in range(64)],
+        )
+        for size in (64, 32)
+    )
+    assert one is not None and two is not None  # noqa: PT018
+    assert (one.ratio, two.ratio) == pytest.approx((2.0, 2.0))
+    assert (one.interval, one.ours.money_interval, one.saved_per_month) == (None, None, None)
+    assert not one.dearer(0.05)
+    assert two.dearer(0.05)
 
 
 def test_unknown_times_are_unknown_and_a_few_failed_requests_take_the_mean() -> None:
@@ -238,8 +253,8 @@ def test_energy_is_per_solved_item_where_it_was_measured() -> None:
 
 def test_repeats_that_were_measured_are_used_and_the_rest_is_said() -> None:
     """Three repeats of each item; of the candidate's one in three is valid, so that the first rerun helps half."""
-    ours = [row(SMALL.name, f"{i:03d}", k == i % 3, 1.0, repeat=k) for i in range(60) for k in range(3)]
-    theirs = [row(BASE.name, f"{i:03d}", True, 1.0, repeat=k) for i in range(60) for k in range(3)]
+    ours = [row(SMALL.name, f"{i:03d}", k == i % 3, 1.0, repeat=k, block=i // 32) for i in range(60) for k in range(3)]
+    theirs = [row(BASE.name, f"{i:03d}", True, 1.0, repeat=k, block=i // 32) for i in range(60) for k in range(3)]
     item = found(ours, theirs)
     assert item is not None
     assert item.ours.failing == pytest.approx(2 / 3)

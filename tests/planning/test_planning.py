@@ -129,6 +129,7 @@ def test_training_says_what_makes_it_fit() -> None:
     ("asked", "told"),
     [
         ({"models": ("no-such-model",)}, "no-such-model is no folder"),
+        ({"models": ("qwen3-8b", "qwen3-8b")}, "qwen3-8b is named twice"),
         ({"site": "gtx-1"}, "unknown site"),
         ({"scenario": "nowhere"}, "unknown scenario"),
         ({"runtime": "mlx"}, "unknown runtime"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
 from quantwise.core.solved_item import PER_SOLVED, Priced, SolvedItem, Solving
 from quantwise.core.verdict import Cost
-from quantwise.cost.course import Key, Repeats, Way, arm_of, course, mean_of, way_of
-from quantwise.stats.block_noise import block_noise
+from quantwise.cost.course import Key, Way, arm_of, course, way_of
+from quantwise.cost.turn_luck import luck_of_turns
 from quantwise.stats.differences import FloatArray
 
 RESAMPLES = 2000
@@ -38,7 +38,7 @@ def solved_items(
     costs: Mapping[str, Cost],
     timing: Mapping[str, float | None],
 ) -> dict[str, SolvedItem]:
-    """Candidate to what a solved item costs with it, for every candidate whose times are known; empty without prices.
+    """Candidate to what a solved item costs with it, for those of ``rows`` whose times are known; empty without prices.
 
     ``rows`` are the certification rows of each arm, ``timing`` the seconds of each stage (None: unknown).
     """
@@ -46,9 +46,9 @@ def solved_items(
     if way is None:
         return {}
     found = {}
-    for candidate in question.candidates:
+    for candidate in (c for c in question.candidates if not c.baseline and c.name in rows):
         base = question.baseline_of(candidate)
-        if not candidate.baseline and (item := _against(question, way, candidate, base, rows, costs)) is not None:
+        if (item := _against(question, way, candidate, base, rows, costs)) is not None:
             found[candidate.name] = _break_even(item, run_cost(way, timing))
     return found
 
@@ -64,12 +64,13 @@ def priced(
     way = way_of(question)
     if way is None or not set(question.scenario["objective"]) & set(PER_SOLVED):
         return {}
-    arms = [c for c in question.candidates if c.name in names]
+    # Baselines last, as in `solved_items`, so that both draw alike and tell one interval.
+    arms = sorted((c for c in question.candidates if c.name in names), key=lambda c: c.baseline)
     found: dict[tuple[str, str], dict[str, Priced | None]] = {}
     for place, one in enumerate(arms):
         for two in arms[place + 1 :]:
             pair = _pair(question, way, one, two, rows)
-            told = {} if pair is None else _priced_terms(way, pair[2], pair[3], price_level(question))
+            told = {} if pair is None else _priced_terms(way, pair.means, pair.drawn, price_level(question))
             found[one.name, two.name] = told
             found[two.name, one.name] = {term: p.inverse() if p else None for term, p in told.items()}
     return found
@@ -78,7 +79,7 @@ def priced(
 def price_level(question: Question) -> float:
     """Error rate of each interval of a price: alpha, shared among all looks where a price decides when to stop.
 
-    Then it is looked at after 1, 2, 4, ... blocks up to those that are planned, and at the end (Bonferroni). One end is
+    Then it is looked at after 2, 4, 8, ... blocks up to those that are planned, and at the end (Bonferroni). One end is
     counted: a run that is ended and goes on has more looks than that.
     """
     asks = set(question.scenario["objective"]) & set(PER_SOLVED) or question.scenario.get("budget")
@@ -86,9 +87,9 @@ def price_level(question: Question) -> float:
 
 
 def price_looks(question: Question) -> list[int]:
-    """Numbers of blocks after which the price is looked at."""
+    """Numbers of blocks after which the price is looked at; one block cannot tell the luck of its turn."""
     planned = max((-(-task.items // question.block) for task in question.tasks), default=1)
-    return [2**k for k in range(planned.bit_length()) if 2**k <= planned]
+    return [2**k for k in range(1, planned.bit_length())]
 
 
 def _priced_terms(way: Way, means: FloatArray, drawn: FloatArray, level: float) -> dict[str, Priced | None]:
@@ -110,6 +111,20 @@ def run_cost(way: Way, timing: Mapping[str, float | None]) -> float | None:
     return sum(known) / 3600.0 * way.prices.machine_hour if known and len(known) == len(timing) else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """Two arms on the same items: how many, the fewest repeats of one, and the columns of both, the first's first.
+
+    ``means`` is (1, 10); resampled are (many, 10), ``drawn`` for what is told of both together, ``alone`` of each.
+    """
+
+    items: int
+    repeats: int
+    means: FloatArray
+    drawn: FloatArray
+    alone: FloatArray
+
+
 def _against(
     question: Question, way: Way, candidate: Candidate, base: Candidate,
     rows: Mapping[str, Sequence[Measurement]], costs: Mapping[str, Cost],
@@ -118,7 +133,7 @@ def _against(
     found = _pair(question, way, candidate, base, rows)
     if found is None:
         return None
-    asked, repeats, means, drawn = found
+    means, drawn = found.means, found.drawn
     level = price_level(question)
     joules = [costs[c.name].joules_per_item if c.name in costs else None for c in (candidate, base)]
     ratio = _over(_unit(way, drawn[:, :5]), _unit(way, drawn[:, 5:]))
@@ -127,21 +142,21 @@ def _against(
     return SolvedItem(
         candidate=candidate.name,
         baseline=base.name,
-        items=asked,
-        ours=_solving(way, means[:, :5], drawn[:, :5], level, joules[0]),
-        theirs=_solving(way, means[:, 5:], drawn[:, 5:], level, joules[1]),
+        items=found.items,
+        ours=_solving(way, means[:, :5], found.alone[:, :5], level, joules[0]),
+        theirs=_solving(way, means[:, 5:], found.alone[:, 5:], level, joules[1]),
         ratio=_finite(whole[0]),
         interval=_interval(ratio, level),
         saved_per_month=saved,
-        notes=_notes(way, repeats, joules),
+        notes=_notes(way, found.repeats, joules),
         alpha=level,
     )
 
 
 def _pair(
     question: Question, way: Way, one: Candidate, two: Candidate, rows: Mapping[str, Sequence[Measurement]]
-) -> tuple[int, int, FloatArray, FloatArray] | None:
-    """Items that both were asked, fewest repeats of one, and both's columns: means (1, 10), resampled (many, 10)."""
+) -> _Beside | None:
+    """The columns of both on the items that both were asked; None where times or items are too few."""
     ours, theirs = (arm_of(rows[c.name], question.requests(c.runtime)) for c in (one, two))
     if ours is None or theirs is None:
         return None
@@ -152,10 +167,13 @@ def _pair(
         return None
     drawn = _resampled(strata, way, question.seed)
     blocks = {(r.task, r.item): r.block for r in rows[two.name]}
-    turns = _turns({key: (blocks[key], ours[key], theirs[key]) for key in asked}, question.seed)
-    drawn[:, [_SECONDS, 5 + _SECONDS]] *= turns
+    luck = luck_of_turns({key: (blocks[key], ours[key], theirs[key]) for key in asked}, RESAMPLES, question.seed)
+    alone, timed = drawn.copy(), [_SECONDS, 5 + _SECONDS]
+    with np.errstate(invalid="ignore"):  # no time at all, of unknown luck
+        drawn[:, timed] *= luck.between
+        alone[:, timed] *= luck.alone
     repeats = min(len(arm[key]) for arm in (ours, theirs) for key in asked)
-    return len(asked), repeats, _means(strata), drawn
+    return _Beside(len(asked), repeats, _means(strata), drawn, alone)
 
 
 def _strata(items: Sequence[tuple[Key, str, tuple[float, ...]]]) -> list[FloatArray]:
@@ -193,27 +211,6 @@ def _resampled(strata: Sequence[FloatArray], way: Way, seed: int) -> FloatArray:
             sums = times @ rows
             total[start : start + many] += sums[:, :-1] / sums[:, -1:]
     return total / len(strata)
-
-
-def _turns(items: Mapping[Key, tuple[int, Repeats, Repeats]], seed: int) -> FloatArray:
-    """Factors on both arms' seconds of each resample, (resamples, 2): the luck of turns that whole blocks share.
-
-    In its turn an arm answers a block of every task, so blocks of one number share it; tasks are brought to one scale.
-    """
-    tasks: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
-    for (task, _), (block, *arms) in items.items():
-        tasks[task].append((block, [mean_of([seconds for _, seconds in repeats]) for repeats in arms]))
-    blocks: dict[int, list[FloatArray]] = defaultdict(list)
-    for rows in tasks.values():
-        seconds = np.array([took for _, took in rows])
-        scaled = seconds / np.maximum(seconds.mean(axis=0), np.finfo(float).tiny)
-        for (block, _), row in zip(rows, scaled, strict=True):
-            blocks[block].append(row)
-    error, freedom = block_noise([np.array(rows) for rows in blocks.values()])
-    if not freedom:
-        return np.ones((RESAMPLES, 2))
-    luck = error * np.random.default_rng([seed, 1]).standard_t(freedom, RESAMPLES).clip(-99, 99)
-    return np.asarray(np.exp(np.stack([luck / 2.0, -luck / 2.0], axis=1)), dtype=np.float64)
 
 
 def _unseen(rows: FloatArray, way: Way) -> FloatArray:
@@ -258,10 +255,11 @@ def _saved(way: Way, mean: FloatArray, drawn: FloatArray, alpha: float) -> tuple
     """
     if way.requests_per_month is None:
         return None
-    monthly = [
-        way.requests_per_month * rows[:, 5 + _SOLVED] * (_unit(way, rows[:, 5:]) - _unit(way, rows[:, :5]))
-        for rows in (mean, drawn)
-    ]
+    with np.errstate(invalid="ignore"):
+        monthly = [
+            way.requests_per_month * rows[:, 5 + _SOLVED] * (_unit(way, rows[:, 5:]) - _unit(way, rows[:, :5]))
+            for rows in (mean, drawn)
+        ]
     bounds = _interval(np.nan_to_num(monthly[1], nan=-np.inf), alpha)
     return None if bounds is None or bounds[0] <= 0.0 else (bounds[0], float(monthly[0][0]), bounds[1])
 

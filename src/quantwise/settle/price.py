@@ -1,6 +1,6 @@
 """Whose price is still open and could change the decision, so that more items are asked of it.
 
-A price is looked at after 1, 2, 4, ... blocks, each time with an interval that all looks share (`solved.price_level`):
+A price is looked at after 2, 4, 8, ... blocks, each time with an interval that all looks share (`solved.price_level`):
 asking on until an interval says something would otherwise make it say too much.
 """
 
