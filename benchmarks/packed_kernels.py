@@ -5,7 +5,9 @@
 Random weights in Llama's shape (0.44 B by default), so that reading them takes time. Each arm is opened in a process of
 its own, one arm after the other, and all of them again in every round; the median round is told, and of ratios the
 median of the rounds' own ratios with their range. Rows are requests decoded together. A prompt has 64 tokens, so one
-request's prefill multiplies 64 rows. Needs 2 GB of disk for a while and 2 GB of memory.
+request's prefill multiplies 64 rows. One layer by itself is timed too (``--layer``: nothing else), by rows of inputs:
+torch's kernel beside widening the weights first, which is what sets the limits in ``core/packing.py``. Needs 2 GB of
+disk for a while and 2 GB of memory.
 """
 
 from __future__ import annotations
@@ -16,17 +18,23 @@ import random
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from quantwise.build.walk import build
 from quantwise.core.artifact import Artifact
+from quantwise.core.packing import NARROW_ROWS
 from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import Ask, Reply, RuntimeOptions
 from quantwise.models.config import folder_format
 from quantwise.plan.candidate_fit import Workload, plan_candidate
 from quantwise.question.propose import parse
+from quantwise.runtimes.packed_linear import PackedInt4, PackedInt8
+from quantwise.runtimes.stored_layer import StoredLayer
 from quantwise.runtimes.transformers import Transformers
 from speed_model import FIRST_CHARACTER, SPECIAL, VOCABULARY, write_model
 from this_machine import line
@@ -34,6 +42,8 @@ from this_machine import line
 ARMS = ("16bit", "rtn:int8-channel", "rtn:int4-g128", "w8a8")
 ROWS = (1, 8, 32)
 PROMPT = 64
+LAYER_ROWS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128)
+LAYER_TURNS = 7
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "packed-kernels.md"
 
 
@@ -122,6 +132,60 @@ def table(seen: Mapping[str, Sequence[Seen]], planned: Mapping[str, int], comman
     return [*lines, "", f"{len(base)} rounds, arms in turn. {line()}; {datetime.date.today()}."]
 
 
+def layer_times(width: int, threads: int) -> dict[str, list[float]]:
+    """Milliseconds of one square layer at each of ``LAYER_ROWS``: 16 bit, and the kernel and widening of 8 and 4 bits.
+
+    Layers are as many as exceed a processor's cache, so weights come from memory, as a model's do. Ways take turns, and
+    the middle turn counts.
+    """
+    torch.set_num_threads(threads)
+    draw = torch.Generator().manual_seed(0)
+    copies = range(max(2, (256 << 20) // (2 * width * width)))
+
+    def stored(bits: int, groups: int) -> StoredLayer:
+        codes = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (width, width), generator=draw, dtype=torch.int8)
+        return StoredLayer(codes, torch.rand(width, groups, generator=draw).bfloat16().float(), None, bits=bits)
+
+    sixteen = [torch.randn(width, width, generator=draw).bfloat16() for _ in copies]
+    eight = [PackedInt8(stored(8, 1), None, torch.bfloat16) for _ in copies]
+    four = [PackedInt4(stored(4, width // 128), None, torch.bfloat16) for _ in copies]
+    ways = {
+        "16 bit": [lambda rows, w=w: torch.nn.functional.linear(rows, w) for w in sixteen],
+        "8 bits, kernel": [layer._narrow for layer in eight],
+        "8 bits, widened": [layer._wide for layer in eight],
+        "4 bits, kernel": [layer._narrow for layer in four],
+        "4 bits, widened": [layer._wide for layer in four],
+    }
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    for count in LAYER_ROWS:
+        rows = torch.randn(count, width, generator=draw).bfloat16()
+        turns: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(LAYER_TURNS):
+            for way, layers in ways.items():
+                start = time.perf_counter()
+                for layer in layers:
+                    layer(rows)
+                turns[way].append(1e3 * (time.perf_counter() - start) / len(layers))
+        for way, seconds in turns.items():
+            found[way].append(statistics.median(seconds))
+    return found
+
+
+def layer_table(times: Mapping[str, Sequence[float]], width: int) -> list[str]:
+    """As Markdown."""
+    heads = " | ".join(map(str, LAYER_ROWS))
+    limits = ", ".join(f"{rows} ({bits} bits)" for bits, rows in NARROW_ROWS.items())
+    return [
+        "",
+        f"One layer of {width} x {width}, milliseconds by rows of inputs (4 bits in groups of 128; from memory,",
+        f"the middle of {LAYER_TURNS} turns). Up to how many rows the runtime takes the kernel: {limits}.",
+        "",
+        f"| way | {heads} |",
+        f"| --- |{' ---: |' * len(LAYER_ROWS)}",
+        *(f"| {way} | {' | '.join(f'{ms:.2f}' for ms in row)} |" for way, row in times.items()),
+    ]  # fmt: skip
+
+
 def main() -> None:
     """Build, measure in rounds, print the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -131,8 +195,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keep the model and its artifacts there, and use them if they are")
+    parser.add_argument("--layer", action="store_true", help="only one layer by itself")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     asked = parser.parse_args()
+    if asked.layer:
+        print("\n".join(layer_table(layer_times(asked.hidden, asked.threads), asked.hidden)))
+        return
     with tempfile.TemporaryDirectory() as made:
         place = asked.folder or Path(made)
         model = place / "model"
@@ -147,8 +215,10 @@ def main() -> None:
             for arm in ARMS if number % 2 == 0 else ARMS[::-1]:
                 seen[arm].append(measure(folders[arm], asked.tokens, asked.threads))
                 print(f"{number + 1} {arm}: {seen[arm][-1]}", file=sys.stderr)
-    shown = " ".join(a for a in sys.argv[1:] if not a.startswith("--folder"))
-    lines = table(seen, planned, f"python benchmarks/packed_kernels.py {shown}".strip())
+    told = ("layers", "hidden", "tokens", "rounds", "threads")
+    given = [f"--{name} {v}" for name in told if (v := getattr(asked, name)) != parser.get_default(name)]
+    lines = table(seen, planned, " ".join(["python benchmarks/packed_kernels.py", *given]))
+    lines[-2:-2] = layer_table(layer_times(asked.hidden, asked.threads), asked.hidden)
     print("\n".join(lines))
     if asked.write:
         PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -46,14 +46,10 @@ PROMPT, CONTEXT = 4, 512
 WHY = (
     "A token sums some hundred products, so the probe times turns as long as a token, all of a working set's matrices",
     "in each, and the middle turn counts; of three rounds the fastest. It took the quickest twentieth of single",
-    "products before, and q4_0 was predicted 1.36 times too fast at 336M and 689M: of streamed q4_0 the quickest",
-    "products ran at 6.6 GB/s, the middle one at 6.1, whole turns at 5.0 to 5.4, the server at 5.2, all in the same",
-    "minutes; of streamed q4_k they ran at 7.8, 7.2 and 7.0. Slow products come to any matrix in any turn, so it is",
-    "not where the weights lie; neither their shapes (1024 x 1024, 4096 x 1536, 1536 x 4096 within 4 %) nor the size",
-    "of the working set (192 or 340 MiB) decide it. Ticks of the system's clock are 4 to 5 % of each type; the rest",
-    "comes with weights from memory only. Predictions lie low by some 10 %, for they are of seconds, while of the",
-    "server the fastest try of minutes counts. A measurement is of its hour: the server's own q4_0 of 689M went from",
-    "13.6 to 16.3 tokens/s within one.",
+    "products before, and read `q4_0` much too fast: slow products come to any matrix in any turn, so it is neither",
+    "where the weights lie, nor their shapes, nor the size of the working set. What was tried to find that out is in",
+    "[LOG.md](LOG.md), with its figures. Predictions lie low in the mean, for they are of seconds, while of the server",
+    "the fastest try of minutes counts; and a measurement is of its hour.",
 )
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "plan-speed.md"
 

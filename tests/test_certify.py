@@ -92,6 +92,14 @@ def test_a_few_failures_count_against_the_candidate(tmp_path: Path) -> None:
     assert (found.regressions, found.improvements) == (len(wrong), 0)
 
 
+def test_a_baseline_that_solves_nothing_makes_a_pass_say_nothing(tmp_path: Path) -> None:
+    lost = certify(tmp_path / "1", question(), fake(shared_errors=1.0))[ONE]
+    assert lost.verdict == "PASS"
+    assert "base@fake itself scores 0 % on copy" in lost.caveats[0]
+    assert lost.caveats[0].endswith("and a PASS says nothing")
+    assert certify(tmp_path / "2", question(), fake(shared_errors=0.5))[ONE].caveats == ()
+
+
 def test_what_was_never_opened_is_not_measured(tmp_path: Path) -> None:
     with Store(tmp_path, create=True) as store:
         assert settled(store, question())[ONE].reason == "not_measured"

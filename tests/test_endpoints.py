@@ -15,6 +15,7 @@ from quantwise.core.evidence import Measurement
 from quantwise.core.item import Item
 from quantwise.core.question import Question
 from quantwise.endpoints import endpoints
+from quantwise.settle.floor import floor_verdicts
 from quantwise.settle.pair import verdicts
 from quantwise.store import Store
 from quantwise.tasks.answer_signs import refuses, scripts, switches_script, written
@@ -180,6 +181,43 @@ def test_items_are_asked_until_the_endpoint_is_settled_too(tmp_path: Path) -> No
         with Store(tmp_path / name) as store:
             count[name] = len(store.rows("certify", SMALL))
             assert {v.verdict for v in verdicts(store, one)} == {"PASS"}
+    assert count["plain"] < count["strict"] < 320
+
+
+def test_where_floors_alone_decide_the_margin_is_the_largest_share_of_each_arm_by_itself(tmp_path: Path) -> None:
+    """The baseline shows the sign as often, so that nothing rises; both are over the ceiling, and FAIL it."""
+    ends = [{"finish": "length" if i % 4 == 0 else "stop"} for i in range(200)]
+    store, _ = measured(
+        tmp_path, [row(SMALL, i, **end) for i, end in enumerate(ends)],
+        [row(BASE.name, i, **end) for i, end in enumerate(ends)],
+    )  # fmt: skip
+    tasks = [replace(task(margin=0.05), floor=0.5)]
+    beside, alone = (question(scenario=STRICT | more, tasks=tasks) for more in ({}, {"compare": "floor"}))
+    with store:
+        assert {v.task: v.verdict for v in verdicts(store, beside)} == {"copy": "PASS", "copy: non-termination": "PASS"}
+        assert [v.task for v in verdicts(store, alone)] == ["copy"]
+        found = {(v.candidate, v.task): v for v in floor_verdicts(store, alone)}
+        assert {(v.candidate, v.task) for v in floor_verdicts(store, beside)} == {
+            (name, "copy") for name in (BASE.name, SMALL)
+        }
+    assert {key: v.verdict for key, v in found.items()} == {
+        (BASE.name, "copy"): "PASS", (BASE.name, "copy: non-termination"): "FAIL",
+        (SMALL, "copy"): "PASS", (SMALL, "copy: non-termination"): "FAIL",
+    }  # fmt: skip
+    gate = found[SMALL, "copy: non-termination"]
+    assert (gate.floor, gate.mean) == (0.95, 0.75)
+    assert gate.explanation.startswith("75.0% of 200 items without it, floor 95.0%: shown to be below it")
+
+
+def test_where_floors_alone_decide_items_are_asked_until_the_ceiling_is_settled(tmp_path: Path) -> None:
+    tasks = [replace(task(items=320), floor=0.3)]
+    count = {}
+    for name, scenario in (("plain", {"name": "x", "objective": ["bytes"]}), ("strict", STRICT)):
+        asked = question(scenario={**scenario, "compare": "floor"}, tasks=tasks)
+        certify(tmp_path / name, asked, fake())
+        with Store(tmp_path / name) as store:
+            count[name] = len(store.rows("certify", SMALL))
+            assert {v.verdict for v in floor_verdicts(store, asked)} == {"PASS"}
     assert count["plain"] < count["strict"] < 320
 
 

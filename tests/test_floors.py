@@ -15,7 +15,7 @@ FLOORS = [
     {"cli"},
     {"report", "plan_server"},
     {"workbench", "planning", "evidence_exchange"},
-    {"record", "prepare", "forecast", "fetch", "stand_in"},
+    {"record", "prepare", "forecast", "fetch", "stand_in", "evidence_rows"},
     {"certify", "screen", "question", "endpoints", "calibration_study", "cache_study", "load"},
     {"settle", "prompts"},
     {"cost", "build", "measure", "losses", "store", "advise", "evidence_file", "export"},

@@ -28,6 +28,10 @@ class Limits:
     deadline: float | None = None
 
 
+def _open(pairs: Mapping[tuple[str, str], Why]) -> str:
+    return f"{len(pairs)} verdict{'' if len(pairs) == 1 else 's'} open"
+
+
 def _nobody(store: Store, question: Question, blocks: int) -> frozenset[str]:
     return frozenset()
 
@@ -75,9 +79,9 @@ class Certification:
                     self.store.put("stopped", "certify", "budget")
                     self.progress.advance(0, "the budget is spent")
                     return
-                self.progress.advance(0, f"{len(open_pairs)} verdicts open, {task.name} {arm.name}")
+                self.progress.advance(0, f"{_open(open_pairs)}, {task.name} {arm.name}")
                 self._measure(arm, task, index)
-            self.progress.advance(int(index >= known), f"{len(open_pairs)} verdicts open")
+            self.progress.advance(int(index >= known), _open(open_pairs))
 
     def _turns(self, open_pairs: Mapping[tuple[str, str], Why], index: int) -> Iterator[tuple[Arm, TaskQuestion]]:
         """Who has still to answer what of this block; a different arm begins each block."""

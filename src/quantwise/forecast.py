@@ -26,7 +26,7 @@ def expectations(question: Question) -> list[str]:
         lines.append(f"margin {percent(margin)} ({names}): items for a PASS: about {needs}; planned: {spread}")
         floor = _floor(question, margin)
         if short := [t.name for t in tasks if t.items < floor]:
-            lines.append(f"  {', '.join(short)} cannot PASS: {floor} items are the fewest, even without a single flip")
+            lines.append(f"  {', '.join(short)} will hardly PASS: without a single flip it takes {floor} items")
     return lines
 
 

@@ -40,8 +40,8 @@ TOP = 128
 """Likeliest tokens kept per position, because a server pays for each; the divergence says that it is a lower bound."""
 
 
-class _WrongPrompts(EnvironmentFailure):
-    """An arm reads other prompts than it is meant to."""
+class _NotComparable(EnvironmentFailure):
+    """An arm reads other prompts than it is meant to, or refuses all that it is asked of a task."""
 
 
 def screen(
@@ -51,9 +51,10 @@ def screen(
     """Measure the screening items on every arm. Returns candidate to the reason for which it goes no further.
 
     A candidate is dropped when it cannot be loaded, when its answers equal the baseline's to the last digit although
-    its weights were rounded (a quantization that did nothing), when it reads other prompts than its baseline, or when
-    the screening items alone show a drop beyond every margin; the negative control is never dropped for its answers.
-    Raises EnvironmentFailure for a baseline that reads other prompts than it should.
+    its weights were rounded (a quantization that did nothing), when it reads other prompts than its baseline, when it
+    refuses every item of a task, or when the screening items alone show a drop beyond every margin; the negative
+    control is never dropped for its answers. Raises EnvironmentFailure for a baseline that reads other prompts than it
+    should, or refuses every item of a task.
     """
     known = {arm.name for arm in arms.values() if _answered(store, question, arm)}
     progress.stage("screen", len(arms), len(known))
@@ -64,7 +65,7 @@ def screen(
         try:
             _look_at_server(store, arm, bench)
             if (why := wrong_prompts(store, question, arm, supply, bench)) is not None:
-                raise _WrongPrompts(why)
+                raise _NotComparable(why)
             distant = bool(texts) and store.get("divergence", arm.name) is None
             if distant or arm.name not in known:
                 bench.session(arm)
@@ -77,7 +78,7 @@ def screen(
                 # Another model has another tokenizer: its distributions are over other tokens.
                 alike = arm.candidate.model == question.baseline_of(arm.candidate).model
                 _divergence(store, arm, references[base] if alike else None, texts, bench)
-        except (RuntimeFailure, _WrongPrompts) as error:
+        except (RuntimeFailure, _NotComparable) as error:
             if arm.candidate.baseline:
                 raise
             broken[arm.name] = why_lost(arm, error) if isinstance(error, RuntimeFailure) else str(error)
@@ -159,9 +160,13 @@ def _answers(store: Store, question: Question, arm: Arm, supply: ItemSupply, ben
             items = supply(task.name, task.screen_items)
             if stage == "aa":
                 items = items[::-1]  # another batch composition
-            store.add_block(
-                items, bench.block(arm, items, stage=stage, task=task.name, block=0, repeat=int(stage == "aa"))
-            )
+            rows = bench.block(arm, items, stage=stage, task=task.name, block=0, repeat=int(stage == "aa"))
+            if all(row.finish == "refused" for row in rows):  # not kept: what refuses them may be mended
+                raise _NotComparable(
+                    f"{arm.name} refuses every item of {task.name}: {rows[0].error}; run the same command again where "
+                    f"that is mended, or leave {task.name} out"
+                )
+            store.add_block(items, rows)
 
 
 def _told(arm: Arm, texts: Sequence[str], bench: Bench) -> Told:

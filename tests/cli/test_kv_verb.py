@@ -62,4 +62,4 @@ def test_the_record_is_printed(
         assert json.loads(told) == RECORD
     else:
         assert "f16    flash" in told
-        assert "1 texts of 500 tokens, 2 questions each" in told
+        assert "1 text of 500 tokens, 2 questions each" in told

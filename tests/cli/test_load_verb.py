@@ -59,6 +59,10 @@ def test_two_servers_are_compared(url: str, capsys: pytest.CaptureFixture[str]) 
         (["--users", "1", "--items", "json_output", "--chat"], "leave them out with --items"),
         (["--users", "1", "--warm-up", "-1"], "--warm-up -1 is negative"),
         (["--users", "1", "--requests", "2", "--blocks", "3"], "2 requests do not make 3 blocks"),
+        (["--rate", "1", "--seconds", "0"], "no time is given"),
+        (["--rate", "1", "--timeout", "0"], "no time is given"),
+        (["--users", "1", "--burstiness", "2"], "--burstiness is for --rate"),
+        (["--users", "1", "--detailed"], "give both, or neither"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -73,6 +77,7 @@ def test_bad_input_is_one_line(
 
 def test_levels_have_units() -> None:
     assert service_levels("ttft=500ms,tpot=50,e2e=1.5s") == {"ttft": 500.0, "tpot": 50.0, "e2e": 1500.0}
+    assert service_levels("e2el=2s") == {"e2e": 2000.0}
     for wrong in ("", "ttft", "ttft=0", "ttft=1h", "p99=3ms", "ttft=1,ttft=2"):
         with pytest.raises(argparse.ArgumentTypeError, match="no list of levels"):
             service_levels(wrong)

@@ -95,9 +95,9 @@ def test_break_even_by_hand() -> None:
     assert item.break_even_months == pytest.approx((36 / high, 0.36, 36 / low))
     known = replace(item, interval=(0.4, 0.6), saved_per_month=(90.0, 100.0, 120.0), break_even_months=(0.3, 0.36, 0.4))
     assert known.price(SCENARIO) == [
-        "a solved item costs 0.001 EUR, 0.50 times (0.40 to 0.60) that of f16@llamacpp",
-        "quantizing and evaluating are earned back in 11 days (9.13 to 12.2): 100 EUR a month (90 to 120) are saved "
-        "at 100,000 requests",
+        "a solved item costs 0.001 EUR, 0.50 times (95% interval 0.40 to 0.60) that of f16@llamacpp",
+        "quantizing and evaluating, 10 h at 36 EUR, are earned back in 11 days (9.13 to 12.2): 100 EUR a month (90 to "
+        "120) are saved at 100,000 requests",
     ]
 
 
@@ -269,14 +269,22 @@ def test_the_sentence() -> None:
     assert dear is not None
     assert dear.dearer(0.05)
     said = dear.why_dearer(SCENARIO, 0.54)
-    assert said.startswith(f"is 46% smaller, yet a solved item costs {dear.ratio:.2f} times (")
-    assert said.endswith("that of f16@llamacpp: 30% of its answers fail validation and are rerun, 2% of the baseline's")
+    assert said.startswith("is 46% smaller, yet a solved item costs ")
+    low, high = dear.interval or (0.0, 0.0)
+    money = f"{dear.ours.money:.3g} EUR against {dear.theirs.money:.3g}"
+    assert f"{money}, {dear.ratio:.2f} times (95% interval {low:.2f} to {high:.2f}) that of f16@llamacpp: " in said
+    assert said.endswith(
+        "30% of its answers fail validation and are rerun, 2% of the baseline's; with about 2.0% failing it would cost "
+        "the same"
+    )
     slow = found(arm(SMALL.name, 400, 9, 2.0), arm(BASE.name, 400, 8, 1.0))
     assert slow is not None
     assert slow.why_dearer(SCENARIO, None).startswith("a solved item costs")
-    assert slow.why_dearer(SCENARIO, 1.2).endswith("that of f16@llamacpp: an answer takes 2.00 times the baseline's")
+    assert slow.why_dearer(SCENARIO, 1.2).endswith(
+        "that of f16@llamacpp: an answer takes 2.00 times the baseline's; it would be dearer even if none failed"
+    )
     both = found(arm(SMALL.name, 400, 120, 1.5), arm(BASE.name, 400, 8, 1.0))
     assert both is not None
-    assert both.why_dearer(SCENARIO, None).endswith("baseline's; an answer takes 1.50 times the baseline's")
+    assert "baseline's; an answer takes 1.50 times the baseline's; " in both.why_dearer(SCENARIO, None)
     assert not replace(dear, ratio=1.04, interval=(1.01, 1.07)).dearer(0.05)
     assert not replace(dear, interval=(1.0, 2.0)).dearer(0.05)

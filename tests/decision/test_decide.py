@@ -140,7 +140,7 @@ def test_an_unknown_objective_never_wins_and_is_named() -> None:
     question = replace(QUESTION, scenario={**QUESTION.scenario, "objective": ["joules_per_item", "bytes"]})
     decision = decide(question, evidence(ALL_PASS))
     assert decision.ship == Q4.name
-    assert any("joules per item is unknown" in line for line in decision.unmeasured)
+    assert any("joules per item: unknown here" in line for line in decision.unmeasured)
 
 
 BY_TIME = replace(QUESTION, scenario={**QUESTION.scenario, "objective": ["seconds_per_item", "bytes"]})

@@ -4,7 +4,8 @@ ModelOpt: github.com/NVIDIA/TensorRT-Model-Optimizer, commit 5a4242faf414 (Decem
 quant_utils.py (get_quant_config, process_layer_quant_config, to_quantized_weight, pack_int4_in_uint8,
 get_weight_scaling_factor) and unified_export_hf.py (names of buffers; input_scale is squeezed to a scalar).
 TensorRT-LLM: nvidia.github.io/TensorRT-LLM/llm-api/reference/QuantConfig.html, and _torch/modules/linear.py of commit
-ed53795b33fc (what ``load_weights`` of each method asks for). Ollama: docs/modelfile.mdx and template/testdata of
+ed53795b33fc (what ``load_weights`` of each method asks for); that only its PyTorch backend is left:
+nvidia.github.io/TensorRT-LLM/legacy/tensorrt-backend-removal.html. Ollama: docs/modelfile.mdx and template/testdata of
 github.com/ollama/ollama.
 """
 
@@ -23,11 +24,6 @@ MODELOPT_TENSORS = {
         "pre_quant_scale": ("BF16", "columns"),
     },
     "W8A16": {"weight": ("I8", "rows, columns"), "weight_scale": ("F32", "rows")},
-    "W8A8_SQ_PER_CHANNEL": {
-        "weight": ("I8", "rows, columns"),
-        "weight_scale": ("F32", "rows"),
-        "input_scale": ("F32", ""),
-    },
 }
 # Fields beside quant_algo, kv_cache_quant_algo and exclude_modules.
 MODELOPT_FIELDS = {

@@ -172,7 +172,8 @@ def test_rows_are_packed_two_by_two_and_come_back() -> None:
     ("scheme", "why"),
     [
         ("w4a8", "these are int8; build int4-g128 or fp8"),
-        ("w8a8", "build w8a8-static"),
+        ("w8a8", "no kernel for int8 inputs; build fp8 or int8-channel"),
+        ("w8a8-static", "the engine backend was removed"),
         ("fp8-weights", "build fp8 or fp8-static"),
         ("int4-g64", "groups of 128, not group 64; build int4-g128"),
         ("int4-channel", "groups of 128, not channel; build int4-g128"),
@@ -238,10 +239,3 @@ def test_a_mixture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("quantwise.formats.modelopt.quantized", lambda folder: ["model.layers.0.mlp.experts.0.up_proj"])
     with pytest.raises(InputError, match="is a mixture of experts"):
         tensorrt_llm.export(artifact, tmp_path / "out")
-
-
-def test_a_server_that_needs_another_backend_is_told_so(exported: Any) -> None:
-    _, out = exported["w8a8-static"]
-    manifest = json.loads((out / "quantwise-export.json").read_text())
-    assert manifest["command"] == f"trtllm-serve --backend tensorrt {out}"
-    assert "has no kernel for W8A8_SQ_PER_CHANNEL" in manifest["notes"][0]

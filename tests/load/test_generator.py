@@ -1,98 +1,69 @@
-"""The loops against a server whose delays are known: percentiles, no coordinated omission, failures, bounds."""
+"""The loops against a server of known delays, in virtual time: percentiles, no coordinated omission, what is late;
+and over the wire: failures, bounds. Percentiles over the wire are in test_load_in_real_time.py.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
 from collections.abc import Callable
 
-import httpx
 import numpy as np
 import pytest
 
 from quantwise.load import generator
 from quantwise.load.arrivals import Arrivals
 from quantwise.load.generator import Block, closed_loop, open_loop
-from quantwise.load.latency import ServiceLevels, generator_lag, latencies, spoilt, summary
-from quantwise.runtimes.lean_http import LeanHttp
-from quantwise.runtimes.streaming import Server, StreamRequest
-from quantwise.stats.differences import FloatArray
+from quantwise.load.latency import ServiceLevels, latencies, spoilt, summary
 
 STEADY = float("inf")
 
 
-def hold(known: Server, measure: Callable[[], Block], check: Callable[[Block], None], most_s: float) -> None:
-    """Measure until the check holds. It may fail only where this machine did not keep time: both sides together late by
-    more than ``most_s``, which a busy machine takes away now and then.
-    """
-    for _ in range(6):
-        httpx.get(f"{known.root}/late", trust_env=False)
-        block = measure()
-        lag = generator_lag([block])
-        late = (
-            httpx.get(f"{known.root}/late", trust_env=False).json() + (lag["max_send_ms"] + lag["max_wake_ms"]) / 1000
-        )
-        try:
-            check(block)
-            return
-        except AssertionError:
-            if late <= most_s:
-                raise
-    busy = "the machine is too busy to keep time"
-    pytest.fail(busy) if os.environ.get("CI") == "true" else pytest.skip(busy)
-
-
-def test_known_delays_come_out_within_two_per_cent(known: Server, put_on: Callable[..., Block]) -> None:
+def test_known_delays_come_out_as_they_are(simulate: Callable[..., Block]) -> None:
+    """The goal is 2 %; without a machine in between, two in a thousand (a millisecond of each timer) are left."""
     count, tokens, tpot = 300, 11, 0.1
     ttft = np.random.default_rng(3).permutation(np.linspace(1.2, 2.0, count))
     wanted = [{"ttft": float(t), "tpot": tpot, "tokens": tokens} for t in ttft]
-    offsets = Arrivals(200).offsets(count, 60, 0)
-
-    def check(block: Block) -> None:
-        got = summary([block], ServiceLevels(ttft_ms=1600, tpot_ms=150))
-        assert (got["completed"], got["failed"], got["total_output_tokens"]) == (count, 0, count * tokens)
-        for name, known in (("ttft", ttft), ("e2el", ttft + tpot * (tokens - 1)), ("tpot", np.full(count, tpot))):
-            ms = 1000 * np.sort(known)
-            assert got[f"mean_{name}_ms"] == pytest.approx(ms.mean(), rel=0.02)
-            assert got[f"median_{name}_ms"] == pytest.approx(np.median(ms), rel=0.02)
-            assert got[f"p95_{name}_ms"] == pytest.approx(ms[int(0.95 * count)], rel=0.02)
-            assert got[f"p99_{name}_ms"] == pytest.approx(ms[int(0.99 * count)], rel=0.02)
-        assert got["mean_itl_ms"] == pytest.approx(1000 * tpot, rel=0.02)
-        assert got["good_share"] == pytest.approx((ttft < 1.6).mean(), abs=0.04)
-        assert got["request_goodput"] == pytest.approx(got["good_share"] * got["request_throughput"])
-        assert 60 < got["max_concurrent_requests"] <= count
-
-    most_s = 0.02 * min(ttft.min(), tpot * (tokens - 1))
-    hold(known, lambda: put_on(open_loop, wanted, offsets, 20.0), check, most_s)
+    got = summary(
+        [simulate(open_loop, wanted, Arrivals(200).offsets(count, 60, 0), 20.0)],
+        ServiceLevels(ttft_ms=1600, tpot_ms=150),
+    )
+    assert (got["completed"], got["failed"], got["total_output_tokens"]) == (count, 0, count * tokens)
+    for name, known in (("ttft", ttft), ("e2el", ttft + tpot * (tokens - 1)), ("tpot", np.full(count, tpot))):
+        ms = 1000 * np.sort(known)
+        assert got[f"mean_{name}_ms"] == pytest.approx(ms.mean(), rel=0.002)
+        assert got[f"median_{name}_ms"] == pytest.approx(np.median(ms), rel=0.002)
+        assert got[f"p95_{name}_ms"] == pytest.approx(ms[int(0.95 * count)], rel=0.002)
+        assert got[f"p99_{name}_ms"] == pytest.approx(ms[int(0.99 * count)], rel=0.002)
+    assert got["mean_itl_ms"] == pytest.approx(1000 * tpot, rel=0.002)
+    assert got["good_share"] == pytest.approx((ttft < 1.6).mean(), abs=0.005)
+    assert got["request_goodput"] == pytest.approx(got["good_share"] * got["request_throughput"])
+    assert 60 < got["max_concurrent_requests"] <= count
+    assert got["generator_lag"]["max_send_ms"] < 1
 
 
-def test_a_stall_is_charged_to_everybody_who_was_due_meanwhile(put_on: Callable[..., Block]) -> None:
+def test_a_stall_is_charged_to_everybody_who_was_due_meanwhile(simulate: Callable[..., Block]) -> None:
     count, rate, stall = 125, 50, 1.0
     wanted = [{"tokens": 1, "stall": stall if i == 25 else 0.0} for i in range(count)]
-    opened = latencies(put_on(open_loop, wanted, Arrivals(rate, STEADY).offsets(count, 60, 0), 20.0).answers)
-    closed = latencies(put_on(closed_loop, wanted, 1, 60.0, 20.0).answers)
+    opened = latencies(simulate(open_loop, wanted, Arrivals(rate, STEADY).offsets(count, 60, 0), 20.0).answers)
+    closed = latencies(simulate(closed_loop, wanted, 1, 60.0, 20.0).answers)
     # While the server stands still, one request falls due every 20 ms: they wait 1000, 980, 960 ... 20 ms.
     waits = 1000 * np.arange(stall, 0, -1 / rate)
-    assert opened["mean_ttft_ms"] == pytest.approx(waits.sum() / count, rel=0.25)
-    assert opened["p95_ttft_ms"] == pytest.approx(np.sort(waits)[-6], rel=0.2)
+    assert opened["mean_ttft_ms"] == pytest.approx(waits.sum() / count, rel=0.02)
+    assert opened["p95_ttft_ms"] == pytest.approx(np.sort(waits)[-7], rel=0.02)
     # Counted only when the server lets one ask, the same stall is one bad request in 125.
     assert closed["p95_ttft_ms"] is not None
-    assert closed["p95_ttft_ms"] < 200
-    assert closed["mean_ttft_ms"] is not None
-    assert closed["mean_ttft_ms"] < 60
+    assert closed["p95_ttft_ms"] < 2
+    assert closed["mean_ttft_ms"] == pytest.approx(1000 * stall / count, rel=0.02)
 
 
-def test_what_the_generator_is_late_counts_too_and_is_said(put_on: Callable[..., Block]) -> None:
-    async def stumbling(http: LeanHttp, requests: list[StreamRequest], offsets: FloatArray, limit_s: float) -> Block:
-        asyncio.get_running_loop().call_later(0.1, time.sleep, 0.3)
-        return await open_loop(http, requests, offsets, limit_s)
-
-    block = put_on(stumbling, [{"ttft": 0.05, "tokens": 2}] * 60, Arrivals(100, STEADY).offsets(60, 60, 0), 20.0)
-    got = summary([block], ServiceLevels())
-    assert got["generator_lag"]["max_send_ms"] > 250
-    assert got["generator_lag"]["max_wake_ms"] > 200
-    assert got["p95_ttft_ms"] > 250
+def test_what_the_generator_is_late_counts_too_and_is_said(simulate: Callable[..., Block]) -> None:
+    offsets = Arrivals(100, STEADY).offsets(60, 60, 0)
+    got = summary(
+        [simulate(open_loop, [{"ttft": 0.05, "tokens": 2}] * 60, offsets, 20.0, late=(0.1, 0.3))], ServiceLevels()
+    )
+    # It falls asleep at some time between two requests, which are 10 ms apart.
+    assert 290 <= got["generator_lag"]["max_send_ms"] <= 301
+    assert 285 <= got["generator_lag"]["max_wake_ms"] <= 301
+    assert 325 <= got["p95_ttft_ms"] <= 352
     assert any("sent up to" in sentence for sentence in spoilt(got))
 
 
@@ -122,19 +93,19 @@ def test_who_finds_no_room_is_recorded_and_never_sent_late(
     assert "3 requests were under way" in str(block.answers[-1].streamed.error)
 
 
-def test_two_hundred_are_under_way_at_once(put_on: Callable[..., Block]) -> None:
-    block = put_on(open_loop, [{"ttft": 1.2, "tokens": 2}] * 220, Arrivals(220, STEADY).offsets(220, 9, 0), 20.0)
+def test_two_hundred_are_under_way_at_once(simulate: Callable[..., Block]) -> None:
+    block = simulate(open_loop, [{"ttft": 1.2, "tokens": 2}] * 220, Arrivals(220, STEADY).offsets(220, 9, 0), 20.0)
     got = summary([block], ServiceLevels())
     assert got["completed"] == 220
-    assert got["max_concurrent_requests"] >= 200
-    assert got["median_ttft_ms"] == pytest.approx(1200, rel=0.1)
+    assert got["max_concurrent_requests"] == 220
+    assert got["median_ttft_ms"] == pytest.approx(1200, rel=0.002)
 
 
-def test_users_ask_one_request_after_the_other(put_on: Callable[..., Block]) -> None:
-    block = put_on(closed_loop, [{"ttft": 0.05, "tokens": 1}] * 12, 3, 60.0, 20.0)
+def test_users_ask_one_request_after_the_other(simulate: Callable[..., Block]) -> None:
+    block = simulate(closed_loop, [{"ttft": 0.05, "tokens": 1}] * 12, 3, 60.0, 20.0)
     assert (len(block.answers), block.most_in_flight) == (12, 3)
-    assert 4 * 0.05 <= block.seconds < 1.5
-    assert all(a.lag is not None and a.lag < 0.2 for a in block.answers)
+    assert block.seconds == pytest.approx(4 * 0.05, rel=0.05)
+    assert all(a.lag == 0 for a in block.answers)
 
 
 def test_time_bounds_a_closed_loop(put_on: Callable[..., Block]) -> None:

@@ -135,5 +135,8 @@ def test_what_a_reader_must_know_is_said() -> None:
     assert "more than once" in told
     kept_up = summary([Block(tuple(answer(0.5, 0.1) for _ in range(300)), 10.0, (0.0,))], ServiceLevels())
     assert notes(kept_up, NOTHING, repeated=False) == []
+    assert notes(summary([], ServiceLevels()), NOTHING, repeated=False) == [
+        "no request was due in that time: give more --seconds, or a higher --rate"
+    ]
     shared = notes(kept_up, NOTHING | {"generation_tokens": 2000.0}, repeated=False)
     assert shared == ["the server wrote 2000 tokens meanwhile, 900 of them for us: others used it too"]

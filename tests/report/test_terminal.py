@@ -148,3 +148,14 @@ def test_candidates_of_two_models_are_told_apart() -> None:
     text = shown(record)
     assert "big:int8-channel " in text
     assert "small:int8-channel " in text
+
+
+def test_what_more_items_might_settle_is_not_called_ruled_out() -> None:
+    record = specimen()
+    record["decision"]["ruled_out"] = [
+        {"candidate": "q4_0@llamacpp", "why": "FAIL on code"},
+        {"candidate": "q8_0@llamacpp", "why": "UNKNOWN on code (about 300 more items, 100 to 900)"},
+    ]
+    lines = shown(record).splitlines()
+    assert [line for line in lines if line.startswith("ruled out")] == ["ruled out   q4_0@llamacpp  FAIL on code"]
+    assert [line.split()[2] for line in lines if line.startswith("still open")] == ["q8_0@llamacpp"]

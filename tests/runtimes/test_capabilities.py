@@ -41,6 +41,28 @@ def test_a_server_that_refuses_what_it_does_not_know_lacks_it() -> None:
     assert (told.tools, told.json_schema, told.usage, told.chat) == (False, False, False, True)
 
 
+@pytest.mark.parametrize(
+    ("said", "finish", "wanted"),
+    [
+        ('{"bird": "quantwise-7"}', "stop", True),
+        ('{ "bird"\n\n\n  ', "length", True),
+        ("{ \n\n", "length", None),
+        ("", "length", None),
+        ('{"bird": "gull', "length", False),
+        ("Gull, tern,", "length", False),
+        ('{"bird"', "stop", False),
+    ],
+)
+def test_white_space_without_an_end_is_no_lack_of_a_schema(
+    said: str, finish: str, wanted: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = {"message": {"content": said}, "finish_reason": finish}
+    monkeypatch.setattr(
+        "quantwise.runtimes.capabilities._whole", lambda *asked: httpx.Response(200, json={"choices": [choice]})
+    )
+    assert found("http://unused.invalid").json_schema is wanted
+
+
 def test_a_server_that_answers_alike_whatever_the_seed_tells_nothing_of_seeds() -> None:
     with FaultServer() as server:
         told = found(server.url)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -23,6 +25,7 @@ from quantwise.runtimes.llamacpp import LlamaCpp, LlamaCppSession, buffer_bytes
 from quantwise.runtimes.transformers import Transformers, TransformersSession
 from quantwise.stats.divergence import divergence
 
+NATIVE = os.environ.get("QUANTWISE_LLAMA_SERVER")
 CHOICES = (" one", " little dog", " x")
 
 
@@ -148,9 +151,11 @@ def test_what_it_cannot_load_is_said_in_one_line(gguf_file: Artifact, options: R
         LlamaCpp(server_binary=str(tmp_path / "llama-server")).version()
 
 
-def test_a_native_binary_takes_the_same_flags(gguf_file: Artifact, options: RuntimeOptions, tmp_path: Path) -> None:
+def test_a_native_binary_takes_the_same_flags(
+    gguf_file: Artifact, options: RuntimeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stand-in for llama-server: a program of that name that says its version and serves like ours."""
-    import sys
+    monkeypatch.delenv("QUANTWISE_LLAMA_SERVER", raising=False)
 
     binary = tmp_path / "llama-server"
     binary.write_text(
@@ -164,3 +169,96 @@ def test_a_native_binary_takes_the_same_flags(gguf_file: Artifact, options: Runt
     assert "AVX2" in LlamaCpp().notes[0]
     with runtime.open(gguf_file, options) as session:
         assert session.ask([Ask(text="once upon", max_tokens=2)])[0].finish in ("stop", "length")
+
+
+@pytest.fixture
+def wrapped(tmp_path: Path) -> Path:
+    """A program that writes down how it was called, and is then the native server where one is named, else ours."""
+    told = tmp_path / "called.json"
+    real = [NATIVE] if NATIVE else [sys.executable, "-P", "-m", "quantwise.runtimes.llamacpp_host"]
+    binary = tmp_path / "llama-server"
+    binary.write_text(
+        f"#!{sys.executable}\n"
+        "import json, os, sys\n"
+        "if sys.argv[1:] == ['--version']:\n"
+        "    print('version: 7777 (abc)', file=sys.stderr); sys.exit(0)\n"
+        "held = {k: v for k, v in os.environ.items() if k.startswith('LLAMA_ARG_')}\n"
+        f"json.dump([sys.argv[1:], held], open({str(told)!r}, 'w'))\n"
+        f"os.execv({real[0]!r}, [*{real!r}, *sys.argv[1:]])\n"
+    )
+    binary.chmod(0o755)
+    return binary
+
+
+def test_further_flags_are_part_of_the_version_and_stand_after_ours(
+    gguf_file: Artifact, options: RuntimeOptions, wrapped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTWISE_LLAMA_SERVER", str(wrapped))
+    monkeypatch.setenv("QUANTWISE_LLAMA_FLAGS", "-ub 32 --flash-attn 'off'")
+    monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "77")  # our command line says it
+    monkeypatch.setenv("LLAMA_ARG_DEFRAG_THOLD", "0.2")
+    runtime = LlamaCpp()
+    assert runtime.version() == "llama-server 7777 (abc) with LLAMA_ARG_DEFRAG_THOLD=0.2 -ub 32 --flash-attn off"
+    with runtime.open(gguf_file, options) as session:
+        log = session.process.log_text()
+        assert session.ask([Ask(text="once upon", max_tokens=2)])[0].finish in ("stop", "length")
+    given, variables = json.loads((wrapped.parent / "called.json").read_text())
+    assert given[-4:] == ["-ub", "32", "--flash-attn", "off"]
+    assert given.index("--flash-attn") < len(given) - 2, "ours comes first, so that theirs wins"
+    assert variables["LLAMA_ARG_DEFRAG_THOLD"] == "0.2"
+    assert re.search(r"n_ubatch\s*=\s*32\b", log)
+    assert re.search(r"flash_attn\s*=\s*disabled", log)
+    assert re.search(rf"n_ctx\s*=\s*{options.context * options.parallel}\b", log)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("-ngl 99 -m other.gguf", "-m is decided by the candidate; leave it out"),
+        ("-hf some/model", "-hf is decided by the candidate"),
+        ("--ctx-size=4096", "--ctx-size=4096 is decided by the question"),
+        ("-np 2", "-np is decided by the question"),
+        ("--port 8080", "--port is decided by quantwise"),
+        ("--api-prefix /x", "--api-prefix is decided by quantwise"),
+        ("--chat-template chatml", "decided by the model's own template"),
+        ("--alias 'x", "cannot be read"),
+    ],
+)
+def test_flags_that_the_question_decides_are_refused(line: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTWISE_LLAMA_FLAGS", line)
+    with pytest.raises(InputError, match="QUANTWISE_LLAMA_FLAGS") as caught:
+        LlamaCpp()
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_native_server_that_its_own_variables_would_change_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QUANTWISE_LLAMA_SERVER", raising=False)
+    monkeypatch.setenv("LLAMA_ARG_HF_REPO", "some/model")
+    with pytest.raises(InputError, match="LLAMA_ARG_HF_REPO is decided by the candidate; unset it"):
+        LlamaCpp(server_binary="llama-server")
+    LlamaCpp()  # the wheel does not read them
+
+
+def test_a_flag_that_the_server_does_not_know_is_named(
+    gguf_file: Artifact, options: RuntimeOptions, wrapped: Path
+) -> None:
+    with pytest.raises(RuntimeFailure, match=r"ended while starting: .*--no-such-flag") as caught:
+        LlamaCpp(server_binary=str(wrapped), flags="--no-such-flag").open(gguf_file, options).__enter__()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not NATIVE, reason="no native llama-server; name one in QUANTWISE_LLAMA_SERVER")
+def test_a_native_server_answers_as_the_wheel_does(
+    gguf_file: Artifact, options: RuntimeOptions, prompts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks = [Ask(text=p, max_tokens=6) for p in prompts] + [Ask(text=p, choices=CHOICES) for p in prompts]
+    with LlamaCpp(server_binary=NATIVE).open(gguf_file, options) as native:
+        monkeypatch.delenv("QUANTWISE_LLAMA_SERVER")
+        with LlamaCpp().open(gguf_file, options) as wheel:
+            assert native.process.command != wheel.process.command
+            ours, theirs = native.ask(asks), wheel.ask(asks)
+            assert native.footprint().cache_bytes == wheel.footprint().cache_bytes
+    assert sum(a.text == b.text for a, b in zip(ours, theirs, strict=True)) >= len(asks) - 1
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.choice_logprobs == pytest.approx(b.choice_logprobs, abs=0.05)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -21,42 +16,7 @@ from quantwise.core.runtime import Ask, RuntimeOptions
 from quantwise.runtimes.openai import OpenAI, server_artifact, server_props
 from quantwise.runtimes.openai_api import OpenAIServer
 from quantwise.runtimes.process import ServerProcess, free_port
-
-
-@contextmanager
-def stub(routes: dict[str, Any], seen: list[dict[str, Any]] | None = None) -> Iterator[str]:
-    """A server that answers each path with (status, text or JSON value); everything else is 404."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if seen is not None and body:
-                seen.append(json.loads(body))
-            status, value = routes.get(self.path, (404, "not here"))
-            value = value(json.loads(body)) if callable(value) else value
-            data = (value if isinstance(value, str) else json.dumps(value)).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = _answer
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-MODELS = (200, {"data": [{"id": "m1"}, {"id": "m2"}]})
+from stub_server import MODEL, MODELS, stub
 
 
 def echo(body: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +41,7 @@ def test_a_server_that_echoes_scores_choices(options: RuntimeOptions) -> None:
 def test_a_server_that_does_not_echo_refuses_choices(options: RuntimeOptions) -> None:
     plain = {"choices": [{"text": "!", "finish_reason": "stop"}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
     with (
-        stub({"/v1/models": MODELS, "/v1/completions": (200, plain)}) as url,
+        stub({"/v1/models": MODEL, "/v1/completions": (200, plain)}) as url,
         OpenAI().open(server_artifact(url), options) as session,
     ):
         refused, told = session.ask([Ask(text="pp", choices=("a", "b")), Ask(text="pp")])
@@ -97,7 +57,7 @@ def test_nonsense_from_a_server_is_a_crash_of_that_request(options: RuntimeOptio
     options = replace(options, retry_s=0.0)
     with (
         stub(
-            {"/v1/models": MODELS, "/v1/completions": (200, {"choices": []}), "/v1/chat/completions": (500, "oh")}
+            {"/v1/models": MODEL, "/v1/completions": (200, {"choices": []}), "/v1/chat/completions": (500, "oh")}
         ) as url,
         OpenAI().open(server_artifact(url), options) as session,
     ):
@@ -132,8 +92,8 @@ def test_a_url_without_anyone_is_named() -> None:
 
 def test_another_model_behind_the_url_is_noticed(options: RuntimeOptions) -> None:
     with stub({"/v1/models": MODELS}) as url:
-        artifact = server_artifact(url)
-        assert server_artifact(f"{url}#m2").hash != artifact.hash == server_artifact(url).hash
+        artifact = server_artifact(f"{url}#m1")
+        assert server_artifact(f"{url}#m2").hash != artifact.hash == server_artifact(f"{url}/v1/#m1").hash
         other = replace(artifact, hash="0" * 32)
         with pytest.raises(RuntimeFailure, match="another model"), OpenAI().open(other, options):
             pass
@@ -165,7 +125,7 @@ def test_a_llama_server_is_known_by_its_answers(
 
 
 def test_a_server_is_no_place_for_distributions_unless_it_tells_ids(options: RuntimeOptions) -> None:
-    with stub({"/v1/models": MODELS}) as url:
+    with stub({"/v1/models": MODEL}) as url:
         artifact: Artifact = server_artifact(url)
         with OpenAI().open(artifact, options) as session, pytest.raises(InputError, match="only llama-server does"):
             session.next_token_logprobs("a b c", 3)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from meant_weights import meant
 from quantwise.build.walk import build
 from quantwise.core.artifact import Artifact
 from quantwise.core.recipe import parse_recipe
@@ -58,10 +59,10 @@ def test_answers_are_those_of_the_stored_numbers(name: str, folders: Mapping[str
     packed = packed_model(folder, settings, torch.float32)
     assert packed is not None
     plain = AutoModelForCausalLM.from_pretrained(reference.path(), dtype=torch.float32).eval()
-    method, entries = str(settings["quant_method"]), read_folder(folder)
-    for layer in (n.removesuffix(f".{SCALE[method]}") for n in entries if n.endswith(SCALE[method])):
-        own = {p: stored_tensor(folder, f"{layer}.{p}") for p in PARTS[method] if f"{layer}.{p}" in entries}
-        plain.get_submodule(layer).weight.data = stored_layer(own, settings).values()
+    values = meant(folder)
+    assert len(values) == 28
+    for layer, weight in values.items():
+        plain.get_submodule(layer).weight.data = weight
     for columns in (2, 40):
         one, two = logits(packed, columns), logits(plain, columns)
         p, q = two.log_softmax(-1), one.log_softmax(-1)

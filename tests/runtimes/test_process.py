@@ -107,3 +107,37 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+WORKER = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.setpgid(0, 0); time.sleep(600)"
+# Starts a worker that ignores being told to stop and leaves the group, serves, and at a request ends without a word.
+CRASHES = f"""
+import http.server, os, subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", {WORKER!r}])
+print(worker.pid, flush=True)
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/crash":
+            os._exit(1)
+        self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are inherited by PR_SET_CHILD_SUBREAPER, of Linux")
+@pytest.mark.parametrize("ending", ["crash", "stop"])
+def test_workers_of_a_server_end_with_it_however_it_ends(ending: str) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with ServerProcess([sys.executable, "-c", CRASHES, str(port)], url, start_timeout_s=60) as server:
+        worker = int(server.log_text().split()[0])
+        assert psutil.pid_exists(worker)
+        if ending == "crash":
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"{url}/crash", trust_env=False)
+            gone = time.monotonic() + 20
+            while server.alive() and time.monotonic() < gone:
+                time.sleep(0.02)
+            assert not server.alive()
+            assert not psutil.pid_exists(worker)
+    assert not psutil.pid_exists(worker)

@@ -18,7 +18,7 @@ from quantwise.runtimes.server_metrics import (
     cache_use,
     counts,
     difference,
-    read_counts,
+    read_metrics,
 )
 from quantwise.runtimes.streaming import Server, find_server
 
@@ -65,12 +65,12 @@ def test_a_server_that_tells_nothing_or_began_anew_is_unknown() -> None:
     assert anew["preemptions"] is None
     assert anew["prefix_cache_hit_rate"] is None
     url = f"http://127.0.0.1:{free_port()}"
-    assert read_counts(Server(url, url, "m")) == {}
+    assert read_metrics(Server(url, url, "m")) == ({}, None)
 
 
 def test_they_are_read_from_a_server() -> None:
     with known_server() as url:
-        assert set(read_counts(find_server(url))) == set(COUNTERS)
+        assert set(read_metrics(find_server(url))[0]) == set(COUNTERS)
 
 
 def test_blocks_are_those_of_all_engines() -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantwise.build.architectures import ARCHITECTURES, Architecture
+from quantwise.build.architecture import Architecture
+from quantwise.build.architectures import ARCHITECTURES
 from quantwise.build.mixtures import check_experts
 from quantwise.core.errors import InputError
 from quantwise.core.layerwise import Assignment

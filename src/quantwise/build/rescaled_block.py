@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantwise.build.architectures import Group
+from quantwise.build.architecture import Group
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.statistics import Seen
 from quantwise.core.artifact import Degradation

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from quantwise.build.architectures import Architecture, architecture_of
+from quantwise.build.architecture import Architecture
+from quantwise.build.architectures import architecture_of
 from quantwise.build.experts import separate
 from quantwise.core.errors import InputError
 from quantwise.formats.safetensors_folder import ModelFolder, require_finite

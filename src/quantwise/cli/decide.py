@@ -20,13 +20,28 @@ from quantwise.cli.arguments import (
     task_share,
 )
 
+_EPILOG = """examples:
+  quantwise decide                  the model in the package: a demo of minutes
+  quantwise decide path/to/model --candidate q8_0 --candidate gptq:int4-g64 \\
+      --tasks my.jsonl
+  quantwise decide --baseline model-f16.gguf --candidate model-q4_0.gguf \\
+      --tasks my.jsonl --margin my=2%
+  quantwise decide --baseline http://nas:8080 --candidate http://nas:8081 \\
+      --tasks my.jsonl
+
+A task file holds one {"id", "prompt", "target", "scorer"} a line. Stopped at
+any moment, the same command goes on; --run names the folder of a run.
+"""
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
     p = verbs.add_parser(
         "decide",
         help="plan, build, measure, compare and decide",
-        description="Decide what to ship. Without arguments: the reference model, its suites, the demo scenario.",
+        description="What to ship. Without arguments: the demo, on the model in the package.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(
         "model",

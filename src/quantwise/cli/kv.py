@@ -12,12 +12,13 @@ from quantwise.cli.arguments import duration, positive, share
 from quantwise.core.errors import InputError
 
 _EPILOG = """examples:
-  quantwise kv model.gguf                              at the model's own longest context
-  quantwise kv model.gguf --context 32768 --text book.txt --types f16,q8_0,q8_0/q4_0
+  quantwise kv model.gguf             at the model's own longest context
+  quantwise kv model.gguf --context 32768 --text book.txt --types f16,q8_0
   quantwise kv model.gguf --flash-attention both --budget 30m
 
-Every text fills the context. Recall is asked for at even depths, divergence is that of the last 64 places and a lower
-bound, reading and writing are timed at that depth, caches in turn. The first type is what the others are compared with.
+Every text fills the context. Recall is asked for at even depths, divergence is
+that of the last 64 places and a lower bound, reading and writing are timed at
+that depth, caches in turn. The others are compared with the first type.
 """
 
 
@@ -26,7 +27,7 @@ def add_parser(verbs: Any) -> None:
     p = verbs.add_parser(
         "kv",
         help="what each KV cache type costs at your context length",
-        description="Measure KV cache types of llama.cpp at a context that is full: recall, divergence, memory, speed.",
+        description="KV cache types at a full context: recall, divergence, memory, speed.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -16,10 +16,11 @@ from quantwise.report.notation import UNKNOWN, decimal, plain, share
 _EPILOG = """examples:
   quantwise load http://nas:8080 --rate 2 --slo ttft=500ms,tpot=50ms
   quantwise load http://nas:8080 --users 8 --items prompts.jsonl
-  quantwise load http://127.0.0.1:8000 http://127.0.0.1:8001 --rate 4 --blocks 10 --requests 600 --seconds 5m --json
+  quantwise load http://nas:8080 http://nas:8081 --rate 4 --seconds 5m --json
 
-An open loop (--rate) is for service levels, a closed one (--users) for capacity. Latency counts from the time at
-which a request was due. Several servers take turns in blocks; ratios are over the first.
+An open loop (--rate) is for service levels, a closed one (--users) for
+capacity. Latency counts from the time at which a request was due. Several
+servers take turns in blocks; ratios are over the first.
 """
 _ROWS = (("TTFT", "ttft"), ("TPOT", "tpot"), ("ITL", "itl"), ("E2E", "e2el"))
 
@@ -29,7 +30,7 @@ def add_parser(verbs: Any) -> None:
     p = verbs.add_parser(
         "load",
         help="latency and throughput of running servers",
-        description="Put a load on running OpenAI-compatible servers and measure what their users would see.",
+        description="Put a load on OpenAI-compatible servers; measure what users would see.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -37,7 +38,7 @@ def add_parser(verbs: Any) -> None:
     pace = p.add_argument_group("load (one of --rate and --users)")
     pace.add_argument("--rate", type=float, metavar="R", help="open loop: R requests per second arrive, at random")
     pace.add_argument(
-        "--burstiness", type=float, default=1.0, metavar="B",
+        "--burstiness", type=float, metavar="B",
         help="with --rate: 1 is Poisson (default), less comes in bursts, inf is a constant pace",
     )  # fmt: skip
     pace.add_argument("--users", type=positive, metavar="N", help="closed loop: N users, one request after the other")
@@ -70,13 +71,14 @@ def add_parser(verbs: Any) -> None:
 
 
 def service_levels(text: str) -> dict[str, float]:
-    """``ttft=500ms,e2e=10s`` as milliseconds by name; a number without a unit is milliseconds."""
+    """``ttft=500ms,e2e=10s`` as milliseconds by name; vLLM's ``e2el`` is ``e2e``, a bare number is milliseconds."""
     found: dict[str, float] = {}
     for part in text.split(","):
-        match = re.fullmatch(r"(ttft|tpot|e2e)=(\d+(?:\.\d+)?)(ms|s|)", part.strip())
-        if not match or match[1] in found or float(match[2]) == 0:
+        match = re.fullmatch(r"(ttft|tpot|e2el?)=(\d+(?:\.\d+)?)(ms|s|)", part.strip())
+        name = match[1].removesuffix("l") if match else ""
+        if not match or name in found or float(match[2]) == 0:
             raise argparse.ArgumentTypeError(f"{text!r} is no list of levels; write ttft=500ms,tpot=50ms,e2e=10s")
-        found[match[1]] = float(match[2]) * (1000 if match[3] == "s" else 1)
+        found[name] = float(match[2]) * (1000 if match[3] == "s" else 1)
     return found
 
 
@@ -113,6 +115,10 @@ def _trial(arguments: argparse.Namespace) -> Any:
 
     if (arguments.rate is None) == (arguments.users is None):
         raise InputError("give one of --rate (requests per second, open loop) and --users (closed loop)")
+    if arguments.users is not None and arguments.burstiness is not None:
+        raise InputError("--burstiness is for --rate; leave it out with --users")
+    if arguments.detailed and not arguments.json:
+        raise InputError("--detailed adds every request to --json; give both, or neither")
     if arguments.warm_up < 0:
         raise InputError(f"--warm-up {arguments.warm_up} is negative; give 0 or more requests")
     workload: Workload
@@ -126,7 +132,7 @@ def _trial(arguments: argparse.Namespace) -> Any:
     levels = arguments.slo
     return Trial(
         urls=tuple(arguments.urls),
-        pace=arguments.users or Arrivals(arguments.rate, arguments.burstiness),
+        pace=arguments.users or Arrivals(arguments.rate, 1.0 if arguments.burstiness is None else arguments.burstiness),
         workload=workload,
         requests=arguments.requests,
         seconds=arguments.seconds,
@@ -142,7 +148,7 @@ def _server(record: Mapping[str, Any]) -> Iterator[str]:
     """The block of lines of one server."""
     pace = f"{record['max_concurrency']} users"
     if record["loop"] == "open":
-        pace = f"{record['request_rate']:g} requests/s, burstiness {record['burstiness']}"
+        pace = f"{record['request_rate']:g} requests/s, burstiness {float(record['burstiness']):g}"
     yield f"{plain(record['url'])}  {plain(record['model_id'])}"
     yield f"  {record['loop']} loop, {pace}; {record['completed']} answered, {record['failed']} failed"
     yield ""

@@ -21,10 +21,10 @@ _SEQUENCE = 2048
 _EXAMPLES = """examples:
   quantwise plan llama-3.1-8b --site rtx-4090 --context 16384 --concurrency 8
   quantwise plan model-Q4_K_M.gguf --site rtx-3090 --gpu-layers 20
-  quantwise plan owner/name --runtime vllm --site h100 --scheme int4-g128 --cache fp8
+  quantwise plan owner/name --runtime vllm --site h100 --scheme int4-g128
   quantwise plan llama-3.1-70b --runtime vllm --site h100 --tensor-parallel 4
   quantwise plan qwen3-4b qwen3-8b qwen3-14b --memory 12GB
-  quantwise plan llama-3.1-8b --train qlora --rank 16 --sequence 2048 --site rtx-4090
+  quantwise plan llama-3.1-8b --train qlora --rank 16 --site rtx-4090
 """
 
 
@@ -33,7 +33,7 @@ def add_parser(verbs: Any) -> None:
     p = verbs.add_parser(
         "plan",
         help="memory and speed, from headers alone",
-        description="Memory and speed of a model at a site, from headers alone; of several models, what fits together.",
+        description="Memory and speed of a model at a site, from headers; of several, what fits.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -20,10 +20,11 @@ from quantwise.tasks.samples import PairedSamples, read_pairs
 
 _EPILOG = """examples:
   quantwise verdict --regressions 12 --improvements 8 --items 1000 --margin 1%
-  quantwise verdict --samples fp16/samples_arc.jsonl q4/samples_arc.jsonl --metric acc --margin 2%
+  quantwise verdict --samples fp16.jsonl q4.jsonl --metric acc --margin 2%
 
-PASS: non-inferior at the margin. FAIL: worse by more than the margin. UNKNOWN: neither is shown yet; the answer says
-about how many more items would settle it. May be asked again after every item, unless --fixed-n was chosen beforehand.
+PASS: non-inferior at the margin. FAIL: worse by more than the margin. UNKNOWN:
+neither is shown yet; the answer says about how many more items would settle it.
+May be asked again after every item, unless --fixed-n was chosen beforehand.
 """
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 # Weights of a row that share a scale in the four-bit kernel, the most first.
 KERNEL_GROUPS = (256, 128, 64, 32)
-NARROW_ROWS: Mapping[int, int] = {8: 8, 4: 48}
+NARROW_ROWS: Mapping[int, int] = {8: 14, 4: 48}
 """By bits: up to how many rows of inputs the kernel is used. Beyond these a piece of the matrix is widened to 16 bit,
-which is slower than 16 bit at first and nearly as fast with hundreds of rows (figures: ``docs/LOG.md``)."""
+which is slower than 16 bit at first and nearly as fast with hundreds of rows (figures: ``docs/packed-kernels.md``)."""
 INT4_ROWS = 64
 """Rows are filled up to a multiple of these, so that every block of rows has the same layout."""
 INT8_COLUMNS = 16

@@ -48,7 +48,8 @@ class TaskQuestion:
 class EndpointGate(TaskQuestion):
     """An endpoint on the answers to one task, for which the scenario sets a margin: an answer without the sign is 1.
 
-    It is derived from the question, and no part of it beside the scenario.
+    It is derived from the question, and no part of it beside the scenario. The margin is the largest acceptable rise
+    against the baseline; where floors alone decide it is the largest acceptable share, and ``floor`` is what it leaves.
     """
 
     of: str = ""
@@ -123,15 +124,24 @@ class Question:
 
     def gates_of(self, task: TaskQuestion) -> tuple[TaskQuestion, ...]:
         """A task, and the endpoints on its answers that have a margin."""
-        plain = {f.name: getattr(task, f.name) for f in fields(TaskQuestion)} | {"floor": None, "of": task.name}
+        plain = {f.name: getattr(task, f.name) for f in fields(TaskQuestion)} | {"of": task.name}
         margins = endpoint_margins(self.scenario.get("endpoints", {}))
         return (
             task,
             *(
-                EndpointGate(**plain | {"name": f"{task.name}: {TITLES[e]}", "margin": margin, "endpoint": e})
+                EndpointGate(
+                    **plain
+                    | {"name": f"{task.name}: {TITLES[e]}", "margin": margin, "endpoint": e}
+                    | {"floor": 1.0 - margin if self.by_floor else None}
+                )
                 for e, margin in margins.items()
             ),
         )
+
+    @property
+    def floors(self) -> tuple[TaskQuestion, ...]:
+        """What an arm must reach by itself: each task with a floor, and where floors alone decide the endpoints."""
+        return tuple(gate for gate in self.gates if gate.floor is not None)
 
     def requests(self, runtime: str) -> int:
         """Requests that a runtime is given at a time."""

@@ -65,9 +65,9 @@ class Priced:
 class SolvedItem:
     """A candidate (``ours``) beside its baseline (``theirs``) on the ``items`` that both were asked.
 
-    ``ratio`` is money per solved item over the baseline's. ``saved_per_month`` is in the currency of the prices,
-    ``break_even_months`` what the run cost over that; both are (low, value, high), and None where they are unknown or
-    the interval of the saving includes zero.
+    ``ratio`` is money per solved item over the baseline's, ``alpha`` the error rate of each interval.
+    ``saved_per_month`` is in the currency of the prices, ``break_even_months`` what the run cost over that; both are
+    (low, value, high), and None where they are unknown or the interval of the saving includes zero.
     """
 
     candidate: str
@@ -80,6 +80,7 @@ class SolvedItem:
     saved_per_month: tuple[float, float, float] | None = None
     break_even_months: tuple[float, float, float] | None = None
     notes: tuple[str, ...] = ()
+    alpha: float = 0.05
 
     def dearer(self, material: float) -> bool:
         """Whether a solved item is shown to cost more than the baseline's, and by more than a share ``material``."""
@@ -89,7 +90,10 @@ class SolvedItem:
         """The sentence that rules it out; ``bytes_share`` is its bytes over the baseline's, None where unknown."""
         smaller = bytes_share is not None and bytes_share < 1
         lead = f"is {1 - bytes_share:.0%} smaller, yet " if bytes_share is not None and smaller else ""
-        return f"{lead}a solved item costs {self._times()}: {self._reason(scenario)}"
+        currency = scenario["prices"]["currency"]
+        money = f"{_number(self.ours.money)} {currency} against {_number(self.theirs.money)}"
+        told = f"a solved item costs {money}, {self._times()}"
+        return f"{lead}{told}: {self._reason(scenario)}; {self._if_fewer_failed(scenario)}"
 
     def price(self, scenario: Mapping[str, Any]) -> list[str]:
         """What a solved item costs, and when what the run cost is earned back, where that is known."""
@@ -100,16 +104,19 @@ class SolvedItem:
         lines = [f"a solved item costs {_number(self.ours.money)} {currency}, {self._times()}{open_}"]
         if self.saved_per_month is not None and self.break_even_months is not None:
             least, saved, most = map(_number, self.saved_per_month)
-            when = _duration(*self.break_even_months)
+            when, spent = _duration(*self.break_even_months), self.saved_per_month[1] * self.break_even_months[1]
+            hours = _number(spent / scenario["prices"]["machine_hour"])
             lines.append(
-                f"quantizing and evaluating are earned back in {when}: {saved} {currency} a month ({least} to "
-                f"{most}) are saved at {scenario['requests_per_month']:,} requests"
+                f"quantizing and evaluating, {hours} h at {_number(spent)} {currency}, are earned back in {when}: "
+                f"{saved} {currency} a month ({least} to {most}) are saved at "
+                f"{scenario['requests_per_month']:,} requests"
             )
         return lines
 
     def _times(self) -> str:
         low, high = self.interval or (float("nan"), float("nan"))
-        return f"{self.ratio:.2f} times ({low:.2f} to {high:.2f}) that of {self.baseline}"
+        level = f"{100 * (1 - self.alpha):.3g}%"
+        return f"{self.ratio:.2f} times ({level} interval {low:.2f} to {high:.2f}) that of {self.baseline}"
 
     def _reason(self, scenario: Mapping[str, Any]) -> str:
         """Answers that fail, slower ones, or both: whatever adds a twentieth, else the larger of the two."""
@@ -123,6 +130,26 @@ class SolvedItem:
         }
         told = [said for said, factor in words.items() if factor >= min(1.05, max(words.values()))]
         return "; ".join(told)
+
+    def _if_fewer_failed(self, scenario: Mapping[str, Any]) -> str:
+        """How few of its answers might fail for it to cost what the baseline costs; all else as measured."""
+        share = self._equal_at(scenario)
+        if share is None:
+            return "it would be dearer even if none failed"
+        return f"with about {share:.{0 if share >= 0.1 else 1}%} failing it would cost the same"
+
+    def _equal_at(self, scenario: Mapping[str, Any]) -> float | None:
+        """Share of failing first answers at which it costs what the baseline costs; None where no share is so low.
+
+        Answers keep their pace, and reruns, reviews and unsolved items shrink with the failures that they follow.
+        """
+        ours, price = self.ours, float((scenario.get("review") or {}).get("price", 0.0))
+        answer = _per_answer(ours) * float(scenario["prices"]["machine_hour"]) / 3600.0
+        limit = self.theirs.money or 0.0
+        failures = (ours.answers - 1.0) * answer + ours.reviews * price + limit * ours.unsolved
+        if not answer < limit or not failures > 0.0:
+            return None
+        return ours.failing * (limit - answer) / failures
 
 
 def _per_answer(arm: Solving) -> float:

@@ -134,6 +134,7 @@ def _against(
         interval=_interval(ratio, level),
         saved_per_month=saved,
         notes=_notes(way, repeats, joules),
+        alpha=level,
     )
 
 

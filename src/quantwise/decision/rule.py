@@ -185,7 +185,7 @@ def _no_candidate(question: Question, arms: Sequence[Candidate], acceptable: Seq
 
 def _unmeasured(question: Question, evidence: Evidence, missing: Sequence[str]) -> tuple[str, ...]:
     """What nobody should believe was shown."""
-    lines = [f"{words(term)} is unknown here and did not decide" for term in missing]
+    lines = [f"{words(term)}: unknown here, did not decide" for term in missing]
     if "prices" in question.scenario:
         priced = {name for name, found in evidence.solved.items() if found.interval is not None}
         if open_ := [c.name for c in question.candidates if c.shippable and c.name not in priced]:

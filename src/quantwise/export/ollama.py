@@ -26,8 +26,8 @@ _IDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 _NO_TEMPLATE = (
     "TEMPLATE is left out, because this chat template is none that can be translated with certainty: Ollama takes the "
-    "nearest of those it knows, and where none is near it sends bare text; look at `ollama show --template` before you "
-    "trust it"
+    "nearest of those it knows, and where none is near the file's own (before 0.30 it sent bare text); look at `ollama "
+    "show --template` before you trust it"
 )
 _GREEDY = (
     "no generation_config.json was found, so temperature is left to Ollama (0.8 as documented); verdicts of quantwise "

@@ -37,7 +37,7 @@ def export(artifact: Path, out: Path) -> Exported:
         folder=str(out.absolute()),
         artifact=recipe,
         artifact_hash=content_hash(artifact),
-        command=f"trtllm-serve {algorithm.options}{shlex.quote(str(out.absolute()))}",
+        command=f"trtllm-serve {shlex.quote(str(out.absolute()))}",
         notes=algorithm.notes,
     )
     try:

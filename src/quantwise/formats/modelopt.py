@@ -30,22 +30,16 @@ FUSED = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """One ``quant_algo``: further fields of hf_quant_config.json, what nobody should be surprised by, and the options
-    that the server needs."""
+    """One ``quant_algo``: further fields of hf_quant_config.json, and what nobody should be surprised by."""
 
     name: str
     fields: Mapping[str, Any]
     notes: tuple[str, ...] = ()
-    options: str = ""
 
 
 _REQUANTIZED = (
     "TensorRT-LLM joins q, k, v and gate, up under the largest of their scales and rounds their codes again as it "
     "loads them, so that it serves slightly other weights than those that were measured"
-)
-_ENGINE_ONLY = (
-    "TensorRT-LLM's PyTorch backend has no kernel for W8A8_SQ_PER_CHANNEL: it refuses this folder, and only the engine "
-    "backend may take it"
 )
 _AWQ = {"group_size": 128, "has_zero_point": False, "pre_quant_scale": True}
 _FP8 = Algorithm("FP8", {}, (_REQUANTIZED,))
@@ -54,7 +48,6 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "fp8": Algorithm("FP8_PER_CHANNEL_PER_TOKEN", {}),
     "int4-g128": Algorithm("W4A16_AWQ", _AWQ),
     "int8-channel": Algorithm("W8A16", {}),
-    "w8a8-static": Algorithm("W8A8_SQ_PER_CHANNEL", {}, (_ENGINE_ONLY,), "--backend tensorrt "),
 }
 """Scheme to the algorithm that stores the very same numbers."""
 
@@ -67,8 +60,11 @@ def lacks(scheme: Scheme) -> str | None:
         return "MIXED_PRECISION needs a second file whose layout was not checked; build int4-g128 or int8-channel"
     if scheme.name == "w4a8":
         return "W4A8_AWQ multiplies FP8 inputs, and these are int8; build int4-g128 or fp8"
-    if scheme.name == "w8a8":
-        return "W8A8_SQ_PER_CHANNEL fixes the scale of inputs, and this finds one for each token; build w8a8-static"
+    if scheme.name in ("w8a8", "w8a8-static"):
+        return (
+            "its PyTorch backend, the only one since the engine backend was removed, has no kernel for int8 inputs; "
+            "build fp8 or int8-channel"
+        )
     if scheme.name == "fp8-weights":
         return "its FP8 rounds inputs too, and this does not; build fp8 or fp8-static"
     if scheme.kind in ("nf4", "llm-int8"):

@@ -29,6 +29,9 @@ def _failures(figures: Mapping[str, Any]) -> Iterator[str]:
 
 def _floors(figures: Mapping[str, Any]) -> Iterator[str]:
     total = figures["completed"] + figures["failed"]
+    if not total:
+        yield "no request was due in that time: give more --seconds, or a higher --rate"
+        return
     for name, floor in (("p95", P95_FLOOR), ("p99", P99_FLOOR)):
         if total < floor:
             yield f"{name} is unknown: it takes {floor} requests, there were {total}"

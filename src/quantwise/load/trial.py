@@ -22,7 +22,7 @@ from quantwise.load.ratios import block_figures, ratios, spread, tail_ratios
 from quantwise.load.workload import Asker, Items, MadeUp, Workload, find_asker, measured_words, warm_up
 from quantwise.runtimes.lean_http import LeanHttp
 from quantwise.runtimes.openai import http_client
-from quantwise.runtimes.server_metrics import BlockWatch, Counts, cache_use, difference, read_counts
+from quantwise.runtimes.server_metrics import Blocks, BlockWatch, Counts, cache_use, difference, read_metrics
 from quantwise.runtimes.streaming import Server, Streamed, find_server, streaming_client
 
 
@@ -46,6 +46,8 @@ class Trial:
     levels: ServiceLevels = field(default_factory=ServiceLevels)
 
     def __post_init__(self) -> None:
+        if self.seconds <= 0 or self.timeout_s <= 0:
+            raise InputError("no time is given: --seconds and --timeout take more than 0, such as 60s")
         if not 1 <= self.blocks <= self.requests:
             raise InputError(f"{self.requests} requests do not make {self.blocks} blocks; give at least one to each")
         if len(set(self.urls)) != len(self.urls):
@@ -65,6 +67,7 @@ class _Arm:
     energy: list[Joules] = field(default_factory=list)
     before: Counts = field(default_factory=dict)
     after: Counts = field(default_factory=dict)
+    left: Blocks | None = None
 
 
 def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
@@ -87,7 +90,7 @@ async def _run(trial: Trial, servers: Sequence[Server], progress: Progress) -> d
             await _block(trial, workload, arm, number)
             progress.advance(1, arm.server.url)
     for arm in arms:
-        arm.after = read_counts(arm.server)
+        arm.after, arm.left = read_metrics(arm.server)
     rows = [block_figures(arm.blocks, trial.levels) for arm in arms]
     return {
         "servers": [_record(trial, arm, row) for arm, row in zip(arms, rows, strict=True)],
@@ -117,7 +120,7 @@ async def _ready(trial: Trial, servers: Sequence[Server], progress: Progress) ->
         arms.append(_Arm(server, http, asker, watch, warm))
         progress.advance()
     for arm in arms:
-        arm.before = read_counts(arm.server)
+        arm.before, _ = read_metrics(arm.server)
     return arms, workload
 
 
@@ -156,7 +159,7 @@ def _record(trial: Trial, arm: _Arm, rows: list[dict[str, float | None]]) -> dic
         "blocks": rows,
         "spread": spread(rows),
         "warm_up": _warm_up(arm.warm),
-        "server_metrics": counted | asdict(cache_use(counted, arm.watch, None)),
+        "server_metrics": counted | asdict(cache_use(counted, arm.watch, arm.left)),
         "energy": _energy(arm.energy, figures["total_output_tokens"]),
         "notes": [*arm.asker.notes, *notes(figures, counted, repeated)],
         "requests": [

@@ -13,5 +13,6 @@ from types import MappingProxyType
 from quantwise.models.dense_families import DENSE
 from quantwise.models.family import Family
 from quantwise.models.mixed_families import MIXED
+from quantwise.models.stateful_families import STATEFUL
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({**DENSE, **MIXED})
+FAMILIES: Mapping[str, Family] = MappingProxyType({**DENSE, **MIXED, **STATEFUL})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -16,6 +16,9 @@ HEADS = (
     ("verdict", "left"), ("KL at least", "right"), ("p99", "right"), ("same top", "right"), ("reads t/s", "right"),
     ("of the first", "right"), ("writes t/s", "right"), ("of the first", "right"),
 )  # fmt: skip
+_NAMED_BY = (0, 1)
+# Columns that are read beside each other.
+_TOGETHER = ((2, 3), (4, 5, 6), (7, 8, 9), (10, 11), (12, 13))
 
 
 def cells(record: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -53,18 +56,35 @@ def ratio(found: Mapping[str, Any] | None) -> str:
     return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
-def print_options(record: Mapping[str, Any], file: TextIO) -> None:
-    """The table, and below it what each verdict rests on."""
-    console = Console(file=file, width=None if file.isatty() else 160, highlight=False, markup=False, emoji=False)
-    table = Table(box=None, pad_edge=False)
-    for head, side in HEADS:
-        table.add_column(head, justify="right" if side == "right" else "left", overflow="fold")
-    for row in cells(record):
-        table.add_row(*map(notation.plain, row))
+def print_options(record: Mapping[str, Any], file: TextIO, width: int | None = None) -> None:
+    """The table, in as many parts as the width asks for, and below it what each verdict rests on."""
+    console = Console(
+        file=file, width=width or (None if file.isatty() else 160), highlight=False, markup=False, emoji=False
+    )
+    rows = [tuple(map(notation.plain, row)) for row in cells(record)]
     console.print(f"{notation.plain(record['model'])}, {record['context']} tokens, {record['runtime']}", soft_wrap=True)
-    console.print(table)
+    for columns in _parts(rows, console.width):
+        table = Table(box=None, pad_edge=False)
+        for column in columns:
+            head, side = HEADS[column]
+            table.add_column(head, justify="right" if side == "right" else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(row[column] for column in columns))
+        console.print(table)
     for line in lines(record):
         console.print(line, soft_wrap=True)
+
+
+def _parts(rows: Sequence[tuple[str, ...]], width: int) -> list[list[int]]:
+    """Columns of each part: all where they fit, else as many as do behind the two that name an option."""
+    wide = [max(len(text) for text in (head, *(row[i] for row in rows))) + 2 for i, (head, _) in enumerate(HEADS)]
+    parts: list[list[int]] = []
+    for group in _TOGETHER:
+        if parts and sum(wide[i] for i in (*parts[-1], *group)) - 2 <= width:
+            parts[-1] += group
+        else:
+            parts.append([*_NAMED_BY, *group])
+    return parts
 
 
 def lines(record: Mapping[str, Any]) -> Iterator[str]:
@@ -73,8 +93,8 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
     texts = min(option["texts"] for option in options)
     tokens = notation.count(round(record["text_tokens"])) if record["text_tokens"] else notation.UNKNOWN
     yield (
-        f"{texts} texts of {tokens} tokens, {record['questions']} questions each; the unit of a verdict is a text; "
-        f"margin {notation.margin(record['margin'])}"
+        f"{texts} text{'s' * (texts != 1)} of {tokens} tokens, {record['questions']} questions each; "
+        f"the unit of a verdict is a text; margin {notation.margin(record['margin'])}"
     )
     for option in options:
         if option["verdict"]:

@@ -171,6 +171,14 @@ def amount(value: object) -> str:
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}" if abs(number) >= 1e-4 else f"{number:.2e}"
 
 
+def shares(bounds: Sequence[object] | None) -> str:
+    """Bounds of a fraction, in per cent: ``81.2 to 86.4 %``."""
+    if bounds is None or len(bounds) != 2 or finite(bounds[0]) is None or finite(bounds[1]) is None:
+        return UNKNOWN
+    low, high = (share(bound).removesuffix(" %") for bound in bounds)
+    return f"{low} to {high} %"
+
+
 def amounts(bounds: Sequence[object] | None) -> str:
     """An interval of such: ``0.003 to 0.004``."""
     if bounds is None or len(bounds) != 2 or finite(bounds[0]) is None or finite(bounds[1]) is None:

@@ -36,6 +36,7 @@ _FILTERS = {
     "forecast": notation.forecast,
     "amount": notation.amount,
     "amounts": notation.amounts,
+    "shares": notation.shares,
     "sentence": lambda text: text[:1].upper() + text[1:],
 }
 

@@ -97,6 +97,32 @@ class Reading:
         return self.record.get("solved") or {}
 
     @property
+    def solved_level(self) -> str:
+        """Of the intervals of a solved item's cost, which every look at a price shares; as "99.2 %"."""
+        alphas = [item.get("alpha") for item in self.solved.get("items") or ()]
+        return f"{100 * (1 - alphas[0]):.3g} %" if alphas and alphas[0] else self.level
+
+    @cached_property
+    def floors(self) -> list[Row]:
+        """Each arm's verdict on each absolute floor; empty where none was asked."""
+        return list(self.record.get("floors") or ())
+
+    @property
+    def by_floor(self) -> bool:
+        """Whether the floors alone decide, and what stands beside the baseline is only shown."""
+        return bool((self.question.get("scenario") or {}).get("compare") == "floor")
+
+    @property
+    def ruled_out(self) -> list[Row]:
+        """What is not shipped and why, without what more items might still settle."""
+        return [row for row in self.decision.get("ruled_out") or () if not _open(row)]
+
+    @property
+    def still_open(self) -> list[Row]:
+        """What is not shipped only because a verdict is UNKNOWN."""
+        return [row for row in self.decision.get("ruled_out") or () if _open(row)]
+
+    @property
     def solved_notes(self) -> list[str]:
         """What the costs of solved items do not rest on, each said once."""
         items = self.solved.get("items") or ()
@@ -134,8 +160,10 @@ class Reading:
         return known if known is not None else self.cost(name).get("artifact_bytes")
 
     def unsettled(self) -> list[Row]:
-        """The UNKNOWN rows of the focus candidate, or those of everybody when there is none."""
-        rows = [row for row in self.verdicts if row["verdict"] == "UNKNOWN"]
+        """The UNKNOWN rows of what decides: of the focus candidate, or of everybody when there is none."""
+        beside = [] if self.by_floor else self.verdicts
+        alone = [{**row, "task": f"{row['task']} (floor)"} for row in self.floors]
+        rows = [row for row in (*beside, *alone) if row["verdict"] == "UNKNOWN"]
         return [row for row in rows if row["candidate"] == self.focus] if self.focus else rows
 
 
@@ -160,6 +188,8 @@ def settles(row: Row) -> str:
     if notation.finite(row.get("smallest_margin")) is not None:
         when = "with the items left" if row.get("reason") in ("items_exhausted", "budget") else "as things stand"
         parts.append(f"{'or ' if parts else ''}a margin of {notation.margin(row['smallest_margin'])} {when}")
+    if "floor" in row and row.get("reason") == "margin_unreachable":
+        return "too near the floor for a forecast"
     reason = REASONS.get(row.get("reason") or "", plain_reason(row))
     return ", ".join(parts) if parts else reason or "unknown"
 
@@ -167,3 +197,8 @@ def settles(row: Row) -> str:
 def plain_reason(row: Row) -> str:
     """A reason that this version has no words for, as it stands in the record."""
     return notation.plain(row.get("reason") or "").replace("_", " ")
+
+
+def _open(row: Row) -> bool:
+    """Whether the decision's reason is that a verdict is open (`decision/gates.py` begins it so)."""
+    return str(row["why"]).startswith("UNKNOWN on ")

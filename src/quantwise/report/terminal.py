@@ -6,7 +6,7 @@ Everything is readable without colour, at 80 columns, and in a stream that knows
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from quantwise.report import notation
 from quantwise.report.endpoint_table import endpoint_table
+from quantwise.report.floor_table import floor_table
 from quantwise.report.reading import Reading, Row, settles
 from quantwise.report.server_lines import server_lines
 from quantwise.report.verdict_matrix import VERDICT_STYLE, matrix
@@ -41,15 +42,18 @@ class Screen:
         if reading.candidates:
             yield Text()
             yield from matrix(reading, width)
+        if reading.floors:
+            yield Text()
+            yield from _floors(reading, width)
         if reading.focus is not None:
             yield Text()
             yield from _focus(reading, width)
         if reading.solved.get("items"):
             yield Text()
-            yield from _solved(reading)
+            yield from _solved(reading, _name_width(width))
         if (reading.record.get("endpoints") or {}).get("pairs"):
             yield Text()
-            yield from _endpoints(reading)
+            yield from _endpoints(reading, _name_width(width))
         yield Text()
         yield from _rests_on(reading)
         yield from _faults(reading)
@@ -163,6 +167,13 @@ def _focus(reading: Reading, width: int) -> Iterator[Table | Text]:
     yield table
 
 
+def _floors(reading: Reading, width: int) -> Iterator[Table | Text]:
+    """Each arm by itself, and what decides."""
+    decides = "these alone decide" if reading.by_floor else "beside the verdicts above"
+    yield Text(f"floors: each arm's mean score by itself; {decides}; bounds hold at every look", style="dim")
+    yield floor_table(reading, width)
+
+
 def _rests_on(reading: Reading) -> Iterator[Table | Text]:
     """What verdicts rest on beside what was measured here, each with the candidates whose verdicts do."""
     for number, row in enumerate(reading.record.get("caveats") or ()):
@@ -191,21 +202,26 @@ def _servers(reading: Reading) -> Iterator[Table | Text]:
     """What servers do not give, and where prompts could not be compared token by token."""
     for number, (names, said) in enumerate(server_lines(reading.record)):
         named = ", ".join(map(notation.plain, names))
-        yield _line("" if number else "prompts", Text.assemble((named, "bold"), "  ", notation.plain(said)))
+        yield _line("" if number else "servers", Text.assemble((named, "bold"), "  ", notation.plain(said)))
 
 
-def _solved(reading: Reading) -> Iterator[Table | Text]:
+def _name_width(width: int) -> int:
+    """Columns for a candidate's name beside figures that fill the rest of 80; a wider screen is given to the names."""
+    return 22 + min(max(width - 80, 0), 20)
+
+
+def _solved(reading: Reading, name_width: int) -> Iterator[Table | Text]:
     """What a solved item costs with each candidate, beside its baseline on the same items."""
     currency = notation.shorten((reading.solved.get("prices") or {}).get("currency") or "", 12)
     yield Text("cost of a solved item: answers, reruns and review, over the items that end solved", style="dim")
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("candidate", no_wrap=True, width=22)
-    for title in (currency, "baseline", "ratio", f"{reading.level} interval", "invalid", "unsolved"):
+    table.add_column("candidate", no_wrap=True, width=name_width)
+    for title in (currency, "baseline", "ratio", f"{reading.solved_level} interval", "invalid", "unsolved"):
         table.add_column(title, justify="right", no_wrap=True)
     for item in reading.solved["items"]:
         ours, theirs = item["ours"], item["theirs"]
         table.add_row(
-            Text(notation.shorten(item["candidate"], 22)),
+            Text(notation.shorten(item["candidate"], name_width)),
             notation.amount(ours.get("money")),
             notation.amount(theirs.get("money")),
             notation.amount(item.get("ratio")),
@@ -218,12 +234,12 @@ def _solved(reading: Reading) -> Iterator[Table | Text]:
         yield Text(notation.plain(note), style="dim")
 
 
-def _endpoints(reading: Reading) -> Iterator[Table | Text]:
+def _endpoints(reading: Reading, name_width: int) -> Iterator[Table | Text]:
     """What was not scored, each beside the baseline's; then what is clearly worse, in words."""
     found = reading.record["endpoints"]
     said = "not scored: change against the baseline, and the candidate's share; only a margin makes one decide"
     yield Text(said, style="dim")
-    yield endpoint_table(found["pairs"], reading.focus)
+    yield endpoint_table(found["pairs"], reading.focus, name_width)
     for said in found["worse"]:
         yield _line("worse", str(said), style="bold red")
 
@@ -231,18 +247,24 @@ def _endpoints(reading: Reading) -> Iterator[Table | Text]:
 def _rest(reading: Reading) -> Iterator[Table | Text]:
     """Ruled out (candidates with one reason together), fallback, rollback, and what nobody has measured."""
     decision = reading.decision
-    ruled_out: dict[str, list[str]] = {}
-    for row in decision.get("ruled_out") or ():
-        ruled_out.setdefault(notation.plain(row["why"]), []).append(notation.plain(row["candidate"]))
-    for number, (why, names) in enumerate(list(ruled_out.items())[:_RULED_OUT]):
-        yield _line("" if number else "ruled out", Text.assemble((", ".join(names), "bold"), "  ", why))
-    if len(ruled_out) > _RULED_OUT:
-        yield _line("", f"and {len(ruled_out) - _RULED_OUT} other reasons, in the report")
+    yield from _grouped("ruled out", reading.ruled_out)
+    yield from _grouped("still open", reading.still_open)
     back = Text(notation.plain(decision.get("fallback") or "none"))
     back.append(f"  rollback {notation.plain(decision.get('rollback') or 'none')}")
     yield _line("fallback", back)
     unmeasured = decision.get("unmeasured") or ()
     yield _line("unmeasured", "; ".join(map(str, unmeasured)) if unmeasured else "nothing was listed")
+
+
+def _grouped(label: str, rows: Sequence[Row]) -> Iterator[Table | Text]:
+    """Candidates with their reasons; those of one reason stand together."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        reasons.setdefault(notation.plain(row["why"]), []).append(notation.plain(row["candidate"]))
+    for number, (why, names) in enumerate(list(reasons.items())[:_RULED_OUT]):
+        yield _line("" if number else label, Text.assemble((", ".join(names), "bold"), "  ", why))
+    if len(reasons) > _RULED_OUT:
+        yield _line("", f"and {len(reasons) - _RULED_OUT} other reasons, in the report")
 
 
 def _provenance(reading: Reading, report_path: str | None) -> Iterator[Table | Text]:

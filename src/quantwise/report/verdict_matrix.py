@@ -44,6 +44,8 @@ def matrix(reading: Reading, width: int) -> Iterator[Table | Text]:
         table.add_row(*_ends(reading, candidate, cells, names))
     yield table
     legend = "bytes: share of the baseline's; base rows: accuracy in %; · not compared"
+    if reading.by_floor:
+        legend = f"shown only, the floors decide; {legend}"
     yield Text(legend if mark >= len("UNKNOWN") or not wide else legend + "; ? = UNKNOWN", style="dim")
 
 

@@ -26,6 +26,7 @@ _SCHEMA = {
     "required": ["bird"],
     "additionalProperties": False,
 }
+_SATISFIES = '{"bird":"quantwise-7"}'
 _TOOL = {
     "type": "function",
     "function": {
@@ -147,13 +148,16 @@ class _Asking:
         values = (told.get("logprobs") or {}).get("token_logprobs") or []
         return str(told.get("text", "")).startswith("One, two,") and len(values) > 2
 
-    def json_schema(self) -> bool:
+    def json_schema(self) -> bool | None:
+        """The one object that satisfies it. White space is free, and a small model may go on with it until it is cut
+        off: then what was begun tells, if it names the property that nobody but the schema did.
+        """
         wanted = {"type": "json_schema", "json_schema": {"name": "bird", "strict": True, "schema": _SCHEMA}}
-        text = self._chat(48, response_format=wanted)["choices"][0]["message"].get("content")
-        try:
-            return bool(json.loads(text or "") == {"bird": "quantwise-7"})
-        except ValueError:
-            return False
+        choice = self._chat(48, response_format=wanted)["choices"][0]
+        text = "".join((choice["message"].get("content") or "").split())
+        if choice.get("finish_reason") == "length" and _SATISFIES.startswith(text):
+            return True if text.startswith('{"bird"') else None
+        return bool(text == _SATISFIES)
 
     def seeds(self) -> bool | None:
         """The same text from the same seed, another one from another; all alike tells nothing."""

@@ -2,8 +2,8 @@
 
 httpx looks through its whole pool for every request, and again for every answer: with 200 streams under way that is
 milliseconds each, which a latency would be charged for. Connections are not kept: llama-server closes some without
-notice, and idle ones occupy its threads; ``vllm bench serve`` keeps none either. So a first token's time includes the
-connection's. A proxy named in the environment is not used. Sources: RFC 9110 and RFC 9112.
+notice, and idle ones occupy its threads. So a first token's time includes the connection's; ``vllm bench serve`` keeps
+idle ones for a minute. A proxy named in the environment is not used. Sources: RFC 9110 and RFC 9112.
 """
 
 from __future__ import annotations

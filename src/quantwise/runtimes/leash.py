@@ -4,6 +4,9 @@
 the pipe closes, because we asked or because we died, the server is told to stop and killed after a grace of 3 s. Should
 the leash itself be killed, Linux kills the server (PR_SET_PDEATHSIG, prctl(2)). That call follows the *thread* that
 started the process, which is why it is made from this process with its one lasting thread and not from ours.
+
+A server that ends, however it does, leaves nothing behind either: workers that it started fall to the leash
+(PR_SET_CHILD_SUBREAPER) and are killed. vLLM's, whose engine had failed, otherwise went on with every core.
 """
 
 from __future__ import annotations
@@ -14,9 +17,13 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+
+import psutil
 
 GRACE_S = 3.0
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def _die_with_parent() -> None:
@@ -35,9 +42,24 @@ def _stop_when_let_go(server: subprocess.Popen[bytes]) -> None:
         server.kill()
 
 
+def _inherit_orphans() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _kill_what_is_left() -> None:
+    """Everything that descends from the server, which has ended; again, for a process may start others meanwhile."""
+    while left := psutil.Process().children(recursive=True):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=GRACE_S)
+
+
 def main(command: list[str]) -> int:
     """Run ``command`` until it ends or standard input closes; returns its exit status (128 + signal if killed)."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _inherit_orphans()
     try:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
     except OSError as error:
@@ -45,6 +67,7 @@ def main(command: list[str]) -> int:
         return 127
     threading.Thread(target=_stop_when_let_go, args=(server,), daemon=True).start()
     status = server.wait()
+    _kill_what_is_left()
     return status if status >= 0 else 128 - status
 
 

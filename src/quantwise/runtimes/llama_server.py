@@ -23,8 +23,13 @@ from quantwise.runtimes.prompt import align
 
 _BESIDE = 64  # likeliest tokens reported beside a choice of one token; its rivals are mostly among them
 _BUSY = (408, 425, 429)  # of status 4xx those that are no word on the request
+NOT_LET_IN = (401, 403)
 UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, httpx.DecodingError)
 """What reading an answer raises that is not as the interface says."""
+
+
+class KeyRefused(Refused):
+    """The server wants a key, or another one; it is no word on the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +211,10 @@ def checked(response: httpx.Response) -> dict[str, Any]:
     """The JSON object in a response.
 
     Raises HTTPStatusError where the server is busy or fails, Refused for any other status 4xx, ValueError for a body
-    that is no such object or says that an error occurred.
+    that is no such object or says that an error occurred; KeyRefused is the Refused of a key.
     """
+    if response.status_code in NOT_LET_IN:
+        raise KeyRefused(said(response))
     if response.is_client_error and response.status_code not in _BUSY:
         raise Refused(said(response))
     if response.is_error:

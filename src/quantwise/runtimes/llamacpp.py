@@ -2,7 +2,8 @@
 
 By default the server comes from the ``xllamacpp`` wheel; ``LlamaCpp(server_binary=...)`` or QUANTWISE_LLAMA_SERVER
 names a native ``llama-server`` instead (a build of 2026 or later), which is asked in the same way. Further flags of the
-server (``-ngl 99``, ``-ub 256``) come from QUANTWISE_LLAMA_FLAGS and are part of the version, so of the question.
+server (``-ngl 99``, ``-ub 256``) come from QUANTWISE_LLAMA_FLAGS and are part of the version, so of the question. So is
+what a native one reads from variables of its own (LLAMA_ARG_UBATCH=256), but for what our command line says anyway.
 """
 
 from __future__ import annotations
@@ -40,13 +41,20 @@ _BUFFER = re.compile(r"(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB"
 _OURS = {
     flag: said
     for said, flags in {
-        "the candidate": ("-m", "--model", "-ctk", "--cache-type-k", "-ctv", "--cache-type-v"),
-        "the question (--parallel, --context)": ("-np", "--parallel", "-c", "--ctx-size"),
-        "quantwise, which starts and asks the server": ("--host", "--port", "--api-key", "--api-key-file", "--fit"),
-        "the model's own template, which quantwise renders": ("--chat-template", "--chat-template-file"),
+        "the candidate": "-m --model -mu --model-url -hf -hfr --hf-repo -hff --hf-file -dr --docker-repo --models-dir "
+        "--models-preset -ctk --cache-type-k -ctv --cache-type-v",
+        "the question (--parallel, --context)": "-np --parallel -c --ctx-size",
+        "quantwise, which starts and asks the server": "--host --port --api-key --api-key-file --api-prefix --fit -fit "
+        "--ssl-key-file --ssl-cert-file --embedding --embeddings --rerank --reranking --log-disable",
+        "the model's own template, which quantwise renders": "--chat-template --chat-template-file",
     }.items()
-    for flag in flags
+    for flag in flags.split()
 }
+_VARIABLE = "LLAMA_ARG_"
+_OVERRULED = re.compile(
+    "HOST|PORT|MODEL|CTX_SIZE|N_PARALLEL|CACHE_TYPE_[KV]|FLASH_ATTN|FIT|CACHE_RAM|WEBUI|UI|LOG_VERBOSITY"
+)
+"""Variables of a native server that say what our command line says anyway, which goes before them."""
 _BUILD = re.compile(r"version:\s*(.+)")
 
 
@@ -65,6 +73,7 @@ class LlamaCpp:
         self._flash_attention = flash_attention
         self.server_binary = server_binary or os.environ.get("QUANTWISE_LLAMA_SERVER") or None
         self.flags = further_flags(os.environ.get("QUANTWISE_LLAMA_FLAGS", "") if flags is None else flags)
+        self._variables = _variables() if self.server_binary else []
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -74,8 +83,9 @@ class LlamaCpp:
         return ("the xllamacpp wheel is built for AVX2; a native llama-server may be faster (QUANTWISE_LLAMA_SERVER)",)
 
     def version(self) -> str:
-        """The build and the further flags. Raises EnvironmentFailure when nothing is installed."""
-        return " ".join([self._build(), *(["with", *self.flags] if self.flags else [])])
+        """The build, and what it is started with beyond the usual. Raises EnvironmentFailure when nothing is there."""
+        further = [*self._variables, *self.flags]
+        return " ".join([self._build(), *(["with", *further] if further else [])])
 
     def _build(self) -> str:
         if self.server_binary:
@@ -109,7 +119,9 @@ class LlamaCpp:
         # Waiting threads of OpenMP sleep instead of spinning: on a busy machine spinning costs far more than it saves.
         env = {"LLAMA_API_KEY": key, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
         limits = httpx.Limits(max_connections=options.parallel + 2)
-        client = httpx.Client(base_url=url, timeout=_PROBE_S, headers=key_header(key), limits=limits, trust_env=False)
+        client = httpx.Client(
+            base_url=url, timeout=_PROBE_S, headers=key_header(key), limits=limits, trust_env=False, verify=False
+        )
         with ServerProcess(self._command(artifact.location, port, options), url, env=env) as process, client as http:
             try:
                 server = LlamaServer(http)
@@ -146,6 +158,19 @@ def further_flags(line: str) -> list[str]:
         if (said := _OURS.get(flag.split("=")[0])) is not None:
             raise InputError(f"QUANTWISE_LLAMA_FLAGS: {flag} is decided by {said}; leave it out")
     return flags
+
+
+def _variables() -> list[str]:
+    """What a native server reads from variables of its own. Raises InputError for what quantwise decides."""
+    found = []
+    for name in sorted(name for name in os.environ if name.startswith(_VARIABLE)):
+        what = name.removeprefix(_VARIABLE)
+        if _OVERRULED.fullmatch(what):
+            continue
+        if (said := _OURS.get(f"--{what.lower().replace('_', '-')}")) is not None:
+            raise InputError(f"{name} is decided by {said}; unset it")
+        found.append(f"{name}={os.environ[name]}")
+    return found
 
 
 class LlamaCppSession:

@@ -8,9 +8,12 @@ messages. QUANTWISE_API_KEY, where set, is sent as the bearer token.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+import re
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,12 +27,14 @@ from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
 from quantwise.runtimes import capabilities
 from quantwise.runtimes.forced_tokens import Refused
-from quantwise.runtimes.llama_server import UNREADABLE, LlamaServer, ask_all, key_header, said
+from quantwise.runtimes.llama_server import NOT_LET_IN, UNREADABLE, KeyRefused, LlamaServer, ask_all, key_header, said
 from quantwise.runtimes.openai_api import OpenAIServer
 from quantwise.runtimes.openai_prompts import prompt_tokens
 from quantwise.runtimes.patience import Patience
 
 _PROBE_S = 15.0
+_KEY = "set QUANTWISE_API_KEY to the key of that server"
+_ENDPOINT = re.compile(r"/*(/v1(/(models|(chat/)?completions))?)?/*$")
 
 
 class OpenAI:
@@ -62,7 +67,7 @@ class OpenAI:
         if artifact.hash and found.hash != artifact.hash:
             raise RuntimeFailure(f"{artifact.location} serves another model or build than before; decide again")
         with http_client(root, _PROBE_S, options.parallel) as http:
-            model = wanted or model_ids(http, root)[0]
+            model = chosen_model(http, root, wanted)
             props = _props(http)
             try:
                 native = LlamaServer(http) if props is not None else None
@@ -71,19 +76,18 @@ class OpenAI:
             server = native or OpenAIServer(http, model)
             http.timeout = httpx.Timeout(options.timeout_s)
             self._patience = self._patience or Patience(options.retry_s)
-            yield OpenAISession(artifact.location, found.hash, http, server, options.parallel, self._patience, model)
+            yield OpenAISession(found, model, http, server, options.parallel, self._patience)
 
 
 class OpenAISession:
     """A connection with a server that somebody else runs."""
 
     def __init__(
-        self, url: str, known: str, http: httpx.Client, server: LlamaServer | OpenAIServer, parallel: int,
-        patience: Patience, model: str,
+        self, artifact: Artifact, model: str, http: httpx.Client, server: LlamaServer | OpenAIServer, parallel: int,
+        patience: Patience,
     ) -> None:  # fmt: skip
-        self._url = url
+        self._url, self._known = artifact.location, artifact.hash
         self._model = model
-        self._known = known
         self._http = http
         self._server = server
         self._parallel = parallel
@@ -92,12 +96,16 @@ class OpenAISession:
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
         """Replies in order, each tried again as `patience` has it; RuntimeFailure when the server is gone.
 
-        Raises EnvironmentFailure where another model answers, or retries have taken the budget of the run.
+        Raises EnvironmentFailure where another model answers, where the key is not (or no longer) good, or where
+        retries have taken the budget of the run.
         """
         return ask_all(asks, self._answer, self._parallel, self._gone, self._patience.give_up)
 
     def _answer(self, ask: Ask) -> Reply:
-        reply = self._patience.answer(ask, self._server.answer)
+        try:
+            reply = self._patience.answer(ask, self._server.answer)
+        except KeyRefused as error:  # the item has nothing to do with it
+            raise EnvironmentFailure(f"{self._url} says {error}; {_KEY}, and run the same command again") from error
         if reply.error is not None and reply.finish in ("stop", "length"):
             self._check_same()
         return reply
@@ -159,12 +167,10 @@ def server_artifact(url: str) -> Artifact:
     """
     root, wanted = split_url(url)
     with http_client(root, _PROBE_S, 2) as http:
-        models = model_ids(http, root)
-        if wanted and wanted not in models:
-            raise InputError(f"{root} has no model {wanted!r}; it has {', '.join(models[:8])}")
+        model = chosen_model(http, root, wanted)
         props = _props(http) or {}
     kept = ("build_info", "model_path", "model_ftype", "chat_template", "total_slots", "bos_token", "eos_token")
-    told = {"model": wanted or models[0], **{k: props[k] for k in kept if k in props}}
+    told = {"model": model, **{k: props[k] for k in kept if k in props}}
     digest = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
     return Artifact(url, "server", digest, bytes=None)
 
@@ -184,23 +190,48 @@ def server_context(url: str) -> int | None:
 
 
 def split_url(url: str) -> tuple[str, str | None]:
-    """(address without ``/v1``, model after ``#``)."""
+    """(address without ``/v1`` and what an endpoint adds to it, model after ``#``)."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError
     except ValueError as error:  # also what urlsplit says of a port or an address that cannot be
         raise InputError(f"{url!r} is no URL of a server; write http://HOST:PORT or http://HOST:PORT#MODEL") from error
-    path = parts.path.rstrip("/").removesuffix("/v1")
-    return f"{parts.scheme}://{parts.netloc}{path}", parts.fragment or None
+    if "@" in parts.netloc:  # not said again: it would stand in every report
+        raise InputError(f"the URL of the server at {parts.hostname} holds a password; leave it out, and {_KEY}")
+    if parts.query:
+        raise InputError(f"{url!r}: servers are asked without what follows the question mark; leave it out")
+    return f"{parts.scheme}://{parts.netloc}{_ENDPOINT.sub('', parts.path)}", parts.fragment or None
 
 
 def http_client(root: str, timeout_s: float, parallel: int) -> httpx.Client:
     """A proxy from the environment is for hosts elsewhere, never for this machine."""
-    here = urlsplit(root).hostname in ("localhost", "127.0.0.1", "::1")
+    address = urlsplit(root)
+    here = address.hostname in ("localhost", "127.0.0.1", "::1")
     headers = key_header(os.environ.get("QUANTWISE_API_KEY"))
     limits = httpx.Limits(max_connections=parallel + 2)
-    return httpx.Client(base_url=root, timeout=timeout_s, headers=headers, limits=limits, trust_env=not here)
+    # Authorities take a tenth of a second to read, and nobody shows a certificate where nothing is encrypted.
+    verify = _certificates() if address.scheme == "https" else False
+    return httpx.Client(
+        base_url=root, timeout=timeout_s, headers=headers, limits=limits, trust_env=not here, verify=verify
+    )
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Who is believed: the usual authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
+    return httpx.create_ssl_context()
+
+
+def chosen_model(http: httpx.Client, root: str, wanted: str | None) -> str:
+    """The model that is ``wanted``, or the only one there is. Raises InputError where that is none or several."""
+    models = model_ids(http, root)
+    named = f"{', '.join(models[:8])}{' ...' if len(models) > 8 else ''}"
+    if wanted and wanted not in models:
+        raise InputError(f"{root} has no model {wanted!r}; it has {named}")
+    if not wanted and len(models) > 1:
+        raise InputError(f"{root} has several models ({named}); say which one is meant, as {root}#{models[0]}")
+    return wanted or models[0]
 
 
 def model_ids(http: httpx.Client, root: str) -> list[str]:
@@ -209,8 +240,12 @@ def model_ids(http: httpx.Client, root: str) -> list[str]:
     try:
         response = http.get("/v1/models")
     except httpx.HTTPError as error:
-        raise InputError(f"no server answers at {root} ({_why(error)}); {advice}") from error
-    if response.is_error:
+        raise InputError(f"no server answers at {root} ({_why(error)}); {_encryption(error) or advice}") from error
+    if response.status_code in NOT_LET_IN:
+        raise InputError(f"{root}/v1/models says {said(response)}; {_KEY}")
+    if response.is_redirect:
+        advice = f"give the address that it sends to: {response.headers.get('location', 'it does not say')}"
+    if not response.is_success:
         raise InputError(f"{root}/v1/models says {said(response)}; {advice}")
     try:
         models = [str(entry["id"]) for entry in response.json()["data"]]
@@ -219,6 +254,14 @@ def model_ids(http: httpx.Client, root: str) -> list[str]:
     if not models:
         raise InputError(f"{root} serves no model; load one there first")
     return models
+
+
+def _encryption(error: httpx.HTTPError) -> str | None:
+    """What to do where the two sides did not agree on encryption, or the certificate is not believed."""
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "name the file of the authority that signed its certificate (or the certificate itself) in SSL_CERT_FILE"
+    return "it may not be encrypted: try http://" if "[SSL" in text else None
 
 
 def _props(http: httpx.Client) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ class OpenAIServer:
         self._http = http
         self._model = model
         self._edition = ""
+        self._takes_seeds = True
 
     def answer(self, ask: Ask) -> Reply:
         """One reply; raises what httpx raises, Refused, and EnvironmentFailure where another model answers."""
@@ -102,7 +103,15 @@ class OpenAIServer:
         return ends, [0.0 if value is None else float(value) for value in values[:count]]
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        got = checked(self._http.post(path, json=body))
+        """The answer. A server that refuses seeds, which greedy answers hardly need, is asked without from then on."""
+        asked = body if self._takes_seeds else {key: value for key, value in body.items() if key != "seed"}
+        try:
+            got = checked(self._http.post(path, json=asked))
+        except Refused as error:
+            if "seed" not in asked or "seed" not in str(error):
+                raise
+            got = checked(self._http.post(path, json={key: value for key, value in body.items() if key != "seed"}))
+            self._takes_seeds = False
         self._check_model(got.get("model"))
         return got
 

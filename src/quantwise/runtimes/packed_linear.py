@@ -4,13 +4,13 @@
 int4mm_kernel.cpp of torch 2.13) read weights as they are stored, add in float32 and round once, to the type of the
 inputs. They win where bytes bind, which is at few rows of inputs. Their time grows with the rows, so from a number of
 rows on a piece of the matrix is widened to the inputs' type and multiplied by the kernel for 16 bit, piece after piece:
-a large matrix is never whole in 16 bit. From how many rows on: measured (figures: ``docs/LOG.md``).
+a large matrix is never whole in 16 bit. From how many rows on: measured (``docs/packed-kernels.md``).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
@@ -112,9 +112,7 @@ class PackedInt4(nn.Module):
         rows = rows_packed_together()
         if rows is None:
             raise RuntimeError("how torch packs four-bit weights on this processor is not known here")
-        found = torch.empty(self.in_features, self.weight.shape[0], dtype=torch.int8)
-        _unpack(self.weight, rows, found.view(self.in_features, -1, rows))
-        return found.T[: self.out_features]
+        return _codes(self.weight, rows)[: self.out_features]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs (..., out) in the type of ``inputs`` (..., in)."""
@@ -136,14 +134,16 @@ class PackedInt4(nn.Module):
         step = max(1, _PIECE_WEIGHTS // (columns * together)) * together
         for start in range(0, total, step):
             end = min(start + step, total)
-            piece = torch.empty(columns, end - start, dtype=self._scale_type)
-            _unpack(self.weight[start:end], together, piece.view(columns, -1, together))
-            scale, zero = self.steps[:, None, start:end].unbind(-1)
-            grouped = piece.view(len(self.steps), -1, end - start)
-            if not self._symmetric:
-                grouped.add_((zero / scale).nan_to_num(0.0).round().to(self._scale_type))
-            grouped.mul_(scale.to(self._scale_type, memory_format=torch.contiguous_format))
-            out[:, start:end] = rows @ piece.to(rows.dtype)
+            into = out[:, start:end].view(len(rows), -1, 2, together // 2)
+            steps = self.steps[:, start:end].view(len(self.steps), -1, 2, together // 2, 2)
+            for half, codes in enumerate(_halves(self.weight[start:end], together)):
+                piece = codes.to(self._scale_type)
+                grouped = piece.view(len(self.steps), -1, piece.shape[1])
+                scale, zero = steps[:, :, half].reshape(len(self.steps), 1, -1, 2).unbind(-1)
+                if not self._symmetric:
+                    grouped.add_((zero / scale).nan_to_num(0.0).round().to(self._scale_type))
+                grouped.mul_(scale.to(self._scale_type).contiguous())
+                into[:, :, half] = (rows @ piece.to(rows.dtype)).view(len(rows), -1, together // 2)
         return out[:, : self.out_features]
 
 
@@ -168,23 +168,30 @@ def rows_packed_together() -> int | None:
     codes = torch.randint(16, (2 * INT4_ROWS, 32), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
     packed = torch._convert_weight_to_int4pack_for_cpu(codes, 1)
     for rows in (64, 32):
-        found = torch.empty(32, len(codes), dtype=torch.int8)
-        _unpack(packed, rows, found.view(32, -1, rows))
-        if torch.equal(found.T.int() + 8, codes):
+        if torch.equal(_codes(packed, rows).int() + 8, codes):
             return rows
     return None
 
 
-def _unpack(packed: Tensor, together: int, into: Tensor) -> None:
-    """Codes -8 .. 7 of ``packed`` uint8 (rows, in / 2) into (in, rows / together, together), in its type.
+def _codes(packed: Tensor, together: int) -> Tensor:
+    """Codes int8 (rows, in), -8 .. 7, of ``packed`` uint8 (rows, in / 2)."""
+    halves = [half.view(len(half), -1, together // 2) for half in _halves(packed, together)]
+    return torch.stack(halves, 2).view(len(halves[0]), -1).T
 
-    For every block of rows and every column there are half as many bytes as rows: low halves, then high halves. Four
-    bytes are taken apart at a time.
+
+def _halves(packed: Tensor, together: int) -> Iterator[Tensor]:
+    """Codes int8 (in, rows / 2), -8 .. 7, of the first half of every block of ``together`` rows, then of the second.
+
+    ``packed`` uint8 (rows, in / 2) has for every block and every column half as many bytes as rows: the first half's
+    codes are their low four bits, the second's their high ones. Bytes are put in order before they are taken apart,
+    as few long words, because copies in short runs took most of the time.
     """
-    blocks, half = into.shape[1], together // 2
-    words = packed.reshape(blocks, into.shape[0], half).view(torch.int32)
-    into[..., :half] = (words & _LOW).view(torch.int8).sub_(8).transpose(0, 1)
-    into[..., half:] = ((words >> _HIGH) & _LOW).view(torch.int8).sub_(8).transpose(0, 1)
+    blocks, columns, half = len(packed) // together, 2 * packed.shape[1], together // 2
+    runs = packed.reshape(blocks * columns, half).view(torch.int64)
+    order = torch.arange(columns)[:, None] + torch.arange(blocks) * columns
+    words = runs.index_select(0, order.view(-1)).view(torch.int32)
+    for shift in (0, _HIGH):
+        yield ((words >> shift) & _LOW).view(torch.int8).sub_(8).view(columns, -1)
 
 
 def _applied(

@@ -84,7 +84,7 @@ class ServerProcess:
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + self._start_timeout_s
-        with httpx.Client(timeout=5.0, trust_env=False) as client:
+        with httpx.Client(timeout=5.0, trust_env=False, verify=False) as client:
             while time.monotonic() < end:
                 if not self.alive():
                     raise RuntimeFailure(f"{self._name} ended while starting: {self.last_word()}")

@@ -38,10 +38,11 @@ _FIRST_LOOK_S, _LOOK_S = 0.2, 1.0
 Counts = Mapping[str, float]
 
 
-def read_counts(server: Server) -> Counts:
-    """The counters that the server shows now, by our names; empty where it shows none."""
+def read_metrics(server: Server) -> tuple[Counts, Blocks | None]:
+    """The counters that the server shows now, by our names, empty where it shows none; and its cache's blocks."""
     with http_client(server.root, _PATIENCE_S, 1) as http:
-        return counts(metrics_text(http))
+        text = metrics_text(http)
+    return counts(text), blocks(text)
 
 
 def metrics_text(http: httpx.Client) -> str:

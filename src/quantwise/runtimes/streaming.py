@@ -3,8 +3,7 @@
 A request ends in exactly one :data:`Outcome`; only a stream with a finish reason and the closing ``[DONE]`` is ``ok``.
 Nothing is tried twice: whoever counts latencies must see what the user would have seen.
 
-Sources: https://platform.openai.com/docs/api-reference/chat-streaming and the event-stream syntax of
-https://html.spec.whatwg.org/multipage/server-sent-events.html (lines that end in a lone CR are not understood).
+Source: https://platform.openai.com/docs/api-reference/chat-streaming
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ from typing import Any, Literal, get_args
 import httpx
 
 from quantwise.core.runtime import Ask
+from quantwise.runtimes.event_stream import EventStream, NotEvents, ServerSaid, one_line
 from quantwise.runtimes.lean_http import LeanHttp, NotHttp, Response
 from quantwise.runtimes.llama_server import key_header, said
-from quantwise.runtimes.openai import http_client, model_ids, server_artifact, split_url
+from quantwise.runtimes.openai import chosen_model, http_client, split_url
 
 Outcome = Literal[
     "ok", "refused", "overloaded", "error", "timeout", "broken", "malformed", "unfinished", "other_model", "not_sent"
@@ -34,10 +34,8 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 clock = time.perf_counter
 
-_MOST_BYTES = 64 << 20
 _MOST_SAID = 1 << 16
 _MOST_TOKENS = 1 << 40
-_FIELDS = (b"event", b"id", b"retry")
 _TEXTS = ("content", "reasoning_content", "reasoning")
 _NO_ANSWER = ("abort", "error", "content_filter")
 _SNAPSHOT = re.compile(r"(:latest|-\d{4}(-?\d\d){0,2})")
@@ -95,16 +93,13 @@ class _Fault(Exception):
 
 
 def find_server(url: str) -> Server:
-    """The server behind a URL, and its model (the first it names, or the one after ``#``).
+    """The server behind a URL, and its model (the only one it names, or the one after ``#``).
 
-    Raises InputError naming the URL where nothing there speaks this protocol.
+    Raises InputError naming the URL where nothing there speaks this protocol, or several models are served.
     """
-    server_artifact(url)
     root, wanted = split_url(url)
-    if wanted:
-        return Server(url, root, wanted)
     with http_client(root, 15.0, 1) as http:
-        return Server(url, root, model_ids(http, root)[0])
+        return Server(url, root, chosen_model(http, root, wanted))
 
 
 def streaming_client(server: Server) -> LeanHttp:
@@ -135,6 +130,10 @@ async def stream(http: LeanHttp, request: StreamRequest, limit_s: float) -> Stre
             await _read(response, answer)
     except _Fault as fault:
         return answer.ended(fault.outcome, str(fault))
+    except ServerSaid as error:
+        return answer.ended("error", str(error))
+    except NotEvents as error:
+        return answer.ended("malformed", str(error))
     except TimeoutError:
         if not answer.done:
             return answer.ended("timeout", f"no end after {limit_s:g} s, {len(answer.pieces)} pieces of text came")
@@ -159,45 +158,11 @@ async def _read(response: Response, answer: _Answer) -> None:
     form = response.headers.get("content-type", "")
     if not form.startswith("text/event-stream"):
         raise _Fault("malformed", f"no event stream but {form or 'an untyped body'}")
-    events = _Events()
+    events = EventStream()
     async for data in response.portions():
         at = clock()
         for event in events.feed(data):
             answer.take(event, at)
-
-
-class _Events:
-    """Data of server-sent events out of bytes that come in any portions."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._data: list[bytes] = []
-        self._bytes = 0
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The data of every event that is complete now; raises _Fault for what is no event stream."""
-        self._bytes += len(data)
-        if self._bytes > _MOST_BYTES:
-            raise _Fault("malformed", f"more than {_MOST_BYTES >> 20} MiB in one answer")
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        found = []
-        for line in lines:
-            if (event := self._line(line.removesuffix(b"\r"))) is not None:
-                found.append(event)
-        return found
-
-    def _line(self, line: bytes) -> bytes | None:
-        if not line:
-            event, self._data = b"\n".join(self._data), []
-            return event or None
-        field, _, value = line.partition(b":")
-        if field == b"data":
-            self._data.append(value.removeprefix(b" "))
-        elif field == b"error":  # llama-server before 2025
-            raise _Fault("error", _one_line(value))
-        elif field and field not in _FIELDS:  # an empty field name is a comment, which keeps a connection alive
-            raise _Fault("malformed", f"no line of an event stream: {_one_line(line)}")
-        return None
 
 
 class _Answer:
@@ -227,11 +192,11 @@ class _Answer:
         try:
             self._chunk(json.loads(data), at)
         except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
-            raise _Fault("malformed", f"an event that cannot be read ({error}): {_one_line(data)}") from error
+            raise _Fault("malformed", f"an event that cannot be read ({error}): {one_line(data)}") from error
 
     def _chunk(self, chunk: dict[str, Any], at: float) -> None:
         if error := chunk.get("error"):
-            raise _Fault("error", _one_line(str(error.get("message") if isinstance(error, dict) else error).encode()))
+            raise _Fault("error", one_line(str(error.get("message") if isinstance(error, dict) else error).encode()))
         told = chunk.get("model")
         if told and not _same_model(self._model, str(told)):
             raise _Fault("other_model", f"asked for {self._model!r}, answered as {str(told)!r}")
@@ -299,7 +264,3 @@ def _number(value: object) -> float | None:
 
 def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS else None
-
-
-def _one_line(data: bytes) -> str:
-    return " ".join(data.decode("utf-8", errors="replace").split())[:200]

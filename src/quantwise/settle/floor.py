@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Measurement
-from quantwise.core.question import Question, TaskQuestion
+from quantwise.core.question import EndpointGate, Question, TaskQuestion
 from quantwise.core.verdict import Answer, FloorVerdict, Reason
-from quantwise.settle.pair import by_block
+from quantwise.settle.pair import by_block, rows_about
 from quantwise.stats.floor import Scores, bounds, e_above, e_below, items_to_settle, scores_of
 from quantwise.stats.wording import MOST_MISSING
 from quantwise.store import Store
@@ -35,9 +35,9 @@ def look_at_floor(
     """
     if task.floor is None:
         raise ValueError(f"{task.name} has no floor")
-    rows = store.rows("certify", candidate.name, task.name)
+    rows = rows_about(store, candidate.name, task)
     blocks = by_block(rows)
-    done = store.blocks("certify", candidate.name, task.name)
+    done = store.blocks("certify", candidate.name, task.rows_of)
     seen: list[Measurement] = []
     settled, block = False, -1
     scores = scores_of(seen)
@@ -75,12 +75,13 @@ def settle_floor(store: Store, question: Question, candidate: Candidate, task: T
         missing=scores.missing,
         n_more=more,
     )
-    return replace(verdict, explanation=_explained(verdict))
+    counted = "items without it" if isinstance(task, EndpointGate) else "items"
+    return replace(verdict, explanation=_explained(verdict, counted))
 
 
 def floor_verdicts(store: Store, question: Question) -> list[FloorVerdict]:
-    """Of every arm and every task that has a floor, recomputed from the run folder alone."""
-    return [settle_floor(store, question, c, t) for c in question.candidates for t in question.tasks if t.floor]
+    """Of every arm and every floor, recomputed from the run folder alone."""
+    return [settle_floor(store, question, c, gate) for c in question.candidates for gate in question.floors]
 
 
 def _answer(scores: Scores, question: Question, floor: float) -> Answer | None:
@@ -100,10 +101,10 @@ def _reason(scores: Scores, more: tuple[int, int, int] | None) -> Reason:
     return "need_n" if more else "margin_unreachable"
 
 
-def _explained(found: FloorVerdict) -> str:
+def _explained(found: FloorVerdict, counted: str) -> str:
     if found.mean is None:
         return "not measured"
-    lead = f"{found.mean:.1%} of {found.n} items, floor {found.floor:.1%}"
+    lead = f"{found.mean:.1%} of {found.n} {counted}, floor {found.floor:.1%}"
     if found.verdict == "PASS":
         return f"{lead}: shown to be at or above it (lower bound {found.low:.1%}, valid at every look)"
     if found.verdict == "FAIL":

@@ -20,7 +20,7 @@ from quantwise.stats.compare import Rule, Supply, compare, verdict_from_comparis
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import e_value, log_e, log_e_fail
 from quantwise.stats.pairing import pairs
-from quantwise.stats.wording import MOST_MISSING
+from quantwise.stats.wording import MOST_MISSING, percent
 from quantwise.store import Store
 from quantwise.tasks.answer_signs import asked_texts, shows
 
@@ -47,7 +47,7 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
     """
     base = question.baseline_of(candidate)
     names = (base.name, candidate.name)
-    theirs, ours = (_rows(store, name, task) for name in names)
+    theirs, ours = (rows_about(store, name, task) for name in names)
     blocks = [by_block(side) for side in (theirs, ours)]
     done = min(store.blocks("certify", name, task.rows_of) for name in names)
     rule = _rule(question)
@@ -64,7 +64,7 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
     return Look(seen, kindly, missing, len({row.item for row in theirs if row.block <= block}), settled)
 
 
-def _rows(store: Store, candidate: str, task: TaskQuestion) -> list[Measurement]:
+def rows_about(store: Store, candidate: str, task: TaskQuestion) -> list[Measurement]:
     """Certification rows; for an endpoint an answer without the sign scores 1, and what was lost stays unknown."""
     rows = store.rows("certify", candidate, task.rows_of)
     if not isinstance(task, EndpointGate):
@@ -114,12 +114,26 @@ def settle(store: Store, question: Question, candidate: Candidate, task: TaskQue
     imported = store.imported()
     names = (question.baseline_of(candidate).name, candidate.name)
     sides = {name: store.rows("certify", name, task.rows_of) for name in names}
-    said = caveats(question, candidate, imported) + told(task.rows_of, sides)
-    left = imported_left(question, candidate, task.rows_of, imported, look(store, question, candidate, task).asked)
+    seen = look(store, question, candidate, task)
+    said = (
+        caveats(question, candidate, imported) + told(task.rows_of, sides) + nothing_to_lose(names[0], task, seen.pairs)
+    )
+    left = imported_left(question, candidate, task.rows_of, imported, seen.asked)
     if verdict.verdict == "UNKNOWN" and left == 0:
         said += (ended(question, candidate, task.rows_of, imported),)
     explanation = "; ".join(filter(None, (verdict.explanation, *said)))
     return replace(verdict, caveats=said, explanation=explanation) if said else verdict
+
+
+def nothing_to_lose(baseline: str, task: TaskQuestion, seen: Sequence[Pair]) -> tuple[str, ...]:
+    """A sentence where the baseline's own score is no larger than the margin: then no candidate could lose more."""
+    score = sum(pair.baseline for pair in seen) / len(seen) if seen else 1.0
+    if score > task.margin:
+        return ()
+    return (
+        f"{baseline} itself scores {percent(score)} on {task.name}, so that nothing there could lose more than the "
+        f"margin of {percent(task.margin)} and a PASS says nothing",
+    )
 
 
 def _settled(store: Store, question: Question, candidate: Candidate, task: TaskQuestion) -> Verdict:
@@ -187,4 +201,6 @@ def _pace(store: Store, base: Candidate, candidate: Candidate, task: TaskQuestio
 def verdicts(store: Store, question: Question) -> list[Verdict]:
     """Every verdict of a run, recomputed from its folder alone."""
     arms = [c for c in question.candidates if not c.baseline]
-    return [settle(store, question, c, t) for c in arms for t in question.gates]
+    # Where floors alone decide, an endpoint is one of them.
+    asked = question.tasks if question.by_floor else question.gates
+    return [settle(store, question, c, t) for c in arms for t in asked]

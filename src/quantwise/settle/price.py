@@ -56,7 +56,7 @@ def _price_terms(question: Question) -> list[str]:
 
 
 def _failed(store: Store, question: Question, candidate: Candidate) -> bool:
-    floors = (settle_floor(store, question, candidate, t).verdict for t in question.tasks if t.floor is not None)
+    floors = (settle_floor(store, question, candidate, t).verdict for t in question.floors)
     pairs = (settle(store, question, candidate, t).verdict for t in question.gates if not question.by_floor)
     return "FAIL" in floors or "FAIL" in pairs
 

@@ -22,11 +22,15 @@ def still_open(
 
     Where the scenario compares with the floor alone, a pair is shown and settles nothing.
     """
-    if not question.by_floor and open_gates(store, question, candidate, task, first):
+    alone = question.by_floor
+    if not alone and open_gates(store, question, candidate, task, first):
         return "pair"
-    if task.floor is None or look_at_floor(store, question, candidate, task, first=first).settled:
+    floors = [gate for gate in question.gates_of(task) if gate.floor is not None]
+    # Where another gate shares the rows, a floor may have been settled long before the first block to look at.
+    first = first if alone and len(floors) == 1 else 0
+    if all(look_at_floor(store, question, candidate, floor, first=first).settled for floor in floors):
         return None
-    lost = not question.by_floor and settle(store, question, candidate, task).verdict == "FAIL"
+    lost = not alone and settle(store, question, candidate, task).verdict == "FAIL"
     return None if lost else "floor"
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.item import Item
-from quantwise.tasks.expression import Program, ProgramError, read_program, run_program
 from quantwise.tasks.json_answers import read_json, same_value, satisfies, schema_problem, unfenced
 from quantwise.tasks.number_answers import read_number, target_number
+from quantwise.tasks.program_answers import program_problem, program_readable, program_right
 from quantwise.tasks.tool_answers import calls_right, read_calls, tools_problem
 
 SCORERS_VERSION = "1"
@@ -168,8 +168,13 @@ def _numeric_problem(item: Item) -> str | None:
     return None
 
 
+def _bare(item: Item, output: str) -> str:
+    """The output, out of its code block where the item allows one."""
+    return unfenced(output) if item.options.get("fenced", False) else output
+
+
 def _json(item: Item, output: str) -> Any:
-    return read_json(unfenced(output) if item.options.get("fenced", False) else output)
+    return read_json(_bare(item, output))
 
 
 def _json_readable(item: Item, output: str) -> bool:
@@ -225,51 +230,15 @@ def _choice_problem(item: Item) -> str | None:
 
 
 def _code(item: Item, output: str) -> float:
-    try:
-        program = _program(item, output)
-        return float(all(
-            _same_result(run_program(program, inputs), expected)
-            for inputs, expected in zip(item.options["inputs"], item.target, strict=True)
-        ))  # fmt: skip
-    except ProgramError:
-        return 0.0
-
-
-def _program(item: Item, output: str) -> Program:
-    return read_program(unfenced(output) if item.options.get("fenced", False) else output)
-
-
-def _same_result(result: Any, expected: Any) -> bool:
-    if isinstance(result, float) and isinstance(expected, int | float) and not isinstance(expected, bool):
-        return math.isclose(result, expected, rel_tol=1e-9, abs_tol=1e-12)
-    return same_value(result, expected)
+    return float(program_right(_bare(item, output), item.options["inputs"], item.target))
 
 
 def _code_readable(item: Item, output: str) -> bool:
-    try:
-        _program(item, output)
-    except ProgramError:
-        return False
-    return True
+    return program_readable(_bare(item, output))
 
 
 def _code_problem(item: Item) -> str | None:
-    inputs, expected = item.options.get("inputs"), item.target
-    if not isinstance(inputs, list | tuple) or not inputs:
-        return 'option inputs must be a list of objects, such as [{"x": 2}, {"x": 3}]'
-    if not isinstance(expected, list | tuple) or len(expected) != len(inputs):
-        return f"target must be the list of the {len(inputs)} expected results, one for each of option inputs"
-    for given in inputs:
-        if not isinstance(given, Mapping) or not all(isinstance(n, str) and n.isidentifier() for n in given):
-            return 'every one of option inputs must be an object of named values, such as {"x": 2}'
-        if not all(_flat(value) for value in given.values()):
-            return "inputs may be numbers, texts, true, false, null, and flat lists of these"
-    return None
-
-
-def _flat(value: Any) -> bool:
-    parts = value if isinstance(value, list) else [value]
-    return all(part is None or isinstance(part, bool | int | float | str) for part in parts)
+    return program_problem(item.options.get("inputs"), item.target)
 
 
 def _tool_call(item: Item, output: str) -> float:

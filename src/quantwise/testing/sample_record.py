@@ -4,107 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-SPECIMEN = "SPECIMEN, numbers invented for tests"
-
-TASKS = {
-    "json_output": "write exactly the JSON object that is described",
-    "extraction": "copy the named fields out of a record",
-    "classification": "tell apart classes that differ in one detail",
-    "arithmetic": "sums with rare digit patterns",
-    "code": "expressions whose value is checked",
-    "recall": "a fact from at least 300 tokens ago",
-    "instructions": "several steps in the order given",
-    "multilingual": "word lists in non-Latin scripts",
-}
-_TF, _LC = "16bit@transformers", "bf16@llamacpp"
-_ITEMS = 512
-_ACCURACY = (0.97, 0.95, 0.91, 0.82, 0.88, 0.93, 0.90, 0.84)
-
-# source, runtime, role, bytes, bits per weight, seconds per item
-_CANDIDATES: tuple[tuple[str, str, str, int, float | None, float | None], ...] = (
-    ("16bit", "transformers", "baseline", 8_912_896, 16.0, 0.061),
-    ("rtn:int8-channel", "transformers", "quality", 4_526_080, 8.06, None),
-    ("rtn:int4-g64", "transformers", "quality", 2_431_488, 4.25, None),
-    ("gptq:int4-g64", "transformers", "quality", 2_431_744, 4.25, None),
-    ("rtn:int4-tensor", "transformers", "control", 2_297_856, 4.0, None),
-    ("bf16", "llamacpp", "baseline", 9_019_392, 16.0, 0.034),
-    ("q8_0", "llamacpp", "", 4_915_200, 8.5, 0.021),
-    ("q4_0", "llamacpp", "", 2_686_976, 4.5, 0.019),
+from quantwise.testing.sample_rows import (
+    ACCURACY,
+    CANDIDATES,
+    FLIPS,
+    ITEMS,
+    LLAMACPP_BASELINE,
+    SPECIMEN,
+    TASKS,
+    TRANSFORMERS_BASELINE,
+    VERDICTS,
 )
-
-# Per candidate and task: items, regressions, improvements, verdict, reason.
-_Q8 = ((256, 1, 1), (256, 2, 1), (288, 3, 3), (352, 5, 4), (288, 2, 2), (256, 1, 2), (288, 2, 1), (352, 4, 5))
-_VERDICTS: dict[str, tuple[tuple[int, int, int, str, str], ...]] = {
-    "rtn:int8-channel@transformers": tuple((n, r, i, "PASS", "") for n, r, i in _Q8),
-    "rtn:int4-g64@transformers": (
-        (352, 9, 2, "PASS", ""),
-        (512, 21, 6, "UNKNOWN", "items_exhausted"),
-        (448, 15, 9, "PASS", ""),
-        (224, 44, 7, "FAIL", ""),
-        (512, 24, 9, "UNKNOWN", "need_n"),
-        (320, 6, 3, "PASS", ""),
-        (512, 23, 11, "UNKNOWN", "need_n"),
-        (192, 38, 6, "FAIL", ""),
-    ),
-    "gptq:int4-g64@transformers": (
-        (288, 4, 2, "PASS", ""),
-        (320, 7, 4, "PASS", ""),
-        (352, 9, 7, "PASS", ""),
-        (512, 29, 12, "UNKNOWN", "need_n"),
-        (384, 10, 6, "PASS", ""),
-        (288, 3, 3, "PASS", ""),
-        (384, 11, 6, "PASS", ""),
-        (512, 30, 13, "UNKNOWN", "margin_unreachable"),
-    ),
-    "rtn:int4-tensor@transformers": (
-        (64, 41, 0, "FAIL", ""),
-        (64, 46, 0, "FAIL", ""),
-        (64, 37, 2, "FAIL", ""),
-        (64, 47, 0, "FAIL", ""),
-        (64, 44, 1, "FAIL", ""),
-        (64, 52, 0, "FAIL", ""),
-        (64, 40, 1, "FAIL", ""),
-        (64, 45, 0, "FAIL", ""),
-    ),
-    "q8_0@llamacpp": tuple((n, r, i, "PASS", "") for n, r, i in _Q8),
-    "q4_0@llamacpp": (
-        (352, 8, 3, "PASS", ""),
-        (448, 14, 6, "PASS", ""),
-        (416, 13, 9, "PASS", ""),
-        (288, 46, 9, "FAIL", ""),
-        (512, 22, 8, "UNKNOWN", "need_n"),
-        (320, 5, 3, "PASS", ""),
-        (416, 14, 8, "PASS", ""),
-        (512, 31, 12, "UNKNOWN", "budget"),
-    ),
-}
-_FLIPS = (
-    ("arithmetic", "q4_0@llamacpp", "417 + 388 =", "805", "805", "795", 1.0, 0.0),
-    ("arithmetic", "q4_0@llamacpp", "9009 - 999 =", "8010", "8010", "8,010", 1.0, 0.0),
-    ("arithmetic", "q8_0@llamacpp", "77 * 11 =", "847", "837", "847", 0.0, 1.0),
-    ("json_output", "q4_0@llamacpp", 'Write JSON: name "Ida", age 41.', '{"name": "Ida", "age": 41}',
-     '{"name": "Ida", "age": 41}', '{"name": "Ida", "age": 41', 1.0, 0.0),
-    ("json_output", "rtn:int4-tensor@transformers", 'Write JSON: name "Bo", tag "<b>".', '{"name": "Bo", "tag": "<b>"}',
-     '{"name": "Bo", "tag": "<b>"}', "<script>alert('flip')</script>", 1.0, 0.0),
-    ("multilingual", "q4_0@llamacpp", "Переведи слово: вода", "water", "water", "winter", 1.0, 0.0),
-    ("multilingual", "q8_0@llamacpp", "ترجم: كتاب", "book", "look", "book", 0.0, 1.0),
-    ("code", "q4_0@llamacpp", "x = [3, 1, 2]\nprint(sorted(x)[0] + len(x))", "4", "4", "5", 1.0, 0.0),
-    ("instructions", "gptq:int4-g64@transformers", "First write A. Then write B twice. Then stop.", "A B B",
-     "A B B", "A B B B", 1.0, 0.0),
-    ("recall", "rtn:int4-g64@transformers", "The key of the blue box is 7. " + 40 * "The rain went on. "
-     + "What is the key of the blue box?", "7", "7", "", 1.0, 0.0),
-    ("extraction", "rtn:int4-g64@transformers", "name: Ada; town: Ulm; year: 1871\nTown?", "Ulm", "Ulm", "Ada",
-     1.0, 0.0),
-    ("classification", "gptq:int4-g64@transformers", "ship or sheep: 'the sh--p sails'", "ship", "sheep", "ship",
-     0.0, 1.0),
-)  # fmt: skip
 
 
 def specimen() -> dict[str, Any]:
     """A complete record: eight tasks, eight candidates in two runtimes, PASS, FAIL, UNKNOWN, and unknown values."""
     verdicts = [
         _verdict(name, task, margin_row)
-        for name, rows in _VERDICTS.items()
+        for name, rows in VERDICTS.items()
         for task, margin_row in zip(TASKS, rows, strict=True)
     ]
     return {
@@ -116,7 +33,7 @@ def specimen() -> dict[str, Any]:
         "machine": {"cpu": SPECIMEN, "cores": 2, "memory_bytes": 8 * 1024**3, "os": "Linux"},
         "versions": {"python": "3.11.2", "torch": "2.9.0", "transformers": "5.1.0", "xllamacpp": "2026.1"},
         "decision": _decision(),
-        "candidates": [_candidate(row) for row in _CANDIDATES],
+        "candidates": [_candidate(row) for row in CANDIDATES],
         "verdicts": verdicts,
         "noise": [
             {"runtime": runtime, "task": task, "n": 64, "flips": 1 if (runtime, task) == ("llamacpp", "recall") else 0}
@@ -124,7 +41,7 @@ def specimen() -> dict[str, Any]:
             for task in TASKS
         ],
         "screen": _screen(),
-        "costs": [_cost(row) for row in _CANDIDATES],
+        "costs": [_cost(row) for row in CANDIDATES],
         "timing": {"plan": 0.4, "build": 21.7, "screen": 48.2, "certify": 402.9, "decide": 0.1},
         "generations": 21_440,
         "generations_per_s": 47.5,
@@ -139,9 +56,9 @@ def specimen_flips() -> list[dict[str, Any]]:
         {
             **dict(zip(keys, row, strict=True)),
             "item": f"{row[0]}-{number:05d}",
-            "baseline": _LC if "llamacpp" in row[1] else _TF,
+            "baseline": LLAMACPP_BASELINE if "llamacpp" in row[1] else TRANSFORMERS_BASELINE,
         }
-        for number, row in enumerate(_FLIPS)
+        for number, row in enumerate(FLIPS)
     ]
 
 
@@ -154,7 +71,7 @@ def _question() -> dict[str, Any]:
             "note": "Margins of 5 pp are wider than the defaults; they were declared before any candidate was run.",
         },
         "tasks": [
-            {"name": name, "margin": 0.05, "role": "gate", "floor": 0.7 if name == "code" else None, "items": _ITEMS,
+            {"name": name, "margin": 0.05, "role": "gate", "floor": 0.7 if name == "code" else None, "items": ITEMS,
              "summary": summary}
             for name, summary in TASKS.items()
         ],
@@ -178,7 +95,7 @@ def _verdict(name: str, task: str, row: tuple[int, int, int, str, str]) -> dict[
     }
     return {
         "candidate": name,
-        "baseline": _LC if name.endswith("llamacpp") else _TF,
+        "baseline": LLAMACPP_BASELINE if name.endswith("llamacpp") else TRANSFORMERS_BASELINE,
         "task": task,
         "verdict": verdict,
         "reason": reason,
@@ -248,7 +165,7 @@ def _candidate(row: tuple[str, str, str, int, float | None, float | None]) -> di
             "fix": None,
         },
         "footprint": _footprint(role, runtime, size),
-        "accuracy": {task: {"n": 256, "mean": mean} for task, mean in zip(TASKS, _ACCURACY, strict=True)},
+        "accuracy": {task: {"n": 256, "mean": mean} for task, mean in zip(TASKS, ACCURACY, strict=True)},
         "overall": None if overall is None else dict(zip(keys, overall, strict=True)),
     }
 
@@ -300,8 +217,8 @@ def _decision() -> dict[str, Any]:
         "ship": "q8_0@llamacpp",
         "status": "ship",
         "headline": "Ship q8_0@llamacpp: it passes all 8 gates at a margin of 5 pp and is 54 % of the bytes of bf16.",
-        "fallback": _LC,
-        "rollback": _TF,
+        "fallback": LLAMACPP_BASELINE,
+        "rollback": TRANSFORMERS_BASELINE,
         "because": [
             "Non-inferior to bf16@llamacpp on each of 8 tasks at a margin of 5 pp, alpha 0.05, two candidates counted.",
             "It is the smallest candidate that passes every gate: 4.69 MiB against 8.60 MiB.",
