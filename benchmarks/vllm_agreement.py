@@ -195,7 +195,7 @@ def main() -> int:
             except RuntimeFailure as error:
                 failed.append(f"`{recipe}`{', ' * bool(way)}{way}: {error}")
                 print(f"- {failed[-1]}", flush=True)
-    every = f", every {flags.every}th of them" if flags.every > 1 else ""
+    every = f", one in {flags.every}" if flags.every > 1 else ""
     told = f"""Exports of the reference model at {found[0].gap.size:,} positions of {len(texts)} held-out texts{every},
 {int(found[0].answer.sum()):,} of them of answers to the suites' questions; of equal logits the lowest id counts.
 {date.today()}, {Vllm().version()}, {line()}. One run, one small model, one machine."""

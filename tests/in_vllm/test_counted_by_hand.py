@@ -1,0 +1,92 @@
+"""Prefix hits, blocks and preemptions of a real vLLM server, beside what a person counts; what it can do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chain_model import write_chain_model
+
+from quantwise.core.artifact import Artifact
+from quantwise.core.item import Message
+from quantwise.core.runtime import Ask, CacheUse, RuntimeOptions
+from quantwise.models import reference
+from quantwise.runtimes.openai import OpenAI, server_artifact
+from quantwise.runtimes.vllm import Vllm, VllmSession
+
+PYTHON = os.environ.get("QUANTWISE_VLLM_PYTHON", "")
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(not PYTHON, reason="QUANTWISE_VLLM_PYTHON names no Python with vLLM; run `make test-vllm`"),
+]
+BLOCK, BLOCKS = 32, 20
+
+
+class Small(Vllm):
+    """With a cache of prefixes and few small blocks, of which vLLM keeps one to itself."""
+
+    def _command(self, folder: str, port: int, options: RuntimeOptions) -> list[str]:
+        flags = ["--enable-prefix-caching", "--block-size", str(BLOCK), "--num-gpu-blocks-override", str(BLOCKS)]
+        return [*super()._command(folder, port, options), *flags]
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[VllmSession]:
+    folder = write_chain_model(tmp_path / "model")
+    options = RuntimeOptions(context=500, parallel=4, timeout_s=120.0)
+    with Small().open(Artifact(str(folder), "safetensors", "", None), options) as opened:
+        yield opened
+
+
+def test_hits_blocks_and_preemptions(session: VllmSession) -> None:
+    """Before anything was asked no share of hits is known. A prompt of 200 tokens fills six blocks of 32, which the
+    second time are found: 192 of 400 tokens in all. Then four requests want 13 blocks each of the 19.
+    """
+    assert session.cache_use() == CacheUse(BLOCKS - 1, BLOCK, None, True, None, 0)
+    prompt = "hm " * 199 + "short"
+    for _ in range(2):
+        (reply,) = session.ask([Ask(text=prompt)])
+        assert (reply.prompt_tokens, reply.text) == (200, "<think>so be it</think>42")
+    used = session.cache_use()
+    assert (used.prefix_cache_hit_rate, used.preemptions) == (pytest.approx(192 / 400), 0)
+    words = ("so ", "be it", "</think>", "42")
+    replies = session.ask([Ask(text=word * 20 + "endless", max_tokens=380) for word in words])
+    assert [reply.text for reply in replies] == ["<reasoning>" + "hm " * 379] * 4
+    assert [reply.output_tokens for reply in replies] == [380] * 4
+    used = session.cache_use()
+    assert used.preemptions is not None
+    assert used.preemptions >= 1
+    # Together they fill all there is, and were looked at every second; what one alone fills is there in any case.
+    assert used.most_blocks_seen is not None
+    assert 13 <= used.most_blocks_seen <= BLOCKS - 1
+
+
+def test_what_a_vllm_server_can_do_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its address, as somebody's server: JSON Schema, seeds, scores, tools."""
+    options = RuntimeOptions(context=512, parallel=4, timeout_s=120.0)
+    artifact = Artifact(str(reference.path()), "safetensors", "", None)
+    with Vllm().open(artifact, options) as served:
+        monkeypatch.setenv("QUANTWISE_API_KEY", served._http.headers["Authorization"].removeprefix("Bearer "))
+        url = str(served._http.base_url)
+        with OpenAI().open(server_artifact(url), options) as asked:
+            found = asked.capabilities()
+            print(f"\n{found}")
+            able = ("chat", "completions", "usage", "log_probabilities", "scores_given_text", "json_schema", "seeds")
+            assert {name: found[name] for name in (*able, "tools", "streaming", "metrics")} == dict.fromkeys(
+                (*able, "tools", "streaming", "metrics"), True
+            )
+            assert found["distributions"] is False
+            assert found["told"]["max_model_len"] == 512
+            turn = (Message("user", "What is 12 + 30?"),)
+            by_url, ours = asked.ask([Ask(messages=turn)])[0], served.ask([Ask(messages=turn)])[0]
+            assert by_url.error is None
+            print(by_url, ours)
+            tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+            (told,) = asked.ask([Ask(messages=turn, tools=(tool,))])
+            print(told)
+            # vLLM lets a model call functions of its own will only where it was started with a parser of calls.
+            assert told.finish == "refused"
+            assert "--enable-auto-tool-choice" in (told.error or "")
