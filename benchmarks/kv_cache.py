@@ -135,7 +135,8 @@ def page(record: Mapping[str, Any]) -> Iterator[str]:
     timed = max(option["timed_texts"] for option in record["options"])
     machine, versions = record["machine"], record["versions"]
     named = ", ".join(f"{name} {versions[name]}" for name in ("quantwise", "xllamacpp", "python") if name in versions)
-    yield f"- Times are those of the first {timed} texts, {record['threads']} threads. {machine['cpu']}, {named}.\n"
+    first = "text" if timed == 1 else f"{timed} texts"
+    yield f"- Times are those of the first {first}, {record['threads']} threads. {machine['cpu']}, {named}.\n"
 
 
 def write(flags: argparse.Namespace) -> None:
