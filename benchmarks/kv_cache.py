@@ -4,9 +4,9 @@
     python benchmarks/kv_cache.py --write [--runs DIR] [--gguf FILE --book FILE] [--documents 80]
 
 With ``--write`` caches of llama.cpp are measured at a full context, as ``quantwise kv`` does, and docs/kv-cache.md gets
-the tables: the reference model at its longest context, and FILE, a model of yours, at 2,048 tokens of a book. Folders
-in DIR go on where they were. Times count of the first texts only, so that these can be read on a machine that does
-nothing else (``--documents 8`` first, and then more).
+the tables: the reference model at its longest context, and FILE, a model of yours, over a book, at 2,048 tokens and at
+its longest context. Folders in DIR go on where they were. Times count of the first texts only, so that these can be
+read on a machine that does nothing else (``--documents 8`` first, and then more).
 
 Without it, all caches of both runtimes, on short texts of the reference model. Texts and items are of the screening
 split, which nobody trained on. The divergence is read off the 128 likeliest
@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quantwise.cache_study.request import Request, parse_options
+from quantwise.cache_study.request import TYPES, Request, parse_options
 from quantwise.cache_study.study import study
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact
@@ -105,11 +105,19 @@ def in_gguf(place: Path) -> Artifact:
 
 def at_length(flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The studies, measured as far as they lack texts."""
-    asked = Request(None, parse_options("f16,q8_0,q8_0/q4_0,q4_0", "both"), questions=3, timed=8)
-    cases = [replace(asked, documents=flags.documents, run=flags.runs / "ref1024")]
+    asked = Request(None, parse_options(TYPES, "both"), questions=3, timed=8)
+    cases = [replace(asked, documents=flags.documents, run=flags.runs / "reference")]
     if flags.gguf is not None:
-        real = replace(asked, model=flags.gguf, text=flags.book, context=2048, questions=4, timed=3)
-        cases.append(replace(real, documents=flags.real_documents, run=flags.runs / "real2048"))
+        real = replace(asked, model=flags.gguf, text=flags.book, questions=4, timed=3)
+        cases += [
+            replace(real, context=2048, documents=flags.real_documents, run=flags.runs / "real-2048"),
+            replace(
+                real,
+                options=parse_options(TYPES),
+                documents=flags.long_documents,
+                run=flags.runs / "real-longest",
+            ),
+        ]
     for case in cases:
         with progress_on(sys.stderr) as bar:
             yield study(replace(case, threads=flags.threads), bar)
@@ -127,7 +135,8 @@ def page(record: Mapping[str, Any]) -> Iterator[str]:
     timed = max(option["timed_texts"] for option in record["options"])
     machine, versions = record["machine"], record["versions"]
     named = ", ".join(f"{name} {versions[name]}" for name in ("quantwise", "xllamacpp", "python") if name in versions)
-    yield f"- Times are those of the first {timed} texts, {record['threads']} threads. {machine['cpu']}, {named}.\n"
+    first = "text" if timed == 1 else f"{timed} texts"
+    yield f"- Times are those of the first {first}, {record['threads']} threads. {machine['cpu']}, {named}.\n"
 
 
 def write(flags: argparse.Namespace) -> None:
@@ -145,10 +154,11 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--write", action="store_true", help=f"measure at length, and write {PAGE.name}")
     parser.add_argument("--runs", type=Path, default=Path("runs/kv-cache"), help="where run folders lie")
-    parser.add_argument("--gguf", type=Path, help="a real model of 2,048 tokens or more")
-    parser.add_argument("--book", type=Path, help="a text file that fills its context")
+    parser.add_argument("--gguf", type=Path, help="a real model of more than 2,048 tokens")
+    parser.add_argument("--book", type=Path, help="a text file that fills its longest context")
     parser.add_argument("--documents", type=int, default=80)
-    parser.add_argument("--real-documents", type=int, default=12)
+    parser.add_argument("--real-documents", type=int, default=3, help="texts at 2,048 tokens")
+    parser.add_argument("--long-documents", type=int, default=1, help="texts at the model's longest context")
     parser.add_argument("--threads", type=int, default=2)
     flags = parser.parse_args()
     if flags.write:

@@ -1,4 +1,4 @@
-"""The study of caches on a real server: bytes as planned, going on, what is refused."""
+"""The study of caches on a real server: the oracle of the last places, bytes as planned, going on, what is refused."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from quantwise.build.walk import build
 from quantwise.cache_study.request import CacheOption, Request, parse_options
 from quantwise.cache_study.study import study
 from quantwise.cache_study.subject import read_subject
+from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
+from quantwise.core.item import Message
 from quantwise.core.progress import Silent
+from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import RuntimeOptions
+from quantwise.models import reference
 from quantwise.runtimes.llamacpp import LlamaCpp
 from quantwise.store import Store
 
@@ -34,6 +39,42 @@ def test_flash_attention_is_as_asked() -> None:
         for flash, cache in ((None, "f16"), (None, "q8_0"), (True, "f16"), (False, "q8_0/f16"))
     ]
     assert [f[f.index("--flash-attn") + 1] for f in flags] == ["auto", "on", "on", "off"]
+
+
+def test_distributions_of_the_last_places_are_those_of_a_plain_evaluation(tmp_path: Path) -> None:
+    """Of the reference model, on a chat whose turns end with special tokens, before the last places and among them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    (made,) = build(reference.path(), [parse_recipe("f16")], [], tmp_path / "made")
+    template = ChatTemplate.from_folder(reference.path())
+    assert template is not None
+    said = (
+        ("user", "Lena had a red ball. The dog took the ball."), ("assistant", "The dog ran away with it."),
+        ("user", "Who has it now?"), ("assistant", "The dog has it."), ("user", "What did the dog take?"),
+    )  # fmt: skip
+    turns = [Message(role, text) for role, text in said]
+    tail, top = 20, 20
+    with LlamaCpp(flash_attention=True).open(
+        Artifact(made.location, "gguf", "", None), RuntimeOptions(context=512, threads=1)
+    ) as session:
+        ids = session.tokenize(template.render(turns), False)
+        end = session.tokenize("<|end|>", False)
+        session.timed(ids, 4)  # as the study does: the text lies in the cache already, with more behind it
+        told = session.tail_logprobs(ids, tail, top)
+    assert len(end) == 1
+    assert end[0] in ids[:-tail]
+    assert end[0] in ids[-tail:]
+    model = AutoModelForCausalLM.from_pretrained(reference.path(), dtype=torch.float32).eval()
+    with torch.inference_mode():
+        plain = model(torch.tensor([ids])).logits[0].log_softmax(-1)[-tail - 1 : -1]
+    for place, row, came in zip(told, plain, ids[-tail:], strict=True):
+        known = torch.tensor([place[i] for i in place])
+        torch.testing.assert_close(known, row[list(place)], atol=0.01, rtol=0)
+        assert came in place
+        assert len(place) >= top
+        # The likeliest are the likeliest: what is left out is below all that is told but the token that came.
+        assert row.topk(top).values[-1] <= min(place[i] for i in place if i != came) + 0.01
 
 
 def test_a_study_measures_all_and_goes_on_where_it_was(request_: Request) -> None:
