@@ -75,18 +75,15 @@ def test_what_a_vllm_server_can_do_is_found_out(monkeypatch: pytest.MonkeyPatch)
             found = asked.capabilities()
             print(f"\n{found}")
             able = ("chat", "completions", "usage", "log_probabilities", "scores_given_text", "json_schema", "seeds")
-            assert {name: found[name] for name in (*able, "tools", "streaming", "metrics")} == dict.fromkeys(
-                (*able, "tools", "streaming", "metrics"), True
-            )
+            assert [name for name in (*able, "streaming", "metrics") if found[name] is not True] == []
+            # Calls are read by a parser that a server is started with or not.
+            assert found["tools"] is False
             assert found["distributions"] is False
             assert found["told"]["max_model_len"] == 512
             turn = (Message("user", "What is 12 + 30?"),)
-            by_url, ours = asked.ask([Ask(messages=turn)])[0], served.ask([Ask(messages=turn)])[0]
-            assert by_url.error is None
-            print(by_url, ours)
+            (reply,) = asked.ask([Ask(messages=turn)])
+            assert (reply.error, reply.finish) == (None, "stop")
             tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
             (told,) = asked.ask([Ask(messages=turn, tools=(tool,))])
-            print(told)
-            # vLLM lets a model call functions of its own will only where it was started with a parser of calls.
             assert told.finish == "refused"
             assert "--enable-auto-tool-choice" in (told.error or "")
