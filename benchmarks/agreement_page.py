@@ -140,7 +140,8 @@ def _nearer(found: Sequence[Compared]) -> str:
     ratios = [f"{one.name} {one.theirs_off.mean() / one.ours_off.mean():.2f}" for one in found]
     packed = [f"{one.name} {one.packed.mean():.2%}" for one in found]
     return (
-        f"vLLM's distance over that of Transformers: {', '.join(ratios)}.\nThe Transformers runtime (packed kernels, texts in batches) and "
+        f"vLLM's distance over that of Transformers: {', '.join(ratios)}.\n"
+        "The Transformers runtime (packed kernels, texts in batches) and "
         f"a plain pass over expanded weights agree at: {', '.join(packed)}."
     )
 
