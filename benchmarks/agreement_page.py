@@ -93,12 +93,15 @@ def agreement(found: Sequence[Compared]) -> str:
 def conclusion(found: Sequence[Compared]) -> str:
     """Which are within a point of what 16 bit reaches, over all positions and at answers."""
     base, others = found[0], found[1:]
-    within = [one.name for one in others if (_over(one, base).low or -1.0) >= -ALLOWED]
+    within = [one.name for one in others if (low := _over(one, base).low) is not None and low >= -ALLOWED]
     shares = [one.same[one.answer].mean() - base.same[base.answer].mean() for one in others]
     at = [one.name for one, share in zip(others, shares, strict=True) if share >= -ALLOWED]
     whole = f"{', '.join(within)} {'is' if len(within) == 1 else 'are'}" if within else "none is"
     places = "all are" if len(at) == len(others) else f"{', '.join(at) or 'none'} {'is' if len(at) < 2 else 'are'}"
-    return f"Within 1 point of what 16 bit reaches (whole interval): over all positions {whole}; at answers {places}."
+    return (
+        f"Not more than 1 point below what 16 bit reaches: over all positions, by the whole interval, {whole}; "
+        f"at answers, by the share alone, {places}."
+    )
 
 
 def by_gap(found: Sequence[Compared]) -> str:

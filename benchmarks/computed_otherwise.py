@@ -61,7 +61,7 @@ def exact_model(source: Path, folder: Path, rounded: bool = False) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "build"))
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
     from meant_weights import RoundsInputs, meant
 
     model = AutoModelForCausalLM.from_pretrained(str(source), dtype=torch.float64, local_files_only=True).eval()

@@ -39,7 +39,7 @@ from quantwise.runtimes.transformers import Transformers
 from speed_model import FIRST_CHARACTER, SPECIAL, VOCABULARY, write_model
 from this_machine import line
 
-ARMS = ("16bit", "rtn:int8-channel", "rtn:int4-g128", "w8a8")
+ARMS = ("16bit", "rtn:int8-channel", "rtn:int4-g128", "rtn:int4-g128-asym", "w8a8")
 ROWS = (1, 8, 32)
 PROMPT = 64
 LAYER_ROWS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128)

@@ -169,8 +169,8 @@ the 16 bit of the same piece.{fewer}
 
 {table(pieces)}
 
-{lost} Among the pieces 16 bit itself went {drift}: ratios whose
-range is as wide as that say little.{unmeasured}
+{lost} Over all repeats 16 bit itself went {drift}:
+ratios whose range is as wide as that say little.{unmeasured}
 
 {first["date"]}, {first["cores"]} cores used, {first["line"]}. One machine:
 which kernel vLLM takes, and so which rows lose, depends on the processor.

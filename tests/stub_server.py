@@ -34,6 +34,7 @@ def stub(
             if key and self.headers.get("Authorization") != f"Bearer {key}":
                 status, value = refusal, {"error": {"message": "who are you"}}
             value = value(json.loads(body)) if callable(value) else value
+            status, value = value if isinstance(value, tuple) else (status, value)
             if isinstance(value, dict) and "error" in value:
                 status = max(status, 400)
             data = (value if isinstance(value, str) else json.dumps(value)).encode()

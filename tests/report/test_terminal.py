@@ -150,11 +150,20 @@ def test_candidates_of_two_models_are_told_apart() -> None:
     assert "small:int8-channel " in text
 
 
-def test_what_more_items_might_settle_is_not_called_ruled_out() -> None:
+@pytest.mark.parametrize(
+    "why",
+    [
+        "UNKNOWN on code (about 300 more items, 100 to 900)",
+        "UNKNOWN whether at the floor: code, about 90 more items",
+        "UNKNOWN what a solved item costs (two blocks of items tell), and the budget is 0.01 EUR",
+        "UNKNOWN whether within the budget: a solved item costs 0.009 EUR (0.008 to 0.011), the budget is 0.01",
+    ],
+)
+def test_what_more_items_might_settle_is_not_called_ruled_out(why: str) -> None:
     record = specimen()
     record["decision"]["ruled_out"] = [
         {"candidate": "q4_0@llamacpp", "why": "FAIL on code"},
-        {"candidate": "q8_0@llamacpp", "why": "UNKNOWN on code (about 300 more items, 100 to 900)"},
+        {"candidate": "q8_0@llamacpp", "why": why},
     ]
     lines = shown(record).splitlines()
     assert [line for line in lines if line.startswith("ruled out")] == ["ruled out   q4_0@llamacpp  FAIL on code"]

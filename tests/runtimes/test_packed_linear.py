@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,17 @@ def test_one_scale_for_all_a_bias_and_scales_that_the_type_cannot_hold() -> None
         fine = StoredLayer(layer.codes, layer.scale * 1.001, None, bits=bits)
         assert not torch.equal(fine.scale, fine.scale.bfloat16().float())
         check(fine, torch.bfloat16, weights_rounded=True)
+
+
+def test_kernels_are_left_alone_where_they_multiply_number_by_number() -> None:
+    exact = stored(4, 64, 128, 1)
+    inexact = replace(exact, scale=exact.scale * 1.001)
+    seen = [
+        packed_linear(layer, None, dtype).narrow_rows > 0  # type: ignore[union-attr]
+        for layer in (exact, inexact, stored(4, 64, 128, 1, zeros=True), stored(8, 64, 128, 1))
+        for dtype in (torch.bfloat16, torch.float16)
+    ]
+    assert seen == [True, False, False, False, False, False, True, False]
 
 
 def test_inputs_whose_groups_lie_in_another_order() -> None:

@@ -106,6 +106,21 @@ def test_a_key_that_is_good_for_the_list_alone_ends_the_run_and_refuses_no_item(
     assert "\n" not in str(caught.value)
 
 
+def test_a_prompt_that_a_gateway_bars_is_refused_and_the_others_are_answered(options: RuntimeOptions) -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        if "bad" in body["prompt"]:
+            return 403, {"error": {"message": "flagged by policy"}}
+        return {"choices": [{"text": "!", "finish_reason": "stop"}]}
+
+    with (
+        stub({"/v1/models": MODEL, "/v1/completions": (200, answer)}) as url,
+        OpenAI().open(server_artifact(url), options) as session,
+    ):
+        replies = session.ask([Ask(text="good"), Ask(text="bad"), Ask(text="fine")])
+    assert [reply.finish for reply in replies] == ["stop", "refused", "stop"]
+    assert "flagged by policy" in (replies[1].error or "")
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_server_that_refuses_seeds_is_asked_without(options: RuntimeOptions, temperature: float) -> None:
     def answer(body: dict[str, Any]) -> Any:

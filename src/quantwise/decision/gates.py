@@ -64,7 +64,10 @@ def over_budget(question: Question, evidence: Evidence, candidate: Candidate) ->
         return None, None
     found, currency = evidence.price_of(candidate), question.scenario["prices"]["currency"]
     if found is None or found.money is None or found.money_interval is None:
-        return None, f"UNKNOWN what a solved item costs, and the budget is {limit:.3g} {currency}"
+        return (
+            None,
+            f"UNKNOWN what a solved item costs (two blocks of items tell), and the budget is {limit:.3g} {currency}",
+        )
     low, high = found.money_interval
     said = f"a solved item costs {found.money:.3g} {currency} ({low:.3g} to {high:.3g}), the budget is {limit:.3g}"
     if low > limit:

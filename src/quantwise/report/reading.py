@@ -98,7 +98,7 @@ class Reading:
 
     @property
     def solved_level(self) -> str:
-        """Of the intervals of a solved item's cost, which every look at a price shares; as "99.2 %"."""
+        """Of the intervals of a solved item's cost, which every look at a price shares; as "99 %"."""
         alphas = [item.get("alpha") for item in self.solved.get("items") or ()]
         return f"{100 * (1 - alphas[0]):.3g} %" if alphas and alphas[0] else self.level
 
@@ -200,5 +200,5 @@ def plain_reason(row: Row) -> str:
 
 
 def _open(row: Row) -> bool:
-    """Whether the decision's reason is that a verdict is open (`decision/gates.py` begins it so)."""
-    return str(row["why"]).startswith("UNKNOWN on ")
+    """Whether the decision's reason is that a verdict, floor or price is open (`decision/gates.py` begins it so)."""
+    return str(row["why"]).startswith("UNKNOWN ")

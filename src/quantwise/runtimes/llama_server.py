@@ -29,7 +29,11 @@ UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, Recur
 
 
 class KeyRefused(Refused):
-    """The server wants a key, or another one; it is no word on the request."""
+    """The server wants a key, or another one (401); 403 may also be a gateway's word on one request."""
+
+    def __init__(self, said: str, status: int) -> None:
+        super().__init__(said)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +218,7 @@ def checked(response: httpx.Response) -> dict[str, Any]:
     that is no such object or says that an error occurred; KeyRefused is the Refused of a key.
     """
     if response.status_code in NOT_LET_IN:
-        raise KeyRefused(said(response))
+        raise KeyRefused(said(response), response.status_code)
     if response.is_client_error and response.status_code not in _BUSY:
         raise Refused(said(response))
     if response.is_error:

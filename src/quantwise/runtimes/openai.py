@@ -104,11 +104,19 @@ class OpenAISession:
     def _answer(self, ask: Ask) -> Reply:
         try:
             reply = self._patience.answer(ask, self._server.answer)
-        except KeyRefused as error:  # the item has nothing to do with it
+        except KeyRefused as error:
+            if error.status == httpx.codes.FORBIDDEN and self._lists_models():
+                raise Refused(str(error)) from error  # gateways bar single prompts so
             raise EnvironmentFailure(f"{self._url} says {error}; {_KEY}, and run the same command again") from error
         if reply.error is not None and reply.finish in ("stop", "length"):
             self._check_same()
         return reply
+
+    def _lists_models(self) -> bool:
+        try:
+            return self._http.get("/v1/models").is_success
+        except httpx.HTTPError:
+            return False
 
     def _check_same(self) -> None:
         """Raise EnvironmentFailure where the server came back with another model or build than it went with."""

@@ -36,7 +36,6 @@ class PackedInt8(nn.Module):
     scale: Tensor
     bias: Tensor | None
     order: Tensor | None
-    narrow_rows = NARROW_ROWS[8]
 
     def __init__(self, layer: StoredLayer, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
@@ -47,6 +46,7 @@ class PackedInt8(nn.Module):
         self.register_buffer("weight", functional.pad(codes, (0, -self.in_features % INT8_COLUMNS)).contiguous())
         self.register_buffer("scale", scale.to(_holding(dtype, scale)).contiguous())
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
+        self.narrow_rows = _narrow_rows(8, self.scale)
 
     def codes(self) -> Tensor:
         """int8 (out, in), in the order in which inputs are multiplied."""
@@ -78,7 +78,6 @@ class PackedInt4(nn.Module):
     steps: Tensor
     bias: Tensor | None
     order: Tensor | None
-    narrow_rows = NARROW_ROWS[4]
 
     def __init__(self, layer: StoredLayer, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
@@ -101,6 +100,7 @@ class PackedInt4(nn.Module):
             "steps", both.to(_holding(dtype, both) if layer.zero is None else torch.float32).contiguous()
         )
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
+        self.narrow_rows = _narrow_rows(4, self.steps)
         self._symmetric = layer.zero is None
         self._scale_type = _holding(dtype, scale)
 
@@ -226,6 +226,11 @@ def _sorted(layer: StoredLayer) -> tuple[Tensor, Tensor | None]:
         raise ValueError("groups of a layer have different sizes")
     order = layer.group.argsort(stable=True)
     return layer.codes[:, order], order
+
+
+def _narrow_rows(bits: int, scales: Tensor) -> int:
+    """Up to how many rows the kernel wins; with other than bfloat16 it multiplies number by number, and never does."""
+    return NARROW_ROWS[bits] if scales.dtype == torch.bfloat16 else 0
 
 
 def _holding(dtype: torch.dtype, values: Tensor) -> torch.dtype:

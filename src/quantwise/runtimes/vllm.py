@@ -58,7 +58,8 @@ AMX_TILES = "amx_tiles.AmxTiles"
 _OURS = {
     "--model": "the candidate", "--served-model-name": "quantwise", "--host": "quantwise", "--port": "quantwise",
     "--api-key": "quantwise", "--dtype": "the folder", "--max-model-len": "--context", "--max-num-seqs": "--parallel",
-    "--max-logprobs": "quantwise", "--worker-extension-cls": "quantwise", "--trust-remote-code": "quantwise: never",
+    "--max-logprobs": "quantwise", "--generation-config": "quantwise", "--worker-extension-cls": "quantwise",
+    "--trust-remote-code": "quantwise: never",
     "--enable-prefix-caching": "quantwise: an answer must not depend on what was asked before",
 }  # fmt: skip
 # What the server says of every request once its engine has died, which leaves the server itself up for a while; and
@@ -119,12 +120,15 @@ class Vllm:
             yield VllmSession(process, http, artifact.location, options)
 
     def _command(self, folder: str, port: int, options: RuntimeOptions) -> list[str]:
-        """Eager and without a cache of prefixes: an answer does not depend on what was asked before."""
+        """Eager and without a cache of prefixes: an answer does not depend on what was asked before. Nor on a
+        generation_config.json, whose penalties and limits would otherwise stand in for whatever a request leaves out.
+        """
         path = str(Path(folder).resolve())
         head = [str(self.python), "-P", "-m", "vllm.entrypoints.openai.api_server", "--model", path]
         flags = ["--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port), "--dtype", "auto"]
         flags += ["--max-model-len", str(options.context), "--max-num-seqs", str(options.parallel)]
-        flags += ["--enforce-eager", "--no-enable-prefix-caching", "--max-logprobs", "-1", *self.flags]
+        flags += ["--enforce-eager", "--no-enable-prefix-caching", "--max-logprobs", "-1"]
+        flags += ["--generation-config", "vllm", *self.flags]
         return head + flags + (["--worker-extension-cls", AMX_TILES] if self._on_amx() else [])
 
     def _on_amx(self) -> bool:
