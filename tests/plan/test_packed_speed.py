@@ -42,7 +42,7 @@ def test_bytes_by_hand() -> None:
     assert packed_layer_bytes(10, 33, parse_scheme("int8-channel")) == 10 * 48 + 20
     # 100 rows are filled to 128; two groups of 128.
     assert packed_layer_bytes(100, 256, parse_scheme("int4-g128")) == 128 * 128 + 2 * 128 * 4
-    assert packed_layer_bytes(100, 256, parse_scheme("int4-g128-asym")) == 128 * 128 + 2 * 128 * 8
+    assert packed_layer_bytes(100, 256, parse_scheme("int4-g128-asym")) == 128 * 128 + 2 * 128 * 6
     assert packed_layer_bytes(64, 1024, parse_scheme("int4-channel")) == 64 * 512 + 4 * 64 * 4
     assert packed_layer_bytes(64, 100, parse_scheme("int4-g64")) is None
     assert [kernel_group(n) for n in (32, 96, 128, 512, 1000)] == [32, 32, 128, 256, None]

@@ -88,8 +88,7 @@ def _rows_of_kernel(asked: Deployment) -> int | None:
     scheme = _scheme(asked.scheme)
     if asked.runtime != "transformers" or asked.device == "gpu" or scheme is None or not is_packed(scheme):
         return None
-    # Zero points make the kernel's steps float32, for which it is slow at any number of rows.
-    return NARROW_ROWS[scheme.bits] if scheme.symmetric else 0
+    return NARROW_ROWS[scheme.bits]
 
 
 def _scheme(name: str) -> Scheme | None:

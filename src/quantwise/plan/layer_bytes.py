@@ -75,8 +75,8 @@ def packed_layer_bytes(rows: int, columns: int, scheme: Scheme) -> int | None:
     """Bytes of a matrix as torch's kernels for few bits hold it on a processor (``runtimes/packed_linear.py``).
 
     None where it stays in 16 bit. Eight bits: rows filled to whole vectors, a scale each. Four bits: rows filled to
-    whole blocks, and for each of the kernel's groups a scale and a value at code 0, in 32 bit where there are zero
-    points, which 16 bit cannot hold.
+    whole blocks, and for each of the kernel's groups a scale, a value at code 0, and where there are zero points what
+    16 bit leave of it.
     """
     if not scheme.divides(columns):
         return None
@@ -85,7 +85,7 @@ def packed_layer_bytes(rows: int, columns: int, scheme: Scheme) -> int | None:
     group, filled = kernel_group(scheme.group or columns), rows + -rows % INT4_ROWS
     if group is None:
         return held_layer_bytes(rows, columns, scheme)
-    return filled * columns // 2 + filled * (columns // group) * 2 * (_SCALE if scheme.symmetric else 4)
+    return filled * columns // 2 + filled * (columns // group) * _SCALE * (2 if scheme.symmetric else 3)
 
 
 def is_packed(scheme: Scheme) -> bool:

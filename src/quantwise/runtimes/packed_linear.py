@@ -71,11 +71,14 @@ class PackedInt8(nn.Module):
 
 class PackedInt4(nn.Module):
     """``weight`` is what torch packs of the codes, with rows filled up to whole blocks; ``steps`` (groups, out, 2) are
-    a group's scale and its value at code 0, in float32 with zero points, and where the inputs' type cannot hold them.
+    a group's scale and its value at code 0, in float32 where the inputs' type cannot hold the scales. What that type
+    leaves of a zero point's value is ``left`` (groups, out), or None without these: it is added times the sum of a
+    group's inputs.
     """
 
     weight: Tensor
     steps: Tensor
+    left: Tensor | None
     bias: Tensor | None
     order: Tensor | None
 
@@ -96,9 +99,9 @@ class PackedInt4(nn.Module):
         both = torch.stack([scale, zero], -1).repeat_interleave(width // self.group, 1).transpose(0, 1)
         both = functional.pad(both, (0, 0, 0, more), value=1.0)
         self.register_buffer("weight", torch._convert_weight_to_int4pack_for_cpu(whole, 1))
-        self.register_buffer(
-            "steps", both.to(_holding(dtype, both) if layer.zero is None else torch.float32).contiguous()
-        )
+        self.register_buffer("steps", both.to(_holding(dtype, both[..., 0])).contiguous())
+        left = both[..., 1] - self.steps[..., 1]
+        self.register_buffer("left", None if layer.zero is None else left.to(_holding(dtype, left)))
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
         self.narrow_rows = _narrow_rows(4, self.steps)
         self._symmetric = layer.zero is None
@@ -125,7 +128,11 @@ class PackedInt4(nn.Module):
             torch._weight_int4pack_mm_for_cpu(part, self.weight, self.group, self.steps)
             for part in torch.split(given, _KERNEL_ROWS)
         ]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts))[:, : self.out_features]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if self.left is not None:
+            sums = given.view(len(given), len(self.left), -1).sum(-1, dtype=torch.float32)
+            out = out + sums @ self.left.float()
+        return out[:, : self.out_features]
 
     def _wide(self, rows: Tensor) -> Tensor:
         """Codes less their zero points are exact in any float type, so each weight is rounded once: times its scale."""
