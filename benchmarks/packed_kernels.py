@@ -178,7 +178,8 @@ def layer_table(times: Mapping[str, Sequence[float]], width: int) -> list[str]:
     return [
         "",
         f"One layer of {width} x {width}, milliseconds by rows of inputs (4 bits in groups of 128; from memory,",
-        f"the middle of {LAYER_TURNS} turns). Up to how many rows the runtime takes the kernel: {limits}.",
+        f"the middle of {LAYER_TURNS} turns). Up to how many rows the runtime takes the kernel: {limits};",
+        "that is where one thread breaks even (`--layer --threads 1`).",
         "",
         f"| way | {heads} |",
         f"| --- |{' ---: |' * len(LAYER_ROWS)}",
