@@ -209,3 +209,11 @@ def test_a_baseline_without_room_is_not_kept_without_a_word_and_not_fallen_back_
     assert failed.headline.endswith(f"But {BASE.name} does not fit.")
     shipped = decide(QUESTION, evidence({**ALL_PASS, Q8: "FAIL"}, fits=no_room))
     assert (shipped.ship, shipped.fallback, shipped.rollback) == (Q4.name, None, BASE.name)
+
+
+def test_nothing_is_supported_best_before_anything_is_measured() -> None:
+    unasked = evidence({Q8: "UNKNOWN", Q4: "UNKNOWN"})
+    unasked = replace(unasked, verdicts=[replace(v, comparison=replace(v.comparison, n=0)) for v in unasked.verdicts])
+    decision = decide(QUESTION, unasked)
+    assert decision.best_supported is None
+    assert decision.headline == f"Unknown: no candidate has passed every gate yet. Until then keep {BASE.name}."

@@ -163,14 +163,15 @@ def _ruled_out(arms: Sequence[Candidate], blocked: Mapping[str, str | None]) -> 
 
 
 def _best_supported(question: Question, evidence: Evidence, arms: Sequence[Candidate]) -> Candidate | None:
-    """The open candidate whose weakest gate has the strongest evidence for it."""
+    """The open candidate whose weakest gate has the strongest evidence for it; None where nothing was measured."""
+    asked = {v.candidate for v in evidence.verdicts if v.comparison.n} | {v.candidate for v in evidence.floors if v.n}
 
     def weakest(candidate: Candidate) -> float:
         if question.by_floor:
             return min((v.e_pass for v in evidence.floors if v.candidate == candidate.name), default=0.0)
         return min((v.comparison.e_pass for v in evidence.verdicts if v.candidate == candidate.name), default=0.0)
 
-    return max(arms, key=weakest, default=None)
+    return max((c for c in arms if c.name in asked), key=weakest, default=None)
 
 
 def _no_candidate(question: Question, arms: Sequence[Candidate], acceptable: Sequence[str]) -> str:
