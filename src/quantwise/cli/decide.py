@@ -78,15 +78,9 @@ def add_parser(verbs: Any) -> None:
     add_retry(p)
     add_calibration(p)
     p.add_argument(
-        "--parallel",
-        type=positive,
-        default=None,
-        metavar="N",
-        help="requests at a time (default: as the scenario has it)",
+        "--parallel", type=positive, metavar="N", help="requests at a time (default: as the scenario has it)"
     )
-    p.add_argument(
-        "--context", type=positive, default=None, metavar="N", help="tokens per request (default from the scenario)"
-    )
+    p.add_argument("--context", type=positive, metavar="N", help="tokens per request (default from the scenario)")
     add_decoding(p)
     p.add_argument("--seed", type=int, default=0, help="which items and calibration texts are taken (default 0)")
     p.add_argument(
