@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
+
+from stub_server import serving
 
 _OPEN = ("/v1/models", "/v1/chat/completions", "/v1/completions")
 
@@ -50,12 +51,8 @@ def lossy_proxy(target: str, *, loses: bool = True, only_v1: bool = False, usage
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        with serving(server) as url:
+            yield url
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
         inner.close()
