@@ -58,7 +58,7 @@ peers: .venv-llmcompressor/.ready .venv-gptqmodel/.ready .venv-llama/.ready
 	touch $@
 
 lint: setup
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from meant_weights import meant_in_gguf
 from test_gguf_architectures import divergence
 from test_in_llamacpp import load
 from tiny_models import TEXTS, write_tiny
 from torch import Tensor
 
+from meant_weights import meant_in_gguf
 from quantwise.build.calibration import calibrate
 from quantwise.build.held_out import divergences_of, held_out
 from quantwise.build.preflight import check_recipes

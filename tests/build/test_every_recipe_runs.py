@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from meant_weights import meant, meant_in_gguf, model_of
 
+from meant_weights import meant, meant_in_gguf, model_of
 from quantwise.build.walk import build
 from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import LLAMACPP_CACHES, TRANSFORMERS_CACHES

@@ -10,9 +10,9 @@ import pytest
 import torch
 from compressed_tensors.quantization import QuantizationConfig
 from compressed_tensors.utils import match_named_modules, match_targets
-from meant_weights import meant, model_of
 from tiny_models import CONFIGS, TEXTS, write_tiny
 
+from meant_weights import meant, model_of
 from quantwise.build.skeleton import Skeleton
 from quantwise.build.walk import build
 from quantwise.core.artifact import Artifact

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from meant_weights import RoundsInputs, meant
 from safetensors.torch import load_file
 from test_gguf_architectures import FIXED
 from tiny_models import TEXTS, write_tiny
 
+from meant_weights import RoundsInputs, meant
 from quantwise.build.experts import SeparateExperts
 from quantwise.build.held_out import divergences, held_out
 from quantwise.build.skeleton import Skeleton

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from meant_weights import meant
 from tiny_models import TEXTS, write_tiny
 
+from meant_weights import meant
 from quantwise.build import stream
 from quantwise.build.calibration import calibrate
 from quantwise.build.job import Job
