@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from quantwise.core.evidence import LOST, Measurement
-from quantwise.stats.pairing import ANSWERED
+from quantwise.core.evidence import ANSWERED, LOST, Measurement
 
 
 def lost_items(rows: Iterable[Measurement]) -> dict[int, set[str]]:

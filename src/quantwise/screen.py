@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.evidence import Stage
+from quantwise.core.evidence import ANSWERED, Stage
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.runtime import Ask, Distributions
@@ -21,7 +21,7 @@ from quantwise.prompts.check import wrong_prompts
 from quantwise.runtimes.capabilities import TellsCapabilities
 from quantwise.stats.compare import compare
 from quantwise.stats.divergence import divergence
-from quantwise.stats.pairing import ANSWERED, pairs
+from quantwise.stats.pairing import pairs
 from quantwise.stats.wording import MOST_MISSING
 from quantwise.store import Store
 

@@ -177,6 +177,15 @@ def test_a_difference_within_the_noise_leaves_it_to_the_next_term() -> None:
     assert decide(BY_TIME, evidence(ALL_PASS, **unresolved)).ship == Q4.name
 
 
+def test_a_time_decides_only_where_the_items_in_common_say_the_same() -> None:
+    """Each arm settles at items of its own, so that its mean may say the contrary of the paired comparison."""
+    contrary = timed(0.03, 0.010, 0.020)
+    contrary["ratios"] = {pair: {"seconds_per_item": (1.1, 1.2)} for pair in ((Q8.name, Q4.name), (Q4.name, Q8.name))}
+    decision = decide(BY_TIME, evidence(ALL_PASS, **contrary))
+    assert decision.ship is not Q8.name
+    assert "seconds per item" not in str([r.why for r in decision.ruled_out if r.candidate in (Q8.name, Q4.name)])
+
+
 def test_equals_of_the_baseline_are_acceptable_and_not_shipped() -> None:
     by_time_only = replace(QUESTION, scenario={**QUESTION.scenario, "objective": ["seconds_per_item"]})
     decision = decide(by_time_only, evidence(ALL_PASS, **timed(0.01, 0.01, 0.0101)))

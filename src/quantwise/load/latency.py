@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quantwise.cost.candidate import P95_FLOOR, P99_FLOOR, percentile
 from quantwise.load.generator import Answer, Block
 from quantwise.runtimes.streaming import OUTCOMES
+from quantwise.stats.percentile import P95_FLOOR, P99_FLOOR, percentile
 
 # A generator that is late by more than this share of what it measures spoils the figure.
 SPOILT = 0.05

@@ -18,10 +18,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quantwise.core.evidence import Measurement
+from quantwise.core.evidence import ANSWERED, Measurement
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import e_value, log_e, log_e_counts, rejected_margin
-from quantwise.stats.pairing import ANSWERED
 
 # Nobody asks more of one task; a forecast beyond it says that none can be given.
 MOST_ITEMS = 10_000_000
