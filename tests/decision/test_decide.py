@@ -194,6 +194,28 @@ def test_equals_of_the_baseline_are_acceptable_and_not_shipped() -> None:
     assert "would be acceptable" in decision.headline
 
 
+def test_a_p95_that_is_not_known_yet_is_no_reason_to_keep_16_bit() -> None:
+    question = replace(QUESTION, scenario={**QUESTION.scenario, "max_p95_seconds": 1.0})
+    decision = decide(question, evidence(ALL_PASS, p95_seconds={Q8.name: None, Q4.name: 3.0}))
+    assert decision.status == "unknown"
+    assert [row.candidate for row in decision.ruled_out if row.open] == [Q8.name]
+    slow = decide(question, evidence(ALL_PASS, p95_seconds={Q8.name: 3.0, Q4.name: 3.0}))
+    assert slow.status == "keep"
+
+
+def test_a_candidate_whose_server_is_away_is_open_and_not_ruled_out() -> None:
+    away = {Q8.name: "UNKNOWN, because its server is away (refused)", Q4.name: "cannot be run: bad magic"}
+    decision = decide(QUESTION, evidence(ALL_PASS, broken=away))
+    assert decision.status == "unknown"
+    assert {row.candidate: row.open for row in decision.ruled_out}[Q8.name]
+    assert not {row.candidate: row.open for row in decision.ruled_out}[Q4.name]
+
+
+def test_what_turned_out_dequantized_is_not_waited_for() -> None:
+    told = evidence({**ALL_PASS, Q8: "FAIL", Q4: "UNKNOWN"}, dequantized=frozenset({Q4.name}))
+    assert decide(QUESTION, told).status == "keep"
+
+
 def test_what_can_never_be_shipped_is_not_waited_for() -> None:
     unknown = evidence({**ALL_PASS, Q8: "FAIL", Q4: "UNKNOWN"}, fits={Q4.name: Fit(Q4.name, 9, 9, 9, 1, "no", None)})
     assert decide(QUESTION, unknown).status == "keep"

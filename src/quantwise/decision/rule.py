@@ -43,7 +43,9 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     eligible = [c for c in arms if blocked[c.name] is None]
     missing_objective = unknown_objectives(question, evidence, eligible or arms)
     ranked = ranked_by(question, evidence, eligible)
-    open_arms = [c for c in arms if c.shippable and (blocked[c.name] or "").startswith("UNKNOWN")]
+    ruled_out = _ruled_out(arms, blocked)
+    open_names = {row.candidate for row in ruled_out if row.open} - evidence.dequantized
+    open_arms = [c for c in arms if c.shippable and c.name in open_names]
     if ranked:
         chosen = ranked[0]
         base = question.baseline_of(chosen)
@@ -59,7 +61,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
             fallback=_fallback(evidence, ranked, chosen) or (None if out else base.name),
             rollback=base.name,
             because=_because(question, evidence, chosen, ranked),
-            ruled_out=tuple(losers) + _ruled_out(arms, blocked),
+            ruled_out=(*losers, *ruled_out),
             unmeasured=_unmeasured(question, evidence, missing_objective),
             best_supported=chosen.name,
             acceptable=acceptable,
@@ -79,7 +81,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         fallback=None,
         rollback=baselines[0].name,
         because=(),
-        ruled_out=_ruled_out(arms, blocked),
+        ruled_out=ruled_out,
         unmeasured=_unmeasured(question, evidence, missing_objective),
         best_supported=best.name if best else None,
         acceptable=acceptable,
