@@ -7,6 +7,7 @@ smaller.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from quantwise.core.artifact import Candidate
@@ -143,7 +144,8 @@ def _because(question: Question, evidence: Evidence, chosen: Candidate, ranked: 
         lines.append(f"{question.baseline_of(chosen).name} {out}, so nothing had to be better than it")
     if drops and not question.by_floor:
         level = f"{1 - question.alpha:.0%}, each task by itself"
-        lines.append(f"the data are compatible with a drop of at most {max(drops):.1%} on any one task ({level})")
+        most = math.ceil(1000.0 * max(drops) - 1e-6) / 1000.0  # rounded up, because it is said to be the most
+        lines.append(f"the data are compatible with a drop of at most {most:.1%} on any one task ({level})")
     cost = evidence.costs.get(chosen.name)
     if cost and cost.seconds_per_item is not None:
         lines.append(f"{cost.seconds_per_item * 1000:.0f} ms per item at {question.requests(chosen.runtime)} at a time")

@@ -30,7 +30,7 @@ MOST_ITEMS = 10_000_000
 class Scores:
     """Scores of the items (or clusters) of one arm, each the mean of its repeats and then of its items; in [0, 1].
 
-    ``missing`` of them hold a lost answer, which counts as 0 in ``worst`` and as 1 in ``best``.
+    ``missing`` of these units hold a lost answer, which counts as 0 in ``worst`` and as 1 in ``best``.
     """
 
     worst: Differences
@@ -61,7 +61,7 @@ def scores_of(rows: Iterable[Measurement]) -> Scores:
             _mean([_mean([unknown if v is None else v for v in repeats]) for repeats in items.values()])
             for items in clusters.values()
         ])  # fmt: skip
-    lost = sum(None in repeats for items in clusters.values() for repeats in items.values())
+    lost = sum(any(None in repeats for repeats in items.values()) for items in clusters.values())
     worst, best = (Differences.of_values([x - 1.0 for x in side]) for side in sides)
     return Scores(worst, best, lost)
 
