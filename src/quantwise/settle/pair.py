@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from quantwise.core.artifact import Candidate
-from quantwise.core.evidence import Measurement, Pair
+from quantwise.core.evidence import ANSWERED, Measurement, Pair
 from quantwise.core.imported import caveats, ended, imported_left
 from quantwise.core.question import EndpointGate, Question, TaskQuestion
 from quantwise.core.verdict import Verdict
@@ -65,12 +65,17 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
 
 
 def rows_about(store: Store, candidate: str, task: TaskQuestion) -> list[Measurement]:
-    """Certification rows; for an endpoint an answer without the sign scores 1, and what was lost stays unknown."""
+    """Certification rows; for an endpoint an answer without the sign scores 1, and a request without an answer None.
+
+    A request that was refused is 0 for a scorer, but says nothing of how an answer would have looked.
+    """
     rows = store.rows("certify", candidate, task.rows_of)
     if not isinstance(task, EndpointGate):
         return rows
     asked = asked_texts(store.asked(task.of))
-    return [replace(row, score=1.0 - shows(row, task.endpoint, asked)) for row in rows]
+    return [
+        replace(row, score=1.0 - shows(row, task.endpoint, asked) if row.finish in ANSWERED else None) for row in rows
+    ]
 
 
 def open_gates(store: Store, question: Question, candidate: Candidate, task: TaskQuestion, first: int) -> bool:
