@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -173,7 +173,7 @@ class Store:
             db.executemany(f"INSERT OR IGNORE INTO measurements VALUES ({slots})", [astuple(r) for r in rows])
 
     def rows(self, stage: Stage, candidate: str | None = None, task: str | None = None) -> list[Measurement]:
-        """Measurements in the order in which they were asked (block, then the order inside the block)."""
+        """Measurements by task, candidate and block; inside a block by item and repeat, not in the order asked."""
         query = f"SELECT {', '.join(_COLUMNS)} FROM measurements WHERE stage=?"
         values: list[Any] = [stage]
         for column, value in (("candidate", candidate), ("task", task)):
@@ -249,8 +249,3 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Names of the top-level fields in which two questions differ."""
     plain_a, plain_b = json.loads(json.dumps(a)), json.loads(json.dumps(b))
     return [key for key in plain_b if plain_a.get(key) != plain_b[key]]
-
-
-def row_json(row: Measurement) -> dict[str, Any]:
-    """A measurement as the JSON Lines row that ``quantwise verdict --samples`` reads."""
-    return asdict(row)
