@@ -100,13 +100,6 @@ def switched(int8_inputs: bool) -> Iterator[None]:
             os.environ[SWITCH] = before
 
 
-class Anyway(Vllm):
-    """vLLM with what it takes minutes for, too: FP8 on a processor whose AMX has none. The model here is small."""
-
-    def refuses(self, artifact: Artifact) -> None:
-        """Nothing."""
-
-
 def by_runtime(runtime: Runtime, artifact: Artifact, kept: Kept, texts: Sequence[str]) -> Said:
     """What a session of a runtime says."""
     with runtime.open(artifact, RuntimeOptions(context=CONTEXT, parallel=8, timeout_s=900.0)) as session:
@@ -147,7 +140,7 @@ def compare(kept: Kept, artifact: Artifact, recipe: str, texts: Sequence[str], a
 
     with switched(way != "16-bit inputs"):
         name = f"{recipe} vllm{' 16-bit inputs' if way == '16-bit inputs' else ''}"
-        theirs = kept.said(name, lambda: by_runtime(Anyway(), artifact, kept, texts))
+        theirs = kept.said(name, lambda: by_runtime(Vllm(), artifact, kept, texts))
     plain = kept.said(f"{recipe}{also} sdpa", lambda: model(torch.bfloat16, "sdpa"))
     again = kept.said(f"{recipe}{also} eager", lambda: model(torch.bfloat16, "eager"))
     exact = kept.said(f"{recipe}{also} exact", lambda: by_model(exact_model(reference_path(), folder, rounded), kept))
