@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from quantwise.core.artifact import Artifact
@@ -137,6 +138,26 @@ def test_a_killed_server_is_a_failure_and_not_a_hang_and_its_log_is_kept(
     (kept,) = logs.iterdir()
     assert str(kept) in str(caught.value)
     assert "listening on" in kept.read_text()
+
+
+def test_an_interrupt_does_not_wait_for_answers_and_leaves_nothing(
+    gguf_file: Artifact, options: RuntimeOptions, logs: Path
+) -> None:
+    begun = time.monotonic()
+    with LlamaCpp().open(gguf_file, replace(options, timeout_s=60)) as session:
+        held = session.process.pids()
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)  # it will not answer before it is ended
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            session.ask([Ask(text="once upon", max_tokens=2)] * 2)
+    for thread in threading.enumerate():
+        if thread.name.startswith("ask"):
+            thread.join(20)
+            assert not thread.is_alive()
+    assert time.monotonic() - begun < 30
+    assert not any(psutil.pid_exists(pid) for pid in held)
+    assert not list(logs.iterdir())
 
 
 def test_what_it_cannot_load_is_said_in_one_line(gguf_file: Artifact, options: RuntimeOptions, tmp_path: Path) -> None:

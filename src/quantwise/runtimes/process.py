@@ -163,6 +163,9 @@ class ServerProcess:
         if self._leash is None:
             return
         self.peak_bytes()
+        if self._log is not None:  # before it ends: one that we stop has no last word to be kept
+            self._log.close()
+            self._log = None
         leash, self._leash = self._leash, None
         if leash.stdin is not None:
             leash.stdin.close()
@@ -171,9 +174,6 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             leash.kill()
             leash.wait()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
 
 
 def _nameless_log() -> IO[bytes]:
