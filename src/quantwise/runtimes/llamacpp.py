@@ -197,7 +197,7 @@ class LlamaCppSession:
         if not self.process.alive():
             raise RuntimeFailure(f"llama.cpp is gone: {self.process.last_word()}")
         self.process.trim_log()
-        return ask_all(asks, self._answer, self._parallel, self._gone)
+        return ask_all(asks, self._answer, self._parallel, self.process.gone)
 
     def _answer(self, ask: Ask) -> Reply:
         text, rendered = prompt_text(ask)
@@ -232,9 +232,6 @@ class LlamaCppSession:
         """Read a prompt and write ``tokens`` tokens after it. Raises RuntimeFailure where the server does not."""
         with _told("times"):
             return self._server.timed(ids, tokens)
-
-    def _gone(self) -> str | None:
-        return None if self.process.alive() else self.process.last_word()
 
 
 @contextmanager

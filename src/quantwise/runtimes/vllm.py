@@ -154,7 +154,7 @@ class VllmSession:
             raise RuntimeFailure(f"vLLM is gone: {self.process.last_word()}")
         self.process.trim_log()
         with self._watch:
-            return ask_all(asks, self._answer, self._parallel, self._gone)
+            return ask_all(asks, self._answer, self._parallel, self.process.gone)
 
     def _answer(self, ask: Ask) -> Reply:
         text, rendered = prompt_text(ask)
@@ -203,10 +203,7 @@ class VllmSession:
         try:
             return checked(self._http.post(path, json={"model": _MODEL, **body}))
         except (httpx.HTTPError, Refused) as error:
-            raise RuntimeFailure(f"vLLM does not answer: {error}; {self._gone() or 'it still runs'}") from error
-
-    def _gone(self) -> str | None:
-        return None if self.process.alive() else self.process.last_word()
+            raise RuntimeFailure(f"vLLM does not answer: {error}; {self.process.gone() or 'it still runs'}") from error
 
 
 def _environment(key: str, options: RuntimeOptions) -> dict[str, str]:
