@@ -12,7 +12,6 @@ import json
 import os
 import re
 import secrets
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ from quantwise.core.runtime import Ask, CacheUse, Footprint, Reply, RuntimeOptio
 from quantwise.models.config import quantization_settings
 from quantwise.models.stored_scheme import stored_scheme
 from quantwise.runtimes.forced_tokens import Refused
+from quantwise.runtimes.further_flags import further_flags
 from quantwise.runtimes.llama_server import UNREADABLE, ask_all, checked, key_header
 from quantwise.runtimes.openai_api import OpenAIServer
 from quantwise.runtimes.openai_prompts import prompt_tokens
@@ -80,7 +80,7 @@ class Vllm:
     def __init__(self, python: str | None = None) -> None:
         beside = sys.executable if importlib.util.find_spec("vllm") is not None else None
         self.python = python or os.environ.get("QUANTWISE_VLLM_PYTHON") or beside
-        self.flags = _further_flags(os.environ.get("QUANTWISE_VLLM_FLAGS", ""))
+        self.flags = further_flags("QUANTWISE_VLLM_FLAGS", _OURS)
 
     def version(self) -> str:
         """The build, what it makes of this processor, and the further flags.
@@ -156,7 +156,7 @@ class VllmSession:
             raise RuntimeFailure(f"vLLM is gone: {self.process.last_word()}")
         self.process.trim_log()
         with self._watch:
-            return ask_all(asks, self._answer, self._parallel, self._gone)
+            return ask_all(asks, self._answer, self._parallel, self.process.gone)
 
     def _answer(self, ask: Ask) -> Reply:
         text, rendered = prompt_text(ask)
@@ -205,22 +205,7 @@ class VllmSession:
         try:
             return checked(self._http.post(path, json={"model": _MODEL, **body}))
         except (httpx.HTTPError, Refused) as error:
-            raise RuntimeFailure(f"vLLM does not answer: {error}; {self._gone() or 'it still runs'}") from error
-
-    def _gone(self) -> str | None:
-        return None if self.process.alive() else self.process.last_word()
-
-
-def _further_flags(line: str) -> tuple[str, ...]:
-    """Flags from one line, as a shell reads it. Raises InputError for one that is decided elsewhere."""
-    try:
-        flags = tuple(shlex.split(line))
-    except ValueError as error:
-        raise InputError(f"QUANTWISE_VLLM_FLAGS cannot be read ({error}); write it as for a shell") from error
-    for flag in flags:
-        if (said := _OURS.get(flag.split("=")[0].replace("_", "-"))) is not None:
-            raise InputError(f"QUANTWISE_VLLM_FLAGS: {flag} is decided by {said}; leave it out")
-    return flags
+            raise RuntimeFailure(f"vLLM does not answer: {error}; {self.process.gone() or 'it still runs'}") from error
 
 
 def _environment(key: str, options: RuntimeOptions) -> dict[str, str]:
