@@ -21,7 +21,7 @@ MARKS = {"PASS": "✓", "FAIL": "✗", "UNKNOWN": "?"}
 REASONS = {
     "": "",
     "need_n": "more items are needed",
-    "margin_unreachable": "no number of items left can certify this margin",
+    "margin_unreachable": "the data lean towards a loss of more than the margin",
     "missing": "answers are missing",
     "noise": "the noise floor is too high",
     "items_exhausted": "the items have run out",

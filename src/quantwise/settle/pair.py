@@ -15,7 +15,7 @@ from quantwise.core.evidence import ANSWERED, Measurement, Pair
 from quantwise.core.imported import caveats, ended, imported_left
 from quantwise.core.question import EndpointGate, Question, TaskQuestion
 from quantwise.core.verdict import Verdict
-from quantwise.losses import told
+from quantwise.losses import lost_note
 from quantwise.stats.compare import Rule, Supply, compare, verdict_from_comparison
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import e_value, log_e, log_e_fail
@@ -121,7 +121,9 @@ def settle(store: Store, question: Question, candidate: Candidate, task: TaskQue
     sides = {name: store.rows("certify", name, task.rows_of) for name in names}
     seen = look(store, question, candidate, task)
     said = (
-        caveats(question, candidate, imported) + told(task.rows_of, sides) + nothing_to_lose(names[0], task, seen.pairs)
+        *caveats(question, candidate, imported),
+        *lost_note(task.rows_of, sides),
+        *nothing_to_lose(names[0], task, seen.pairs),
     )
     left = imported_left(question, candidate, task.rows_of, imported, seen.asked)
     if verdict.verdict == "UNKNOWN" and left == 0:
