@@ -57,17 +57,15 @@ def why_not(question: Question, evidence: Evidence, candidate: Candidate) -> str
 def over_budget(question: Question, evidence: Evidence, candidate: Candidate) -> tuple[str | None, str | None]:
     """That a solved item is shown to cost more than the scenario's budget, or that this is UNKNOWN; None: neither.
 
-    The interval is that of `solved.solved_items`: within the budget is what lies below it whole.
+    The interval is that of `cost.solved.solved_items`: within the budget is what lies below it whole.
     """
     limit = budget_of(question)
     if limit is None or candidate.control:
         return None, None
     found, currency = evidence.price_of(candidate), question.scenario["prices"]["currency"]
     if found is None or found.money is None or found.money_interval is None:
-        return (
-            None,
-            f"UNKNOWN what a solved item costs (two blocks of items tell), and the budget is {limit:.3g} {currency}",
-        )
+        lead = "UNKNOWN what a solved item costs (it takes two blocks of items)"
+        return None, f"{lead}, and the budget is {limit:.3g} {currency}"
     low, high = found.money_interval
     said = f"a solved item costs {found.money:.3g} {currency} ({low:.3g} to {high:.3g}), the budget is {limit:.3g}"
     if low > limit:
