@@ -37,6 +37,8 @@ _UNQUANTIZED = ("f32", "f16", "bf16")
 _MIB = 1024 * 1024
 # Getting to know a server that is up is no request of the user's, so it has a time limit of its own.
 _PROBE_S = 60.0
+# Between a connection that broke and the end of the process that broke it.
+_ENDS_S = 2.0
 _BUFFER = re.compile(r"(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 _OURS = {
     flag: said
@@ -126,6 +128,8 @@ class LlamaCpp:
             try:
                 server = LlamaServer(http)
             except (httpx.HTTPError, Refused, ValueError, KeyError) as error:
+                if process.ends_within(_ENDS_S):
+                    raise RuntimeFailure(f"llama.cpp ended at its first requests: {process.last_word()}") from error
                 raise RuntimeFailure(f"llama.cpp does not answer on {url}: {error}; {process.last_word()}") from error
             http.timeout = httpx.Timeout(options.timeout_s)
             yield LlamaCppSession(process, server, options.parallel)
