@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from quantwise.core.progress import Progress
-from quantwise.load.generator import Answer, clock
+from quantwise.load.generator import Answer
+from quantwise.runtimes.streaming import clock
 
 _EVERY_S = 0.5
 
