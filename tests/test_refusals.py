@@ -69,7 +69,7 @@ def test_a_candidate_that_refuses_tools_is_unknown_in_its_own_words_until_it_tak
         assert "\n" not in out["why"]
         assert (record["verdicts"][0]["verdict"], record["verdicts"][0]["n"]) == ("UNKNOWN", 0)
         assert ours.answers < 64, "probes and one screen of items"
-        assert "no tool calls" in able(record, ours)["missing"]
+        assert "no tool calls (status 400: tools need --enable-auto-tool-choice)" in able(record, ours)["missing"]
         ours.can = ("tools",)
         record = decided(calling, base, ours)
     assert record["verdicts"][0]["verdict"] == "PASS"

@@ -61,6 +61,8 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text(f"{'':2}{_legend()}   the bar's length is the limit", style="dim")
     for name, why in record["refused"].items():
         yield Text(f"  {name}: {notation.plain(why)}", style="yellow")
+        if fixes := record["refused_fixes"][name]:
+            yield Text(f"  {'':{len(name)}}  instead: {' or '.join(fix['what'] for fix in fixes)}", style="dim")
     yield from _fixes(record)
     for label, body in (*failure(record), *offload(record), *devices(record)):
         yield _line(label, body)

@@ -130,6 +130,8 @@ class LlamaCpp:
             try:
                 server = LlamaServer(http)
             except (httpx.HTTPError, Refused, *UNREADABLE) as error:
+                if (word := process.gone()) is not None:
+                    raise RuntimeFailure(f"llama.cpp ended at its first requests: {word}") from error
                 raise RuntimeFailure(f"llama.cpp does not answer on {url}: {error}; {process.last_word()}") from error
             http.timeout = httpx.Timeout(options.timeout_s)
             yield LlamaCppSession(process, server, options.parallel)
