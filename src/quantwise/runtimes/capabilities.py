@@ -179,7 +179,7 @@ class _Asking:
         (lmstudio-bug-tracker 1904), llama.cpp and vLLM from 0.8.3 on force a call, and vLLM then needs no
         ``--enable-auto-tool-choice``, without which it refuses every item. SGLang calls with ``--tool-call-parser``.
         """
-        turns = {"messages": [{"role": "user", "content": "Call name_bird for the gull."}]}
+        turns: dict[str, Any] = {"messages": [{"role": "user", "content": "Call name_bird for the gull."}]}
         shown = turns | {"tools": [_TOOL]}
         got = self._chat(64, **shown)
         if _calls(got):
