@@ -12,7 +12,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -25,6 +24,7 @@ from quantwise.runtimes.last_words import last_words
 
 _LOG_MOST = 16 << 20  # bytes
 _KEPT_MOST = 1 << 18  # bytes
+_END_TOLD_S = 3.0
 
 
 def free_port() -> int:
@@ -105,6 +105,18 @@ class ServerProcess:
         """Whether the process runs."""
         return self._leash is not None and self._leash.poll() is None
 
+    def gone(self) -> str | None:
+        """The last word of a server that has ended, None of one that runs: asked when a connection to it broke.
+
+        Sockets of a server that is killed are closed some time before its end is told, so this waits for that.
+        """
+        if self._leash is not None:
+            try:
+                self._leash.wait(_END_TOLD_S)
+            except subprocess.TimeoutExpired:
+                return None
+        return self.last_word()
+
     def pids(self) -> list[int]:
         """The server's processes, without the leash."""
         if self._leash is None:
@@ -146,13 +158,6 @@ class ServerProcess:
         word = last_words(log, None if self.alive() else self._status(), troubles)
         return f"{word} (its log is {self._keep_log()})" if log.strip() else word
 
-    def ends_within(self, seconds: float) -> bool:
-        """Whether it has ended, or does so now: a broken connection is seen before the end of who broke it."""
-        if self._leash is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._leash.wait(seconds)
-        return not self.alive()
-
     def _status(self) -> int | None:
         status = None if self._leash is None else self._leash.returncode
         return None if status is None or status < 0 else status  # a leash that was killed knows nothing of its server
@@ -171,6 +176,9 @@ class ServerProcess:
         if self._leash is None:
             return
         self.peak_bytes()
+        if self._log is not None:  # before it ends: one that we stop has no last word to be kept
+            self._log.close()
+            self._log = None
         leash, self._leash = self._leash, None
         if leash.stdin is not None:
             leash.stdin.close()
@@ -179,9 +187,6 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             leash.kill()
             leash.wait()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
 
 
 def _nameless_log() -> IO[bytes]:
