@@ -86,3 +86,19 @@ def test_where_both_refuse_nothing_passes(calling: Path, choosing: Path) -> None
             decided(task, base, ours)
         assert "\n" not in str(caught.value)
         assert base.url in str(caught.value)
+
+
+def test_a_temperature_that_a_server_refuses_is_said_in_its_words_and_not_asked_again(tmp_path: Path) -> None:
+    task = written(tmp_path, "saying", {"scorer": "exact", "prompt": "say gull", "target": "gull"})
+    with ChatServer(can=("no heat",)) as base, ChatServer() as ours:
+        request = Request(
+            scenario="laptop", tasks=(str(task),), candidates=(ours.url,), baseline=base.url, parallel=4, items=96,
+            margins={"saying": 0.1}, decoding={"temperature": 3.0}, run=tmp_path / "run",
+        )  # fmt: skip
+        with pytest.raises(
+            EnvironmentFailure, match=r"status 400: temperature must be in \[0, 2\], got 3\.0"
+        ) as caught:
+            workbench.decide(request, Silent(), retry_seconds=60)
+        asked = base.answers
+    assert "\n" not in str(caught.value)
+    assert asked < 120, "probes and one screen of items, each once"

@@ -81,7 +81,7 @@ def test_a_server_that_was_killed_is_gone_as_soon_as_its_connections_break(how: 
         connection.settimeout(20)
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(1) == b""
-        assert (server.gone() or "").startswith(f"it ended by {how.name}")
+        assert (server.gone() or "").startswith(f"it ended by {how.name} (")
     (kept,) = logs.iterdir()
     assert kept.read_text().startswith("ready")
     with serving() as server, pytest.MonkeyPatch.context() as sooner:

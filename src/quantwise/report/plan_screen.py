@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
+from quantwise.report.encoded import write_encoded
 from quantwise.report.plan_lines import cost, devices, failure, interval, layouts, offload
 from quantwise.report.training_lines import training, training_head
 
@@ -42,11 +43,7 @@ def print_plan(record: Mapping[str, Any], file: TextIO) -> None:
     for part in draw(record):
         console.print(part)
     text = "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
-    try:
-        text.encode(getattr(file, "encoding", None) or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        text = text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
-    file.write(text)
+    write_encoded(text, file, _ASCII)
 
 
 def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
