@@ -26,7 +26,7 @@ import httpx
 from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.loads import ON_AMX, ON_AMX_WITH_FP8, for_cpus, kernel_lacks, refused
+from quantwise.core.loads import for_cpus, kernel_lacks, refused
 from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, CacheUse, Footprint, Reply, RuntimeOptions
 from quantwise.models.config import quantization_settings
@@ -53,7 +53,8 @@ _VERSION = (
     "print(found[0] if found else '')"
 )
 _START_S = 600.0
-AMX_TILES = "amx_tiles.AmxTiles"
+# What workers load of ours (``vllm_worker/``) on a processor with AMX, and on one whose AMX has no FP8.
+AMX_TILES, AMX_WITHOUT_FP8 = "amx_tiles.AmxTiles", "amx_without_fp8.AmxWithoutFp8"
 # Flags of the server that are decided elsewhere, and where.
 _OURS = {
     "--model": "the candidate", "--served-model-name": "quantwise", "--host": "quantwise", "--port": "quantwise",
@@ -115,7 +116,7 @@ class Vllm:
         http = httpx.Client(
             base_url=url, timeout=options.timeout_s, headers=key_header(key), limits=limits, trust_env=False
         )
-        environment = _environment(key, options) | (with_worker() if self._on_amx() else {})
+        environment = _environment(key, options) | (with_worker() if self._extension() else {})
         with ServerProcess(command, url, env=environment, start_timeout_s=_START_S) as process, http:
             yield VllmSession(process, http, artifact.location, options)
 
@@ -129,10 +130,11 @@ class Vllm:
         flags += ["--max-model-len", str(options.context), "--max-num-seqs", str(options.parallel)]
         flags += ["--enforce-eager", "--no-enable-prefix-caching", "--max-logprobs", "-1"]
         flags += ["--generation-config", "vllm", *self.flags]
-        return head + flags + (["--worker-extension-cls", AMX_TILES] if self._on_amx() else [])
+        extension = self._extension()
+        return head + flags + (["--worker-extension-cls", extension] if extension else [])
 
-    def _on_amx(self) -> bool:
-        return _has_amx(_version(self.python)) if self.python else False
+    def _extension(self) -> str | None:
+        return worker_extension(_version(self.python)) if self.python else None
 
 
 class VllmSession:
@@ -216,6 +218,13 @@ def _environment(key: str, options: RuntimeOptions) -> dict[str, str]:
     return given
 
 
+def worker_extension(build: str) -> str | None:
+    """What the workers of a build load of ours on this processor, None for nothing."""
+    if not _has_amx(build):
+        return None
+    return AMX_TILES if "amx_fp8" in _processor_flags() else AMX_WITHOUT_FP8
+
+
 def with_worker() -> dict[str, str]:
     """The variable by which vLLM's Python finds what its workers load of ours."""
     folder = str(Path(__file__).resolve().parent / "vllm_worker")
@@ -235,14 +244,14 @@ def _computing(build: str) -> str:
     """What answers depend on beside the build: on processors with AMX its kernels for CPUs compute other numbers.
 
     Inputs of 4-bit layers are rounded to int8 there unless VLLM_CPU_INT4_W4A8 is 0, fixed scales of inputs are not
-    read, and FP8 has a kernel where AMX multiplies it. The same words as in vLLM's
+    read, and FP8 is multiplied as FP8 where AMX does. The same words as in vLLM's
     model_executor/kernels/linear/mixed_precision/cpu.py and scaled_mm/cpu.py.
     """
     if not _has_amx(build):
         return ""
     rounded = os.environ.get("VLLM_CPU_INT4_W4A8", "1") != "0"
-    kind = ON_AMX_WITH_FP8 if "amx_fp8" in _processor_flags() else ON_AMX
-    return f" {kind}, 4-bit weights with {'int8' if rounded else '16-bit'} inputs)"
+    kind = "AMX with FP8" if "amx_fp8" in _processor_flags() else "AMX"
+    return f" ({kind}, 4-bit weights with {'int8' if rounded else '16-bit'} inputs)"
 
 
 def _has_amx(build: str) -> bool:
