@@ -24,6 +24,7 @@ from quantwise.core.errors import RuntimeFailure
 _LOG_MOST = 16 << 20  # bytes
 _KEPT_MOST = 1 << 18  # bytes
 _LOOKED_AT = 200  # lines
+_END_TOLD_S = 3.0
 _TROUBLE = re.compile(r"error|failed|fatal|exception|cannot", re.IGNORECASE)
 
 
@@ -105,6 +106,18 @@ class ServerProcess:
         """Whether the process runs."""
         return self._leash is not None and self._leash.poll() is None
 
+    def gone(self) -> str | None:
+        """The last word of a server that has ended, None of one that runs: asked when a connection to it broke.
+
+        Sockets of a server that is killed are closed some time before its end is told, so this waits for that.
+        """
+        if self._leash is not None:
+            try:
+                self._leash.wait(_END_TOLD_S)
+            except subprocess.TimeoutExpired:
+                return None
+        return self.last_word()
+
     def pids(self) -> list[int]:
         """The server's processes, without the leash."""
         if self._leash is None:
@@ -163,6 +176,9 @@ class ServerProcess:
         if self._leash is None:
             return
         self.peak_bytes()
+        if self._log is not None:  # before it ends: one that we stop has no last word to be kept
+            self._log.close()
+            self._log = None
         leash, self._leash = self._leash, None
         if leash.stdin is not None:
             leash.stdin.close()
@@ -171,9 +187,6 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             leash.kill()
             leash.wait()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
 
 
 def _nameless_log() -> IO[bytes]:
