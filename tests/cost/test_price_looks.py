@@ -80,7 +80,7 @@ def test_a_budget_alone_shares_alpha_among_the_looks_as_an_objective_does() -> N
 @pytest.mark.parametrize("name", ["often", "a busy machine, nothing fails"])
 def test_equals_are_seldom_misjudged_at_any_look(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solved, "RESAMPLES", 500)
-    assert max(misjudged(replace(EQUALS[name], items=128), 40)) <= 0.1
+    assert max(misjudged(replace(EQUALS[name], items=128), 150)) <= ALPHA
 
 
 @pytest.mark.long
