@@ -12,7 +12,7 @@ from typing import Any
 
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact, Candidate, FormatName
-from quantwise.core.decoding import Decoding, decoding_of
+from quantwise.core.decoding import Decoding, check_heat, decoding_of
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.item import Item
@@ -55,6 +55,7 @@ def fits_here(request: Request) -> dict[str, Fit]:
         return {name: fit for fits in found for name, fit in fits.items()}
     model = model_of(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if is_demo(request) else "laptop"))
+    _decoding(request, scenario, candidates)
     context = _context(request.context or scenario.context, model, candidates)
     requests = {c.runtime: request.parallel or _requests(c.runtime, scenario) for c in candidates}
     recipes = [c for c in candidates if is_recipe(c)]
@@ -112,7 +113,7 @@ def pose(request: Request) -> Posed:
         parallel={name: request.parallel or _requests(name, scenario) for name in runtimes},
         context=_context(request.context or scenario.context, model, candidates),
         seed=request.seed,
-        decoding=_decoding(request, scenario),
+        decoding=_decoding(request, scenario, candidates),
     )
     _check_task_names(request, question)
     thinking = question.decoding.thinking_cap
@@ -219,13 +220,15 @@ def _context(wanted: int, model: Path | None, candidates: Sequence[Candidate]) -
     return min([wanted, *(c for c in known if c)])
 
 
-def _decoding(request: Request, scenario: Scenario) -> Decoding:
+def _decoding(request: Request, scenario: Scenario, candidates: Sequence[Candidate]) -> Decoding:
     """What was asked for, before what the scenario says. Raises InputError for what does not go together."""
     wanted = decoding_of(scenario.decoding.to_json() | dict(request.decoding))
     if request.fixed and wanted.repeats > 1:
         raise InputError(
             "--fixed-n needs right-or-wrong items, and the mean of repeats is graded; leave one of them out"
         )
+    for candidate in candidates:
+        check_heat(wanted, candidate.name, candidate.runtime)
     return wanted
 
 

@@ -52,11 +52,15 @@ class SilentProgress(_Closing, Silent):
     """Says nothing."""
 
 
-def seconds_left(done: int, total: int | None, fresh: int, elapsed: float) -> float | None:
-    """Time left at the average pace of the ``fresh`` units of this run; None while nobody can know."""
+def seconds_left(
+    done: int, total: int | None, fresh: int, elapsed: float, at_most_s: float | None = None
+) -> float | None:
+    """Time left at the average pace of the ``fresh`` units of this run, ``at_most_s`` where that is known; None while
+    nobody can know."""
     if total is None or fresh <= 0 or elapsed < _WARM_UP_S:
-        return None
-    return max(total - done, 0) * elapsed / fresh
+        return at_most_s
+    left = max(total - done, 0) * elapsed / fresh
+    return left if at_most_s is None else min(left, at_most_s)
 
 
 class PlainProgress(_Closing):
@@ -77,7 +81,7 @@ class PlainProgress(_Closing):
         self._began = self._said = self._clock()
         self._say(f"{name}: {self._amount()}" if total is not None else f"{name} ...")
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
         """Counts, and speaks when it is time again. A note on no progress is repeated where the stage ends with it."""
         self._remark = "" if n else note
         self._done += n
@@ -86,7 +90,7 @@ class PlainProgress(_Closing):
         if self._name is None or now - self._said < self._every_s:
             return
         self._said = now
-        left = seconds_left(self._done, self._total, self._fresh, now - self._began)
+        left = seconds_left(self._done, self._total, self._fresh, now - self._began, at_most_s)
         parts = [f"{self._name}: {self._amount()}", note, "" if left is None else f"{notation.countdown(left)} left"]
         self._say(", ".join(part for part in parts if part))
 
@@ -128,7 +132,8 @@ class _TimeLeft(TextColumn):
             return Text("")
         done = int(task.completed)
         total = None if task.total is None else int(task.total)
-        left = seconds_left(done, total, done - int(task.fields["before"]), task.elapsed or 0.0)
+        fresh, most = done - int(task.fields["before"]), task.fields["at_most_s"]
+        left = seconds_left(done, total, fresh, task.elapsed or 0.0, most)
         return Text("" if left is None else f"{notation.countdown(left)} left", style="cyan")
 
 
@@ -179,13 +184,13 @@ class LiveProgress(_Closing):
         """Stops the clock of the stage before and opens a bar."""
         self._end()
         label = notation.shorten(name, _NAME_WIDTH)
-        self._bar = self._bars.add_task(label, total=total, completed=done, note="", before=done)
+        self._bar = self._bars.add_task(label, total=total, completed=done, note="", before=done, at_most_s=None)
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
         """Moves the bar of the present stage."""
         if self._bar is not None:
             self._remark = "" if n else note
-            self._bars.update(self._bar, advance=n, note=self._fitting(note))
+            self._bars.update(self._bar, advance=n, note=self._fitting(note), at_most_s=at_most_s)
 
     def close(self) -> None:
         """Gives the terminal back as it was."""
