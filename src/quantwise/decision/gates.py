@@ -48,7 +48,9 @@ def why_not(question: Question, evidence: Evidence, candidate: Candidate) -> str
     if dearer is not None or over is not None:
         return dearer or over
     if unknown:
-        return _still_unknown(unknown, len(verdicts))
+        return _still_unknown(
+            unknown, len(verdicts), "tasks" if len(question.gates) == len(question.tasks) else "gates"
+        )
     if floor_open:
         return "UNKNOWN whether at the floor: " + "; ".join(f"{v.task}, {v.explanation}" for v in floor_open)
     return price_open or _not_as_served(evidence, candidate) or _too_slow(question, evidence, candidate)
@@ -142,12 +144,14 @@ def why_not_baseline(question: Question, evidence: Evidence, base: Candidate) ->
     return over or unsure_price
 
 
-def _still_unknown(unknown: Sequence[Verdict], tasks: int) -> str:
-    """The one or two open tasks, or how many are open and which of them is farthest from an answer."""
+def _still_unknown(unknown: Sequence[Verdict], asked: int, gates: str) -> str:
+    """The one or two open ones, or how many are open and which of them is farthest from an answer."""
     if len(unknown) <= 2:
         return f"UNKNOWN on {', '.join(f'{v.task} ({_more(v)})' for v in unknown)}"
     farthest = max(unknown, key=lambda v: v.n_more[1] if v.n_more else 0)
-    return f"UNKNOWN on {len(unknown)} of {tasks} tasks; farthest from an answer is {farthest.task} ({_more(farthest)})"
+    return (
+        f"UNKNOWN on {len(unknown)} of {asked} {gates}; farthest from an answer is {farthest.task} ({_more(farthest)})"
+    )
 
 
 def _more(verdict: Verdict) -> str:
