@@ -119,7 +119,8 @@ def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
 
 async def _run(trial: Trial, servers: Sequence[Server], progress: Progress) -> dict[str, Any]:
     arms, workload = await _ready(trial, servers, progress)
-    progress.stage("load", len(arms) * sum(trial.most_requests(number) for number in range(trial.blocks)))
+    total = len(arms) * sum(trial.most_requests(number) for number in range(trial.blocks))
+    progress.stage("load", total)
     watched, ahead = Watched(progress), trial.blocks * len(arms)
     for number in range(trial.blocks):
         turn = number % len(arms)
@@ -129,6 +130,8 @@ async def _run(trial: Trial, servers: Sequence[Server], progress: Progress) -> d
             async with watched.during(_named(trial, arm, number), at_most_s):
                 await _block(trial, workload, arm, number, watched.heard)
             ahead -= 1
+    if sum(len(block.answers) for arm in arms for block in arm.blocks) < total:
+        progress.advance(0, "the time is up")
     for arm in arms:
         arm.after, arm.left = read_metrics(arm.server)
     rows = [block_figures(arm.blocks, trial.levels) for arm in arms]
