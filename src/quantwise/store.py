@@ -177,7 +177,7 @@ class Store:
             db.executemany(f"INSERT OR IGNORE INTO measurements VALUES ({slots})", [astuple(r) for r in rows])
 
     def rows(self, stage: Stage, candidate: str | None = None, task: str | None = None) -> list[Measurement]:
-        """Measurements in the order in which they were asked (block, then the order inside the block)."""
+        """Measurements by task, candidate and block; inside a block by item and repeat, not in the order asked."""
         query = f"SELECT {', '.join(_COLUMNS)} FROM measurements WHERE stage=?"
         values: list[Any] = [stage]
         for column, value in (("candidate", candidate), ("task", task)):
@@ -266,8 +266,3 @@ def _parts(a: object, b: object) -> str:
         return ""
     differ = [name for name in a | b if a.get(name) != b.get(name)]
     return f" ({', '.join(differ[:_SHOWN])}{' ...' if len(differ) > _SHOWN else ''})"
-
-
-def row_json(row: Measurement) -> dict[str, Any]:
-    """A measurement as the JSON Lines row that ``quantwise verdict --samples`` reads."""
-    return asdict(row)

@@ -29,11 +29,11 @@ def loading_fixes(asked: Deployment, constants: Constants) -> list[dict[str, Any
     scheme of this one that is nearest in bits; only where none of these is, both at once. Only what may fit.
     """
     others = [name for name in RUNTIMES if name != asked.runtime]
-    found = [plan for name in others if (plan := _fitting(replace(asked, runtime=name), constants))]
+    found = [plan for name in others if (plan := _fitting(asked, constants, runtime=name))]
     wanted = found[0].weights.bits_per_weight if found else None
     found += _nearest(asked, asked.runtime, wanted, constants)
     if asked.context > asked.decoder.context:
-        with_own = _fitting(replace(asked, context=asked.decoder.context), constants)
+        with_own = _fitting(asked, constants, context=asked.decoder.context)
         found += [] if with_own is None else [with_own]
     if not found:
         found = [plan for name in others for plan in _nearest(asked, name, None, constants)]
@@ -48,16 +48,16 @@ def told_with(why: str, fixes: Sequence[dict[str, Any]]) -> str:
 def _nearest(asked: Deployment, runtime: RuntimeName, bits: float | None, constants: Constants) -> list[Plan]:
     """Of the usual schemes of a runtime the one that is nearest in bits, and where those are unknown of most bits."""
     names = usual_schemes(asked.model, runtime, on_gpu=asked.site.kind == "gpu")
-    cases = (replace(asked, runtime=runtime, scheme=name) for name in names if name != asked.scheme)
-    plans = [plan for case in cases if (plan := _fitting(case, constants))]
+    others = (name for name in names if name != asked.scheme)
+    plans = [plan for name in others if (plan := _fitting(asked, constants, runtime=runtime, scheme=name))]
     if bits is None:
         return plans[:1]
     return sorted(plans, key=lambda plan: abs(plan.weights.bits_per_weight - bits))[:1]
 
 
-def _fitting(case: Deployment, constants: Constants) -> Plan | None:
+def _fitting(asked: Deployment, constants: Constants, **changes: Any) -> Plan | None:
     with suppress(InputError):
-        plan = plan_deployment(case, constants)
+        plan = plan_deployment(replace(asked, **changes), constants)
         return None if plan.fits == "no" else plan
     return None
 

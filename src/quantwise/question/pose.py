@@ -22,7 +22,7 @@ from quantwise.core.recipe import parse_recipe
 from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.models.config import read_config
-from quantwise.plan.preflight import no_room, preflight
+from quantwise.plan.preflight import preflight
 from quantwise.question.brought import brought_by, one_template
 from quantwise.question.joint import apart, join, part_of, rejoin
 from quantwise.question.posed import Posed
@@ -45,23 +45,14 @@ SCREEN_ITEMS = 64
 MOST_ITEMS = 1_000_000
 
 
-def check(request: Request) -> dict[str, Fit]:
-    """The quick look at headers, before files are hashed, that finds damaged ones and baselines that have no room here.
+def fits_here(request: Request) -> dict[str, Fit]:
+    """The fit of each candidate on this machine, by its name, from headers alone: before files are hashed.
 
-    Returns the fit of each candidate on this machine, by its name. Raises InputError and EnvironmentFailure.
+    Raises InputError for a damaged file, and for a recipe that the model cannot become or its runtime could not load.
     """
-    fits = checked(request)
-    for candidate in candidates_of(request):
-        if candidate.baseline and fits[candidate.name].fits == "no":
-            raise no_room(candidate, fits[candidate.name])
-    return fits
-
-
-def checked(request: Request) -> dict[str, Fit]:
-    """The same for a caller who knows what to do where a baseline has no room. Raises InputError."""
     candidates = candidates_of(request)
     if request.models:
-        found = [checked(part) for part in apart(request, candidates).values()]
+        found = [fits_here(part) for part in apart(request, candidates).values()]
         return {name: fit for fits in found for name, fit in fits.items()}
     model = model_of(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if is_demo(request) else "laptop"))

@@ -106,5 +106,7 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
     for option in options:
         if option["verdict"]:
             yield f"{option['name']}: {notation.plain(option['verdict']['explanation'])}"
+        if option.get("lost"):
+            yield f"{option['name']}: {option['lost']} questions got no answer and are not in its recall"
     if any(option["as_planned"] is False for option in options):
         yield "* llama.cpp's log states other bytes; see cache_bytes_logged in --json"

@@ -1,7 +1,7 @@
 """Live progress on standard error: what, how many of how many, and the time left.
 
-Anything with ``stage``, ``advance`` and ``close`` can stand in for these classes; rooms below this one are given
-such an object and never import it.
+Rooms below this one are given a `core.progress.Progress` and never import these classes. Use them in a ``with``, which
+ends the last stage and gives the terminal back.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Protocol, Self, TextIO
+from typing import Literal, Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -18,6 +18,7 @@ from rich.progress import Task as Bar
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from quantwise.core.progress import Silent
 from quantwise.report import notation
 
 _NAME_WIDTH, _BAR_WIDTH = 24, 10
@@ -25,23 +26,6 @@ _NAME_WIDTH, _BAR_WIDTH = 24, 10
 _BEFORE_NOTE = _NAME_WIDTH + _BAR_WIDTH + 28
 _SHORTEST_NOTE = 10
 _WARM_UP_S = 2.0
-
-
-class Progress(Protocol):
-    """What a long-running stage tells whoever watches."""
-
-    def stage(self, name: str, total: int | None, done: int = 0) -> None:
-        """A stage begins (and the one before it has ended). ``done`` of ``total`` units exist from an earlier run."""
-        ...
-
-    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
-        """``n`` more units are done; ``note`` says in a few words what is going on; after ``at_most_s`` seconds the
-        stage ends, whatever is done by then."""
-        ...
-
-    def close(self) -> None:
-        """Everything has ended, or was given up; may be called twice."""
-        ...
 
 
 class _Closing:
@@ -64,14 +48,8 @@ class _Closing:
         """An error ends the stage; it is no news how long that took."""
 
 
-class SilentProgress(_Closing):
+class SilentProgress(_Closing, Silent):
     """Says nothing."""
-
-    def stage(self, name: str, total: int | None, done: int = 0) -> None:
-        """Ignored."""
-
-    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
-        """Ignored."""
 
 
 def seconds_left(
