@@ -41,9 +41,9 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         if candidate.name in acceptable:
             blocked[candidate.name] = _worth_nothing(question, evidence, candidate)
     eligible = [c for c in arms if blocked[c.name] is None]
-    missing_objective = unknown_objectives(question, evidence, eligible or arms)
-    ranked = ranked_by(question, evidence, eligible)
     open_arms = [c for c in arms if c.shippable and (blocked[c.name] or "").startswith("UNKNOWN")]
+    missing_objective = unknown_objectives(question, evidence, eligible or open_arms or arms)
+    ranked = ranked_by(question, evidence, eligible)
     if ranked:
         chosen = ranked[0]
         base = question.baseline_of(chosen)

@@ -16,6 +16,7 @@ from rich.text import Text
 from quantwise.report import notation
 from quantwise.report.endpoint_table import endpoint_table
 from quantwise.report.floor_table import floor_table
+from quantwise.report.next_step import next_step
 from quantwise.report.reading import Reading, Row, settles
 from quantwise.report.server_lines import server_lines
 from quantwise.report.verdict_matrix import VERDICT_STYLE, matrix
@@ -276,3 +277,5 @@ def _provenance(reading: Reading, report_path: str | None) -> Iterator[Table | T
     yield _line("question", f"{record.get('question_hash') or notation.UNKNOWN} · {effort}")
     if report_path is not None:
         yield _line("report", report_path)
+    if (then := next_step(reading)) is not None:
+        yield _line("next", then)
