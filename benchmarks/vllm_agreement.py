@@ -34,7 +34,6 @@ from computed_otherwise import exact_model, logits, model_in
 from quantwise.build.walk import build
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import RuntimeFailure
-from quantwise.core.loads import kernel_lacks
 from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import Runtime, RuntimeOptions
 from quantwise.models.reference import path as reference_path
@@ -100,13 +99,6 @@ def switched(int8_inputs: bool) -> Iterator[None]:
             os.environ[SWITCH] = before
 
 
-class Anyway(Vllm):
-    """vLLM with what it takes minutes for, too: FP8 on a processor whose AMX has none. The model here is small."""
-
-    def refuses(self, artifact: Artifact) -> None:
-        """Nothing."""
-
-
 def by_runtime(runtime: Runtime, artifact: Artifact, kept: Kept, texts: Sequence[str]) -> Said:
     """What a session of a runtime says."""
     with runtime.open(artifact, RuntimeOptions(context=CONTEXT, parallel=8, timeout_s=900.0)) as session:
@@ -147,7 +139,7 @@ def compare(kept: Kept, artifact: Artifact, recipe: str, texts: Sequence[str], a
 
     with switched(way != "16-bit inputs"):
         name = f"{recipe} vllm{' 16-bit inputs' if way == '16-bit inputs' else ''}"
-        theirs = kept.said(name, lambda: by_runtime(Anyway(), artifact, kept, texts))
+        theirs = kept.said(name, lambda: by_runtime(Vllm(), artifact, kept, texts))
     plain = kept.said(f"{recipe}{also} sdpa", lambda: model(torch.bfloat16, "sdpa"))
     again = kept.said(f"{recipe}{also} eager", lambda: model(torch.bfloat16, "eager"))
     exact = kept.said(f"{recipe}{also} exact", lambda: by_model(exact_model(reference_path(), folder, rounded), kept))
@@ -176,19 +168,18 @@ def main() -> int:
     """Print the tables, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="only every so many-th text")
-    parser.add_argument("--recipes", nargs="*", help="16bit first; default all that vLLM has kernels for here")
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), help="16bit first")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "vllm-agreement")
     parser.add_argument("--write", action="store_true")
     flags = parser.parse_args()
-    whys = {recipe: kernel_lacks(Vllm().version(), parse_recipe(recipe).scheme) for recipe in RECIPES}
-    wanted = flags.recipes or [recipe for recipe, why in whys.items() if why is None]
     trained = reference_model()
     texts = trained.held_out[:: flags.every]
     kept, places = Kept(flags.work, tokens_of(trained, texts)), answers(trained, texts)
-    parsed = [parse_recipe(recipe) for recipe in wanted]
+    parsed = [parse_recipe(recipe) for recipe in flags.recipes]
     made = build(reference_path(), parsed, list(trained.calibration), flags.work / "built")
-    found, failed = [], [f"`{recipe}`: {why}." for recipe, why in whys.items() if why and recipe not in wanted]
-    for recipe, artifact in zip(wanted, made, strict=True):
+    found: list[Compared] = []
+    failed: list[str] = []
+    for recipe, artifact in zip(flags.recipes, made, strict=True):
         for way in WAYS if recipe in FOUR_BITS else WAYS[:1]:
             try:
                 found.append(compare(kept, artifact, recipe, texts, places, way))

@@ -27,7 +27,6 @@ from typing import Any
 
 from quantwise.build.walk import build
 from quantwise.core.artifact import Artifact
-from quantwise.core.loads import kernel_lacks
 from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import Ask, RuntimeOptions, Session
 from quantwise.runtimes.vllm import Vllm
@@ -107,12 +106,6 @@ def measure(made: dict[str, Artifact], users: Sequence[int], repeats: int, token
             yield told | {"peaks": {name: s.footprint().peak_process_bytes for name, s in sessions.items()}}
 
 
-def lacking() -> dict[str, str]:
-    """The arms that vLLM has no kernel for here, and why."""
-    whys = {name: kernel_lacks(Vllm().version(), parse_recipe(recipe).scheme) for name, recipe in ARMS.items()}
-    return {name: why for name, why in whys.items() if why is not None}
-
-
 def folder_bytes(artifact: Artifact) -> int:
     """Bytes of the files of tensors."""
     return sum(file.stat().st_size for file in Path(artifact.location).glob("*.safetensors"))
@@ -155,7 +148,6 @@ def page(pieces: Sequence[dict[str, Any]]) -> str:
                 if name != BASE and max(ratios) < 1:
                     slower.append(f"`{ARMS[name]}` at {n} ({middle(ratios):.2f})")
     both = ((n, [x for p in pieces for x in p["speeds"][BASE][n]]) for n in first["speeds"][BASE])
-    unmeasured = "".join(f"\n\nNot measured: `{ARMS[name]}`. {why}." for name, why in lacking().items())
     drift = ", ".join(f"from {min(x):.0f} to {max(x):.0f} at {n} at a time" for n, x in both)
     lost = f"Slower than 16 bit in every repeat: {', '.join(slower)}." if slower else "None was slower in every repeat."
     return f"""# vLLM on a CPU: speed of fewer bits
@@ -170,7 +162,7 @@ the 16 bit of the same piece.{fewer}
 {table(pieces)}
 
 {lost} Over all repeats 16 bit itself went {drift}:
-ratios whose range is as wide as that say little.{unmeasured}
+ratios whose range is as wide as that say little.
 
 {first["date"]}, {first["cores"]} cores used, {first["line"]}. One machine:
 which kernel vLLM takes, and so which rows lose, depends on the processor.
@@ -192,8 +184,6 @@ def main() -> int:
     if flags.build:
         artifacts(flags.work, flags.layers, list(ARMS))
         return 0
-    for name in set(flags.only) & set(why := lacking()):
-        raise SystemExit(f"{name}: {why[name]}")
     if flags.only:
         made = artifacts(flags.work, flags.layers, flags.only)
         kept = flags.work / f"piece-{'-'.join(flags.only)}.json"

@@ -17,19 +17,15 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 NEW_TOKENS = 4
-AMX_TILES = "amx_tiles.AmxTiles"
 
 
 def answers(folder: str, prompts: list[list[int]]) -> list[dict[str, Any]]:
     """Greedy tokens and prompt log probabilities for each prompt."""
-    import torch
     from vllm import LLM, SamplingParams
 
-    # As the runtime does.
-    extension = AMX_TILES if torch.cpu._is_amx_tile_supported() else ""
     engine = LLM(
         folder, dtype="bfloat16", max_model_len=512, enforce_eager=True, enable_prefix_caching=False,
-        worker_extension_cls=extension,
+        worker_extension_cls=os.environ["WORKER_EXTENSION"],
     )  # fmt: skip
     greedy = SamplingParams(temperature=0.0, max_tokens=NEW_TOKENS, ignore_eos=True, prompt_logprobs=0)
     outputs = engine.generate([{"prompt_token_ids": p} for p in prompts], greedy, use_tqdm=False)

@@ -25,7 +25,7 @@ from quantwise.core.loads import kernel_lacks
 from quantwise.core.recipe import parse_recipe
 from quantwise.models import reference
 from quantwise.runtimes.transformers_folder import model_of
-from quantwise.runtimes.vllm import Vllm, with_worker
+from quantwise.runtimes.vllm import Vllm, with_worker, worker_extension
 from quantwise.testing.outlier_model import write_outlier_model
 
 PYTHON = os.environ.get("QUANTWISE_VLLM_PYTHON", "")
@@ -88,7 +88,8 @@ def answered(artifacts: Mapping[str, Artifact], **environment: str) -> dict[str,
     recipes = {made.location: recipe for recipe, made in artifacts.items()}
     script = Path(__file__).with_name("answers.py")
     command = [PYTHON, str(script), json.dumps(list(recipes)), json.dumps(prompts())]
-    environment = os.environ | with_worker() | environment
+    extension = worker_extension(Vllm(PYTHON).version()) or ""
+    environment = os.environ | with_worker() | {"WORKER_EXTENSION": extension} | environment
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     ended = f"{ILLEGAL}: " if ran.returncode in (-signal.SIGILL, 128 + signal.SIGILL) else f"{NEVER_REACHED}: "
     found: dict[str, Any] = dict.fromkeys(artifacts, ended + ran.stderr[-2000:])

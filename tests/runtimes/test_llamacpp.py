@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from quantwise.core.artifact import Artifact
@@ -56,13 +57,15 @@ def test_it_agrees_with_transformers(
 def test_memory_is_what_the_log_and_the_kernel_say(gguf_file: Artifact, options: RuntimeOptions) -> None:
     with LlamaCpp().open(gguf_file, options) as plain:
         f16 = plain.footprint()
+        # A native server with AMX holds the matrices a second time, as AMX multiplies them.
+        copies = 2 if "AMX model buffer size" in plain.process.log_text() else 1
     with LlamaCpp().open(gguf_file, replace(options, cache="q8_0")) as small:
         q8 = small.footprint()
         assert small.ask([Ask(text="once upon", max_tokens=3)])[0].finish in ("stop", "length")
     # 2 (keys, values) * 2 layers * 64 wide * 256 cells * 4 slots * 2 bytes
     assert f16.cache_bytes == 2 * 2 * 64 * 256 * 4 * 2
     assert q8.cache_bytes == pytest.approx(f16.cache_bytes * 1.0625 / 2, rel=0.02)
-    assert f16.weights_bytes == pytest.approx(gguf_file.bytes, rel=0.2)
+    assert f16.weights_bytes == pytest.approx(copies * gguf_file.bytes, rel=0.2)
     assert f16.peak_process_bytes is not None
     assert f16.peak_process_bytes > 10e6
 
@@ -132,11 +135,33 @@ def test_a_killed_server_is_a_failure_and_not_a_hang_and_its_log_is_kept(
         with pytest.raises(RuntimeFailure, match="gone") as caught:
             session.ask(asks)
         assert time.monotonic() - start < 30
-        with pytest.raises(RuntimeFailure, match="gone"):
+        with pytest.raises(RuntimeFailure, match="gone: error: ended by SIGKILL"):
             session.ask(asks[:1])
+        with pytest.raises(RuntimeFailure, match="no token ids: "):
+            session.tokenize("once upon")
     (kept,) = logs.iterdir()
     assert str(kept) in str(caught.value)
     assert "listening on" in kept.read_text()
+
+
+def test_an_interrupt_does_not_wait_for_answers_and_leaves_nothing(
+    gguf_file: Artifact, options: RuntimeOptions, logs: Path
+) -> None:
+    begun = time.monotonic()
+    with LlamaCpp().open(gguf_file, replace(options, timeout_s=60)) as session:
+        held = session.process.pids()
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)  # it will not answer before it is ended
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            session.ask([Ask(text="once upon", max_tokens=2)] * 2)
+    for thread in threading.enumerate():
+        if thread.name.startswith("ask"):
+            thread.join(20)
+            assert not thread.is_alive()
+    assert time.monotonic() - begun < 30
+    assert not any(psutil.pid_exists(pid) for pid in held)
+    assert not list(logs.iterdir())
 
 
 def test_what_it_cannot_load_is_said_in_one_line(gguf_file: Artifact, options: RuntimeOptions, tmp_path: Path) -> None:
@@ -149,6 +174,13 @@ def test_what_it_cannot_load_is_said_in_one_line(gguf_file: Artifact, options: R
         LlamaCpp().open(gguf_file, replace(options, cache="int3")).__enter__()
     with pytest.raises(EnvironmentFailure, match="does not run"):
         LlamaCpp(server_binary=str(tmp_path / "llama-server")).version()
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'error while loading shared libraries: libllama.so.0' >&2; exit 127\n")
+    broken.chmod(0o755)
+    with pytest.raises(
+        EnvironmentFailure, match=r"broken does not run: error while loading .* libllama\.so\.0; give a"
+    ):
+        LlamaCpp(server_binary=str(broken)).version()
 
 
 def test_a_native_binary_takes_the_same_flags(
@@ -217,6 +249,10 @@ def test_further_flags_are_part_of_the_version_and_stand_after_ours(
         ("-ngl 99 -m other.gguf", "-m is decided by the candidate; leave it out"),
         ("-hf some/model", "-hf is decided by the candidate"),
         ("--ctx-size=4096", "--ctx-size=4096 is decided by the question"),
+        ("--ctx_size 4096", "--ctx_size is decided by the question"),  # llama.cpp takes both for one
+        ("-fa on --repeat-penalty 1.1", "--repeat-penalty is decided by the question"),
+        ("--mirostat 2", "--mirostat is decided by the question"),
+        ("--chat-template-kwargs {}", "decided by the model's own template"),
         ("-np 2", "-np is decided by the question"),
         ("--port 8080", "--port is decided by quantwise"),
         ("--api-prefix /x", "--api-prefix is decided by quantwise"),
@@ -234,10 +270,30 @@ def test_flags_that_the_question_decides_are_refused(line: str, says: str, monke
 
 def test_a_native_server_that_its_own_variables_would_change_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QUANTWISE_LLAMA_SERVER", raising=False)
-    monkeypatch.setenv("LLAMA_ARG_HF_REPO", "some/model")
-    with pytest.raises(InputError, match="LLAMA_ARG_HF_REPO is decided by the candidate; unset it"):
-        LlamaCpp(server_binary="llama-server")
-    LlamaCpp()  # the wheel does not read them
+    for name, said in (("HF_REPO", "the candidate"), ("CACHE_TYPE_K", "the candidate"), ("TOP_K", "the question")):
+        with monkeypatch.context() as of_its_own:
+            of_its_own.setenv(f"LLAMA_ARG_{name}", "x")
+            with pytest.raises(InputError, match=rf"LLAMA_ARG_{name} is decided by {said}.*; unset it"):
+                LlamaCpp(server_binary="llama-server")
+            LlamaCpp()  # the wheel does not read them
+
+
+def test_what_decides_flash_attention_and_threads_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of the server goes before our ``auto``; what a study asks for goes before anything, or is refused."""
+    options = RuntimeOptions()
+    assert "--flash-attn" in LlamaCpp("server")._command("m", 1, options)
+    monkeypatch.setenv("LLAMA_ARG_FLASH_ATTN", "off")
+    monkeypatch.setattr("quantwise.runtimes.llamacpp._native_build", lambda binary: "llama-server 1")
+    assert LlamaCpp("server").version() == "llama-server 1 with LLAMA_ARG_FLASH_ATTN=off"
+    assert "--flash-attn" not in LlamaCpp("server")._command("m", 1, options)
+    with pytest.raises(InputError, match="LLAMA_ARG_FLASH_ATTN is decided by the question; unset it"):
+        LlamaCpp("server", flash_attention=True)
+    with pytest.raises(InputError, match="-fa is decided by the question; leave it out"):
+        LlamaCpp(flash_attention=False, flags="-fa on")
+    threads = LlamaCpp(flags="-t 3")
+    assert threads._command("m", 1, options)[-2:] == ["-t", "3"]
+    with pytest.raises(InputError, match=r"-t is decided by the question \(--threads\)"):
+        threads._command("m", 1, replace(options, threads=2))
 
 
 def test_a_flag_that_the_server_does_not_know_is_named(

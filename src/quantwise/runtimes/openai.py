@@ -156,8 +156,8 @@ class OpenAISession:
             raise InputError(f"{self._url} does not tell next-token distributions by token id; only llama-server does")
         try:
             return self._server.next_token_logprobs(text, top)
-        except (httpx.HTTPError, Refused) as error:
-            raise RuntimeFailure(f"{self._url} gave no distributions: {error}") from error
+        except (httpx.HTTPError, Refused, *UNREADABLE) as error:
+            raise RuntimeFailure(f"{self._url} gave no distributions: {_why(error)}") from error
 
     def _gone(self) -> str | None:
         try:

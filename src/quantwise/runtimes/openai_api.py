@@ -21,7 +21,7 @@ from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import checked
 
 _CUT_SHORT = ("abort", "error")  # vLLM's words for an answer that it gave up
-_DATED = re.compile(r"-\d{4}-?\d{2}-?\d{2}")
+_EDITION = re.compile(r"(:latest|-\d{4}(-?\d\d){0,2})")
 _GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0, "stream": False}
 _THINKING = ("reasoning_content", "reasoning")
 """Where servers put what was thought: the first is DeepSeek's and llama.cpp's name, the second vLLM's and Ollama's."""
@@ -118,17 +118,24 @@ class OpenAIServer:
     def _check_model(self, told: object) -> None:
         """Raise EnvironmentFailure where another model answered: its rows would be taken for those of the one meant.
 
-        A name is also answered by a dated edition of it (``gpt-4o`` by ``gpt-4o-2024-08-06``), always the same one.
+        A name is also answered by an edition of it, always the same one.
         """
         if not isinstance(told, str) or not told or told == self._model:
             return
         # Read and set without a lock: of two editions one is always found out, if not by this request by the next.
         self._edition = self._edition or told
-        if not _DATED.fullmatch(told.removeprefix(self._model)) or told != self._edition:
+        if not same_model(self._model, told) or told != self._edition:
             raise EnvironmentFailure(
                 f"{str(self._http.base_url).rstrip('/')} was asked for model {self._model!r} and {told!r} answered; "
                 "serve the one that was meant and run the same command again, or decide anew with URL#MODEL"
             )
+
+
+def same_model(asked: str, told: str) -> bool:
+    """Whether an answer's model is the one asked for: the name itself, an edition of it that is named by its date
+    (``gpt-4`` is answered by ``gpt-4-0613``, ``gpt-4o`` by ``gpt-4o-2024-08-06``), or Ollama's ``:latest``.
+    """
+    return told == asked or (told.startswith(asked) and _EDITION.fullmatch(told[len(asked) :]) is not None)
 
 
 def _drawing(ask: Ask) -> dict[str, Any]:

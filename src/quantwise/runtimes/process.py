@@ -20,11 +20,11 @@ import httpx
 import psutil
 
 from quantwise.core.errors import RuntimeFailure
+from quantwise.runtimes.last_words import last_words
 
 _LOG_MOST = 16 << 20  # bytes
 _KEPT_MOST = 1 << 18  # bytes
-_LOOKED_AT = 200  # lines
-_TROUBLE = re.compile(r"error|failed|fatal|exception|cannot", re.IGNORECASE)
+_END_TOLD_S = 3.0
 
 
 def free_port() -> int:
@@ -105,6 +105,18 @@ class ServerProcess:
         """Whether the process runs."""
         return self._leash is not None and self._leash.poll() is None
 
+    def gone(self) -> str | None:
+        """The last word of a server that has ended, None of one that runs: asked when a connection to it broke.
+
+        Sockets of a server that is killed are closed some time before its end is told, so this waits for that.
+        """
+        if self._leash is not None:
+            try:
+                self._leash.wait(_END_TOLD_S)
+            except subprocess.TimeoutExpired:
+                return None
+        return self.last_word()
+
     def pids(self) -> list[int]:
         """The server's processes, without the leash."""
         if self._leash is None:
@@ -139,15 +151,16 @@ class ServerProcess:
             os.truncate(self._log.fileno(), 0)
 
     def last_word(self, *troubles: re.Pattern[str]) -> str:
-        """Of a server that failed: the last line of its log that speaks of trouble (of the first of ``troubles`` that
-        is there), else its last line, and where the end of the log is kept from now on.
+        """Of a server that failed: why, by its log and by how it ended (`last_words`; a line that one of ``troubles``
+        knows goes before others), and where the end of the log is kept from now on.
         """
-        lines = [" ".join(line.split()) for line in self.log_text().splitlines()[-_LOOKED_AT:] if line.strip()]
-        if not lines:
-            return "it said nothing"
-        told = (line for trouble in (*troubles, _TROUBLE) for line in reversed(lines) if trouble.search(line))
-        word = next(told, lines[-1])
-        return f"{word} (its log is {self._keep_log()})"
+        log = self.log_text()
+        word = last_words(log, None if self.alive() else self._status(), troubles)
+        return f"{word} (its log is {self._keep_log()})" if log.strip() else word
+
+    def _status(self) -> int | None:
+        status = None if self._leash is None else self._leash.returncode
+        return None if status is None or status < 0 else status  # a leash that was killed knows nothing of its server
 
     def _keep_log(self) -> Path:
         with self._keeping:  # every request that waited asks for the word
@@ -163,6 +176,9 @@ class ServerProcess:
         if self._leash is None:
             return
         self.peak_bytes()
+        if self._log is not None:  # before it ends: one that we stop has no last word to be kept
+            self._log.close()
+            self._log = None
         leash, self._leash = self._leash, None
         if leash.stdin is not None:
             leash.stdin.close()
@@ -171,9 +187,6 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             leash.kill()
             leash.wait()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
 
 
 def _nameless_log() -> IO[bytes]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import time
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -23,6 +22,7 @@ from quantwise.runtimes.event_stream import EventStream, NotEvents, ServerSaid, 
 from quantwise.runtimes.lean_http import LeanHttp, NotHttp, Response
 from quantwise.runtimes.llama_server import key_header, said
 from quantwise.runtimes.openai import chosen_model, http_client, split_url
+from quantwise.runtimes.openai_api import same_model
 
 Outcome = Literal[
     "ok", "refused", "overloaded", "error", "timeout", "broken", "malformed", "unfinished", "other_model", "not_sent"
@@ -38,7 +38,6 @@ _MOST_SAID = 1 << 16
 _MOST_TOKENS = 1 << 40
 _TEXTS = ("content", "reasoning_content", "reasoning")
 _NO_ANSWER = ("abort", "error", "content_filter")
-_SNAPSHOT = re.compile(r"(:latest|-\d{4}(-?\d\d){0,2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +197,7 @@ class _Answer:
         if error := chunk.get("error"):
             raise _Fault("error", one_line(str(error.get("message") if isinstance(error, dict) else error).encode()))
         told = chunk.get("model")
-        if told and not _same_model(self._model, str(told)):
+        if told and not same_model(self._model, str(told)):
             raise _Fault("other_model", f"asked for {self._model!r}, answered as {str(told)!r}")
         self._usage = dict(chunk.get("usage") or self._usage)
         self._timings = dict(chunk.get("timings") or self._timings)
@@ -250,11 +249,6 @@ def _text(choice: dict[str, Any]) -> str:
     return told or "".join(
         str(call.get("function", {}).get("arguments") or "") for call in delta.get("tool_calls") or ()
     )
-
-
-def _same_model(asked: str, told: str) -> bool:
-    """Whether an answer's model is the one asked for: the name itself, its dated snapshot, or Ollama's ``:latest``."""
-    return told == asked or (told.startswith(asked) and _SNAPSHOT.fullmatch(told[len(asked) :]) is not None)
 
 
 def _number(value: object) -> float | None:

@@ -70,7 +70,7 @@ class TransformersProcessSession:
         try:
             response = self._http.post(path, json=body, timeout=timeout_s)
         except httpx.HTTPError as error:
-            word = self.process.last_word() if not self.process.alive() else f"{type(error).__name__} {error}".strip()
+            word = self.process.gone() or f"{type(error).__name__} {error}".strip()
             raise RuntimeFailure(f"the Transformers process is gone: {word}") from error
         if response.is_client_error:
             raise InputError(str(response.json().get("error")))

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import secrets
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,12 +26,13 @@ import httpx
 from quantwise.core.artifact import Artifact
 from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.loads import ON_AMX, ON_AMX_WITH_FP8, for_cpus, kernel_lacks, refused
+from quantwise.core.loads import for_cpus, kernel_lacks, refused
 from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, CacheUse, Footprint, Reply, RuntimeOptions
 from quantwise.models.config import quantization_settings
 from quantwise.models.stored_scheme import stored_scheme
 from quantwise.runtimes.forced_tokens import Refused
+from quantwise.runtimes.further_flags import further_flags
 from quantwise.runtimes.llama_server import UNREADABLE, ask_all, checked, key_header
 from quantwise.runtimes.openai_api import OpenAIServer
 from quantwise.runtimes.openai_prompts import prompt_tokens
@@ -53,7 +53,8 @@ _VERSION = (
     "print(found[0] if found else '')"
 )
 _START_S = 600.0
-AMX_TILES = "amx_tiles.AmxTiles"
+# What workers load of ours (``vllm_worker/``) on a processor with AMX, and on one whose AMX has no FP8.
+AMX_TILES, AMX_WITHOUT_FP8 = "amx_tiles.AmxTiles", "amx_without_fp8.AmxWithoutFp8"
 # Flags of the server that are decided elsewhere, and where.
 _OURS = {
     "--model": "the candidate", "--served-model-name": "quantwise", "--host": "quantwise", "--port": "quantwise",
@@ -79,7 +80,7 @@ class Vllm:
     def __init__(self, python: str | None = None) -> None:
         beside = sys.executable if importlib.util.find_spec("vllm") is not None else None
         self.python = python or os.environ.get("QUANTWISE_VLLM_PYTHON") or beside
-        self.flags = _further_flags(os.environ.get("QUANTWISE_VLLM_FLAGS", ""))
+        self.flags = further_flags("QUANTWISE_VLLM_FLAGS", _OURS)
 
     def version(self) -> str:
         """The build, what it makes of this processor, and the further flags.
@@ -115,7 +116,7 @@ class Vllm:
         http = httpx.Client(
             base_url=url, timeout=options.timeout_s, headers=key_header(key), limits=limits, trust_env=False
         )
-        environment = _environment(key, options) | (with_worker() if self._on_amx() else {})
+        environment = _environment(key, options) | (with_worker() if self._extension() else {})
         with ServerProcess(command, url, env=environment, start_timeout_s=_START_S) as process, http:
             yield VllmSession(process, http, artifact.location, options)
 
@@ -129,10 +130,11 @@ class Vllm:
         flags += ["--max-model-len", str(options.context), "--max-num-seqs", str(options.parallel)]
         flags += ["--enforce-eager", "--no-enable-prefix-caching", "--max-logprobs", "-1"]
         flags += ["--generation-config", "vllm", *self.flags]
-        return head + flags + (["--worker-extension-cls", AMX_TILES] if self._on_amx() else [])
+        extension = self._extension()
+        return head + flags + (["--worker-extension-cls", extension] if extension else [])
 
-    def _on_amx(self) -> bool:
-        return _has_amx(_version(self.python)) if self.python else False
+    def _extension(self) -> str | None:
+        return worker_extension(_version(self.python)) if self.python else None
 
 
 class VllmSession:
@@ -154,7 +156,7 @@ class VllmSession:
             raise RuntimeFailure(f"vLLM is gone: {self.process.last_word()}")
         self.process.trim_log()
         with self._watch:
-            return ask_all(asks, self._answer, self._parallel, self._gone)
+            return ask_all(asks, self._answer, self._parallel, self.process.gone)
 
     def _answer(self, ask: Ask) -> Reply:
         text, rendered = prompt_text(ask)
@@ -203,22 +205,7 @@ class VllmSession:
         try:
             return checked(self._http.post(path, json={"model": _MODEL, **body}))
         except (httpx.HTTPError, Refused) as error:
-            raise RuntimeFailure(f"vLLM does not answer: {error}; {self._gone() or 'it still runs'}") from error
-
-    def _gone(self) -> str | None:
-        return None if self.process.alive() else self.process.last_word()
-
-
-def _further_flags(line: str) -> tuple[str, ...]:
-    """Flags from one line, as a shell reads it. Raises InputError for one that is decided elsewhere."""
-    try:
-        flags = tuple(shlex.split(line))
-    except ValueError as error:
-        raise InputError(f"QUANTWISE_VLLM_FLAGS cannot be read ({error}); write it as for a shell") from error
-    for flag in flags:
-        if (said := _OURS.get(flag.split("=")[0].replace("_", "-"))) is not None:
-            raise InputError(f"QUANTWISE_VLLM_FLAGS: {flag} is decided by {said}; leave it out")
-    return flags
+            raise RuntimeFailure(f"vLLM does not answer: {error}; {self.process.gone() or 'it still runs'}") from error
 
 
 def _environment(key: str, options: RuntimeOptions) -> dict[str, str]:
@@ -229,6 +216,13 @@ def _environment(key: str, options: RuntimeOptions) -> dict[str, str]:
         cores = sorted(os.sched_getaffinity(0))[: options.threads]
         given["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
     return given
+
+
+def worker_extension(build: str) -> str | None:
+    """What the workers of a build load of ours on this processor, None for nothing."""
+    if not _has_amx(build):
+        return None
+    return AMX_TILES if "amx_fp8" in _processor_flags() else AMX_WITHOUT_FP8
 
 
 def with_worker() -> dict[str, str]:
@@ -250,14 +244,14 @@ def _computing(build: str) -> str:
     """What answers depend on beside the build: on processors with AMX its kernels for CPUs compute other numbers.
 
     Inputs of 4-bit layers are rounded to int8 there unless VLLM_CPU_INT4_W4A8 is 0, fixed scales of inputs are not
-    read, and FP8 has a kernel where AMX multiplies it. The same words as in vLLM's
+    read, and FP8 is multiplied as FP8 where AMX does. The same words as in vLLM's
     model_executor/kernels/linear/mixed_precision/cpu.py and scaled_mm/cpu.py.
     """
     if not _has_amx(build):
         return ""
     rounded = os.environ.get("VLLM_CPU_INT4_W4A8", "1") != "0"
-    kind = ON_AMX_WITH_FP8 if "amx_fp8" in _processor_flags() else ON_AMX
-    return f" {kind}, 4-bit weights with {'int8' if rounded else '16-bit'} inputs)"
+    kind = "AMX with FP8" if "amx_fp8" in _processor_flags() else "AMX"
+    return f" ({kind}, 4-bit weights with {'int8' if rounded else '16-bit'} inputs)"
 
 
 def _has_amx(build: str) -> bool:
