@@ -98,6 +98,13 @@ def test_thirty_per_cent_of_schema_failures_make_a_smaller_and_faster_candidate_
     assert "earned back" not in screen
 
 
+def test_two_blocks_are_asked_where_one_settles_the_quality_because_of_one_no_price_is_told(decide: Decide) -> None:
+    record, _, _ = decide(PRICED.replace("0.45", "0.6"), {BASE: 1.0, SMALL: 0.7})
+    (item,) = record["solved"]["items"]
+    assert (record["verdicts"][0]["verdict"], item["items"]) == ("PASS", 64)
+    assert item["interval"] is not None
+
+
 def test_the_same_candidate_without_prices_is_shipped_and_leaves_no_trace_of_them(decide: Decide) -> None:
     plain = 'base = "laptop"\nmargins = { mine = 0.45 }\n'
     record, screen, page = decide(plain, {BASE: 1.0, SMALL: 0.9}, errors={BASE: 0.02, SMALL: 0.3})

@@ -35,7 +35,8 @@ def plan(store: Store, posed: Posed) -> None:
     workload = Workload(question.context, scenario.concurrency, scenario.site)
     for candidate in question.candidates:
         planner = planners[posed.of(candidate).question.hash]
-        store.put("fit", candidate.name, asdict(planner.of(candidate, workload)))
+        there = planner.of(candidate, workload)
+        store.put("fit", candidate.name, asdict(there))
         able = planner.of(candidate, Workload(question.context, question.requests(candidate.runtime)))
         if candidate.name in elsewhere:
             store.put("note", candidate.name, f"it {needs(able)}" if able.fits == "no" else None)
@@ -43,6 +44,8 @@ def plan(store: Store, posed: Posed) -> None:
             if candidate.baseline:
                 raise no_room(candidate, able, store.folder)
             store.put("broken", candidate.name, {"why": f"does not fit this machine: it {needs(able)}"})
+        elif there.fits == "no" and not candidate.baseline:
+            store.put("broken", candidate.name, {"why": f"does not fit: {there.fix or 'needs more memory'}"})
 
 
 def build(

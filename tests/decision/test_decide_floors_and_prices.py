@@ -157,4 +157,14 @@ def test_a_budget_rules_out_what_is_shown_above_it_and_holds_back_what_may_be() 
     decision = decide(asked(**PRICES, budget={"per_solved_item": 0.85}), priced(0.5, 0.8, Priced(1.6, 1.5, 1.7)))
     assert why(decision, Q8).startswith("UNKNOWN whether within the budget")
     monthly = asked(**PRICES, budget={"per_month": 700.0, "per_solved_item": 9.0}, requests_per_month=1000)
-    assert why(decide(monthly, priced(0.5, 0.8, Priced(1.6, 1.5, 1.7))), Q8).startswith("over the budget")
+    over = why(decide(monthly, priced(0.5, 0.8, Priced(1.6, 1.5, 1.7))), Q8)
+    assert over.startswith("over the budget")
+    assert over.endswith("the budget is 0.7 (that of a month over its requests)")
+
+
+def test_a_baseline_over_the_budget_is_said_in_a_whole_sentence() -> None:
+    dear = decide(asked(**PRICES, budget={"per_solved_item": 0.1}), priced(0.5, 0.8, Priced(1.6, 1.5, 1.7)))
+    assert f"But {BASE.name} is over the budget: a solved item costs 1 EUR" in dear.headline
+    near = decide(asked(**PRICES, budget={"per_solved_item": 1.0}), priced(0.5, 0.8, Priced(1.6, 1.5, 1.7)))
+    said = f"{BASE.name} is not shown to be within the budget: a solved item costs 1 EUR"
+    assert any(line.startswith(said) for line in near.because), near.because

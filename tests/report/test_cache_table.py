@@ -11,7 +11,12 @@ from quantwise.report.cache_table import HEADS, print_options
 
 
 def option(cache: str, first: bool) -> dict[str, Any]:
-    told = {"comparison": {"delta": -0.0417}, "verdict": "UNKNOWN", "explanation": "too few texts"}
+    told = {
+        "comparison": {"delta": -0.0417},
+        "verdict": "UNKNOWN",
+        "explanation": "too few texts",
+        "n_more": (22, 682, 2000),
+    }
     return {
         "name": cache, "cache": cache, "flash_attention": True, "cache_bytes": 1114112, "cache_share": 0.53,
         "as_planned": True, "compute_bytes": 8451522, "recall": 0.625, "verdict": None if first else told,
@@ -44,6 +49,10 @@ def test_no_cell_is_folded_and_every_part_names_its_options(width: int) -> None:
     assert "   ".join(heads).count("of the first") == 2
     for head, _ in HEADS:
         assert any(head in line for line in heads)
+
+
+def test_the_last_line_says_how_many_texts_would_settle_what_is_open() -> None:
+    assert printed(160)[-1] == "next: the same command with --documents 690 goes on from here"
 
 
 def test_all_stands_beside_each_other_where_it_fits() -> None:

@@ -75,6 +75,23 @@ def test_more_tasks_than_columns_are_counted_and_the_bad_ones_named() -> None:
     assert "multilingual_3)" in text
 
 
+def test_the_last_line_is_what_to_do_next_and_a_kept_baseline_is_not_called_shipped() -> None:
+    record = specimen() | {"folder": "runs/one"}
+    assert shown(record).splitlines()[-1].startswith("next        serve ")
+    base = next(c["name"] for c in record["candidates"] if c["baseline"])
+    record["decision"] = record["decision"] | {"status": "keep", "ship": base}
+    text = shown(record)
+    assert text.splitlines()[-1].startswith("next        nothing to change")
+    assert sum(line.startswith("KEEP ") for line in text.splitlines()) == 2, "the headline and the row"
+    assert "SHIP " not in text
+
+
+def test_several_models_are_named_by_their_names() -> None:
+    record = specimen()
+    record["question"] |= {"models": [{"name": "large", "source": "/srv/14b"}, {"name": "small", "source": "/srv/8b"}]}
+    assert " · large, small · scenario " in shown(record).splitlines()[0]
+
+
 def test_what_would_settle_it() -> None:
     text = " ".join(shown(undecided()).split())
     assert text.index("UNKNOWN") < text.index("because")

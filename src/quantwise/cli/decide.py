@@ -74,7 +74,7 @@ def add_parser(verbs: Any) -> None:
     p.add_argument(
         "--fixed-n", type=positive, metavar="N", help="ask exactly N items per task, then one Tango test; no peeking"
     )
-    p.add_argument("--budget", type=duration, metavar="TIME", help="stop measuring after 30m (or 90s, 2h)")
+    p.add_argument("--budget", type=duration, metavar="TIME", help="stop certifying after 30m (or 90s, 2h) in all")
     add_retry(p)
     add_calibration(p)
     p.add_argument(

@@ -52,7 +52,7 @@ def take_in(arguments: argparse.Namespace) -> int:
         lines.append(f"left out, because blocks are taken whole and from the first on: {counts} items")
     if done["degradation"]:
         lines.append(f"note: {done['degradation']}")
-    lines.append(f"the same `quantwise decide --run {arguments.folder}` goes on with them")
+    lines.append(f"the same `quantwise decide ... --run {arguments.folder}` goes on with them")
     return _show(done, arguments.json, "\n".join(lines))
 
 

@@ -18,6 +18,12 @@ Reason = Literal[
 ]
 
 
+def two_digits(value: float) -> int:
+    """A forecast of items as far as anybody knows it: 3379 -> 3400."""
+    step: int = 10 ** max(0, len(str(int(value))) - 2)
+    return round(value / step) * step
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Paired candidate-minus-baseline evidence for one task.

@@ -27,6 +27,8 @@ from quantwise.stats.differences import FloatArray
 RESAMPLES = 2000
 # Below these the percentile interval of a ratio covers too seldom, and nothing is said.
 MIN_ITEMS = 30
+FIRST_LOOK = 2
+"""Blocks: of one nobody can tell the luck of its turn, so that no interval is told."""
 _ROOM = 2_000_000
 # Columns of an item: first answers not valid, answers, seconds, reviews, solved.
 _FAILING, _ANSWERS, _SECONDS, _REVIEWS, _SOLVED = range(5)
@@ -89,7 +91,7 @@ def price_level(question: Question) -> float:
 def price_looks(question: Question) -> list[int]:
     """Numbers of blocks after which the price is looked at; one block cannot tell the luck of its turn."""
     planned = max((-(-task.items // question.block) for task in question.tasks), default=1)
-    return [2**k for k in range(1, planned.bit_length())]
+    return [FIRST_LOOK * 2**k for k in range(planned.bit_length() - 1)]
 
 
 def _priced_terms(way: Way, means: FloatArray, drawn: FloatArray, level: float) -> dict[str, Priced | None]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.question import Question
-from quantwise.core.verdict import FloorVerdict, Verdict
+from quantwise.core.verdict import FloorVerdict, Verdict, two_digits
 from quantwise.decision.objective import MATERIAL, Evidence, size_of
+
+_UNSURE = "UNKNOWN whether within the budget: "
 
 
 def standing(verdicts: Sequence[Verdict | FloorVerdict], candidate: str) -> str:
@@ -65,14 +67,16 @@ def over_budget(question: Question, evidence: Evidence, candidate: Candidate) ->
     if limit is None or candidate.control:
         return None, None
     found, currency = evidence.price_of(candidate), question.scenario["prices"]["currency"]
+    each = (question.scenario.get("budget") or {}).get("per_solved_item")
+    of_month = " (that of a month over its requests)" if each is None or limit < each else ""
     if found is None or found.money is None or found.money_interval is None:
-        lead = "UNKNOWN what a solved item costs (it takes two blocks of items)"
-        return None, f"{lead}, and the budget is {limit:.3g} {currency}"
+        why = "two blocks of items tell, of 30 items or more whose times are known"
+        return None, f"UNKNOWN what a solved item costs ({why}), and the budget is {limit:.3g} {currency}{of_month}"
     low, high = found.money_interval
     said = f"a solved item costs {found.money:.3g} {currency} ({low:.3g} to {high:.3g}), the budget is {limit:.3g}"
     if low > limit:
-        return f"over the budget: {said}", None
-    return None, f"UNKNOWN whether within the budget: {said}" if high > limit else None
+        return f"over the budget: {said}{of_month}", None
+    return None, f"{_UNSURE}{said}{of_month}" if high > limit else None
 
 
 def budget_of(question: Question) -> float | None:
@@ -140,8 +144,10 @@ def why_not_baseline(question: Question, evidence: Evidence, base: Candidate) ->
         return "is below the floor on " + ", ".join(v.task for v in low)
     if question.by_floor and (unsure := _floors(evidence, base, "UNKNOWN")):
         return "is not shown to be at the floor on " + ", ".join(v.task for v in unsure)
-    over, unsure_price = over_budget(question, evidence, base)
-    return over or unsure_price
+    over, price_open = over_budget(question, evidence, base)
+    if price_open:
+        return f"is not shown to be within the budget: {price_open.removeprefix(_UNSURE)}"
+    return over and f"is {over}"
 
 
 def _still_unknown(unknown: Sequence[Verdict], asked: int, gates: str) -> str:
@@ -156,8 +162,8 @@ def _still_unknown(unknown: Sequence[Verdict], asked: int, gates: str) -> str:
 
 def _more(verdict: Verdict) -> str:
     if verdict.n_more is not None:
-        low, middle, high = verdict.n_more
-        return f"about {middle} more items, {low} to {high}"
+        low, middle, high = map(two_digits, verdict.n_more)
+        return f"about {middle:,} more items, {low:,} to {high:,}"
     return verdict.reason.replace("_", " ")
 
 

@@ -42,11 +42,11 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         if candidate.name in acceptable:
             blocked[candidate.name] = _worth_nothing(question, evidence, candidate)
     eligible = [c for c in arms if blocked[c.name] is None]
-    missing_objective = unknown_objectives(question, evidence, eligible or arms)
     ranked = ranked_by(question, evidence, eligible)
     ruled_out = _ruled_out(arms, blocked)
     open_names = {row.candidate for row in ruled_out if row.open} - evidence.dequantized
     open_arms = [c for c in arms if c.shippable and c.name in open_names]
+    missing_objective = unknown_objectives(question, evidence, eligible or open_arms or arms)
     if ranked:
         chosen = ranked[0]
         base = question.baseline_of(chosen)

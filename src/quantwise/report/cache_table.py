@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
+from quantwise.core.verdict import two_digits
 from quantwise.report import notation
 from quantwise.report.encoded import write_encoded
 from quantwise.report.terminal import ASCII
@@ -76,10 +77,20 @@ def print_options(record: Mapping[str, Any], file: TextIO, width: int | None = N
         for row in rows:
             table.add_row(*(row[column] for column in columns))
         console.print(table)
-    for line in lines(record):
+    for line in (*lines(record), *_next(record)):
         console.print(line, soft_wrap=True)
     text = "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
     write_encoded(text, file, ASCII)
+
+
+def _next(record: Mapping[str, Any]) -> Iterator[str]:
+    """How many texts would settle what is open, counted from the first."""
+    wanted = [
+        option["texts"] + option["verdict"]["n_more"][1]
+        for option in record["options"] if option["verdict"] and option["verdict"].get("n_more")
+    ]  # fmt: skip
+    if wanted:
+        yield f"next: the same command with --documents {two_digits(max(wanted))} goes on from here"
 
 
 def _parts(rows: Sequence[tuple[str, ...]], width: int) -> list[list[int]]:

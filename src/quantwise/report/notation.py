@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from quantwise.core.verdict import two_digits
 from quantwise.plan import fit
 
 UNKNOWN = "unknown"
@@ -160,10 +161,11 @@ def evidence(value: object) -> str:
 
 
 def forecast(bounds: Sequence[object] | None) -> str:
-    """Further items as a range: ``about 900 (600 to 1,500)``."""
-    if bounds is None or len(bounds) != 3:
+    """Further items as a range, in two digits: ``about 900 (600 to 1,500)``."""
+    numbers = [finite(bound) for bound in bounds or ()]
+    if len(numbers) != 3:
         return UNKNOWN
-    low, middle, high = (count(bound) for bound in bounds)
+    low, middle, high = (UNKNOWN if number is None else count(two_digits(number)) for number in numbers)
     return f"about {middle} ({low} to {high})"
 
 

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from quantwise.report import charts, notation
 from quantwise.report.flips import choose
+from quantwise.report.next_step import next_step
 from quantwise.report.reading import MARKS, REASONS, Reading, role, settles
 from quantwise.report.server_lines import compared_by_ids, server_lines
 
@@ -87,6 +88,7 @@ def render(record: Mapping[str, Any], flips: Iterable[Mapping[str, Any]] = ()) -
     return page.render(
         record=record,
         reading=reading,
+        then=next_step(reading),
         status=_STATUS.get(str(reading.decision.get("status")), "Unknown"),
         scatter=charts.scatter(reading),
         forests={task["name"]: charts.forest(reading, task) for task in reading.tasks},

@@ -42,6 +42,12 @@ class Reading:
         return self.record.get("question") or {}
 
     @property
+    def model(self) -> str | None:
+        """What the question is about: a model's name, or the names of several."""
+        several = [str(one["name"]) for one in self.question.get("models") or ()]
+        return ", ".join(several) or (self.question.get("model") or {}).get("name")
+
+    @property
     def level(self) -> str:
         """Of the intervals, as "95 %"."""
         return f"{100 * (1 - (self.question.get('alpha') or 0.05)):g} %"

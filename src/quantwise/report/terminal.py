@@ -17,6 +17,7 @@ from quantwise.report import notation
 from quantwise.report.encoded import write_encoded
 from quantwise.report.endpoint_table import endpoint_table
 from quantwise.report.floor_table import floor_table
+from quantwise.report.next_step import next_step
 from quantwise.report.reading import Reading, Row, settles
 from quantwise.report.server_lines import server_lines
 from quantwise.report.verdict_matrix import VERDICT_STYLE, matrix
@@ -102,10 +103,9 @@ def _answer(reading: Reading) -> Iterator[Table | Text]:
     decision = reading.decision
     status = str(decision.get("status") or "unknown")
     scenario = (reading.question.get("scenario") or {}).get("name")
-    model = (reading.question.get("model") or {}).get("name")
     version = reading.record.get("quantwise") or ""
     yield Text(
-        f"quantwise {notation.plain(version)} · {notation.shorten(model or 'model unknown', 50)}"
+        f"quantwise {notation.plain(version)} · {notation.shorten(reading.model or 'model unknown', 50)}"
         f" · scenario {notation.shorten(scenario or 'unknown', 20)}",
         style="dim",
     )
@@ -272,3 +272,5 @@ def _provenance(reading: Reading, report_path: str | None) -> Iterator[Table | T
     yield _line("question", f"{record.get('question_hash') or notation.UNKNOWN} · {effort}")
     if report_path is not None:
         yield _line("report", report_path)
+    if (then := next_step(reading)) is not None:
+        yield _line("next", then)

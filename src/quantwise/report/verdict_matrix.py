@@ -72,7 +72,7 @@ def _ends(reading: Reading, candidate: Row, cells: list[Text], width: int) -> li
     name = str(candidate["name"])
     ships = name == reading.decision.get("ship")
     what = role(candidate)
-    label = "SHIP" if ships else _ROLE.get(what, what)
+    label = ("KEEP" if candidate.get("baseline") else "SHIP") if ships else _ROLE.get(what, what)
     cache = candidate.get("cache") or "f16"
     cache = "" if cache == "f16" else f",kv={cache}"
     short = notation.shorten(_short(candidate), max(width - len(cache), 6)) + notation.plain(cache)

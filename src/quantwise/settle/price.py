@@ -12,7 +12,8 @@ from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Measurement
 from quantwise.core.question import Question
 from quantwise.core.solved_item import PER_SOLVED
-from quantwise.cost.solved import price_looks, priced, solved_items
+from quantwise.cost.course import way_of
+from quantwise.cost.solved import FIRST_LOOK, price_looks, priced, solved_items
 from quantwise.decision.gates import budget_of
 from quantwise.decision.objective import MATERIAL
 from quantwise.settle.floor import settle_floor
@@ -21,19 +22,23 @@ from quantwise.store import Store
 
 
 def price_open(store: Store, question: Question, blocks: int) -> frozenset[str]:
-    """Candidates whose price none of the looks at the first ``blocks`` blocks has settled; none without such a rule.
+    """Candidates whose price none of the looks at the first ``blocks`` blocks has settled; none without prices.
 
     A candidate that FAILs a gate, or is dearer than the baseline or the budget, is settled; so is one that is shown to
     take less or more than each rival, or alike. Exact terms before the price in the objective settle it too.
+    Where prices only rule out, two blocks are asked in any case: one tells no interval and could rule out nothing.
     """
     budget = budget_of(question)
     terms = _price_terms(question)
-    if not terms and budget is None:
+    decides = bool(terms) or budget is not None
+    if not decides and (way_of(question) is None or blocks >= FIRST_LOOK):
         return frozenset()
     live = {
         c.name: c for c in question.candidates
         if c.shippable and store.get("broken", c.name) is None and not _failed(store, question, c)
     }  # fmt: skip
+    if not decides:
+        return frozenset(live)
     open_ = set(live)
     rows = {c.name: store.rows("certify", c.name) for c in question.candidates if c.name in live or c.baseline}
     for look in price_looks(question):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantwise.core.verdict import Verdict
+from quantwise.core.verdict import Verdict, two_digits
 from quantwise.stats.sample_size import HORIZON
 
 MOST_MISSING = 0.05
@@ -38,8 +38,7 @@ def about(count: int) -> str:
     """A forecast in two significant digits: 3379 -> "3400"."""
     if count >= HORIZON:
         return "a million or more"
-    step = 10 ** max(0, len(str(count)) - 2)
-    rounded = round(count / step) * step
+    rounded = two_digits(count)
     return f"{rounded:,}" if rounded >= 10_000 else str(rounded)
 
 
