@@ -57,13 +57,15 @@ def test_it_agrees_with_transformers(
 def test_memory_is_what_the_log_and_the_kernel_say(gguf_file: Artifact, options: RuntimeOptions) -> None:
     with LlamaCpp().open(gguf_file, options) as plain:
         f16 = plain.footprint()
+        # A native server with AMX holds the matrices a second time, as AMX multiplies them.
+        copies = 2 if "AMX model buffer size" in plain.process.log_text() else 1
     with LlamaCpp().open(gguf_file, replace(options, cache="q8_0")) as small:
         q8 = small.footprint()
         assert small.ask([Ask(text="once upon", max_tokens=3)])[0].finish in ("stop", "length")
     # 2 (keys, values) * 2 layers * 64 wide * 256 cells * 4 slots * 2 bytes
     assert f16.cache_bytes == 2 * 2 * 64 * 256 * 4 * 2
     assert q8.cache_bytes == pytest.approx(f16.cache_bytes * 1.0625 / 2, rel=0.02)
-    assert f16.weights_bytes == pytest.approx(gguf_file.bytes, rel=0.2)
+    assert f16.weights_bytes == pytest.approx(copies * gguf_file.bytes, rel=0.2)
     assert f16.peak_process_bytes is not None
     assert f16.peak_process_bytes > 10e6
 
@@ -133,8 +135,10 @@ def test_a_killed_server_is_a_failure_and_not_a_hang_and_its_log_is_kept(
         with pytest.raises(RuntimeFailure, match="gone") as caught:
             session.ask(asks)
         assert time.monotonic() - start < 30
-        with pytest.raises(RuntimeFailure, match="gone"):
+        with pytest.raises(RuntimeFailure, match="gone: error: ended by SIGKILL"):
             session.ask(asks[:1])
+        with pytest.raises(RuntimeFailure, match="no token ids: "):
+            session.tokenize("once upon")
     (kept,) = logs.iterdir()
     assert str(kept) in str(caught.value)
     assert "listening on" in kept.read_text()

@@ -130,6 +130,8 @@ class LlamaCpp:
             try:
                 server = LlamaServer(http)
             except (httpx.HTTPError, Refused, *UNREADABLE) as error:
+                if (word := process.gone()) is not None:
+                    raise RuntimeFailure(f"llama.cpp ended at its first requests: {word}") from error
                 raise RuntimeFailure(f"llama.cpp does not answer on {url}: {error}; {process.last_word()}") from error
             http.timeout = httpx.Timeout(options.timeout_s)
             yield LlamaCppSession(process, server, options.parallel)
@@ -221,7 +223,8 @@ class LlamaCppSession:
 
     def tokenize(self, text: str, add_special: bool = True) -> list[int]:
         """Token ids of a raw text, as ``next_token_logprobs`` sees it; of a rendered one without ``add_special``."""
-        return self._server.tokenize(text, add_special)
+        with _told("token ids"):
+            return self._server.tokenize(text, add_special)
 
     def tail_logprobs(self, ids: Sequence[int], tail: int, top: int) -> list[dict[int, float]]:
         """``next_token_logprobs`` of the last ``tail`` tokens only. Raises RuntimeFailure where the server does not."""
@@ -239,7 +242,7 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, Refused, *UNREADABLE) as error:
-        raise RuntimeFailure(f"llama.cpp gave no {what}: {error or type(error).__name__}") from error
+        raise RuntimeFailure(f"llama.cpp gave no {what}: {str(error) or type(error).__name__}") from error
 
 
 def buffer_bytes(log: str) -> tuple[int | None, int | None, int | None]:
