@@ -16,8 +16,8 @@ from quantwise.models import reference
 
 KEPT = 512
 TASKS = ("classification", "extraction")
-# Bytes stand first and are exact, and no budget asks for the price: of two blocks its interval is as wide as their times
-# differ, and each run has times of its own. So no timing decides how much is asked.
+# No timing decides how much is asked: bytes stand first and are exact, and no budget asks for the price, whose interval
+# after two blocks is as wide as their times differ.
 SCENARIO = """
 base = "laptop"
 name = "two models"
