@@ -170,6 +170,9 @@ def test_what_it_cannot_load_is_said_in_one_line(gguf_file: Artifact, options: R
     with pytest.raises(RuntimeFailure, match="ended while starting") as caught:
         LlamaCpp().open(replace(gguf_file, location=str(cut)), options).__enter__()
     assert "\n" not in str(caught.value)
+    with pytest.raises(RuntimeFailure, match=r"ended while starting: .*(?i:v cache).*requires flash_attn") as caught:
+        LlamaCpp(flags="-fa off").open(gguf_file, replace(options, cache="q8_0")).__enter__()
+    assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="unknown cache scheme 'int3'; allowed: f32"):
         LlamaCpp().open(gguf_file, replace(options, cache="int3")).__enter__()
     with pytest.raises(EnvironmentFailure, match="does not run"):

@@ -41,7 +41,7 @@ class ServerProcess:
     ``url`` answers ``GET /health`` with status 200 once the server is ready. Standard output and error go to a log
     without a name, so that nothing stays on disk however we end; where the server fails, ``last_word`` keeps it.
     Entering raises RuntimeFailure, with that word, when the process ends or is not ready within ``start_timeout_s``
-    seconds.
+    seconds. ``troubles`` say where this server's log tells why it failed, the plainest words first.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class ServerProcess:
         url: str,
         env: Mapping[str, str] | None = None,
         start_timeout_s: float = 300.0,
+        troubles: Sequence[re.Pattern[str]] = (),
     ) -> None:
         self.command = list(command)
         self.url = url
@@ -58,6 +59,7 @@ class ServerProcess:
         self._keeping = threading.Lock()
         self._env = {**os.environ, **(env or {})}
         self._start_timeout_s = start_timeout_s
+        self._troubles = troubles
         self._leash: subprocess.Popen[bytes] | None = None
         self._peak_bytes: int | None = None
 
@@ -158,7 +160,12 @@ class ServerProcess:
         lines = [" ".join(line.split()) for line in self.log_text().splitlines()[-_LOOKED_AT:] if line.strip()]
         if not lines:
             return "it said nothing"
-        told = (line for trouble in (*troubles, _TROUBLE) for line in reversed(lines) if trouble.search(line))
+        told = (
+            line
+            for trouble in (*troubles, *self._troubles, _TROUBLE)
+            for line in reversed(lines)
+            if trouble.search(line)
+        )
         word = next(told, lines[-1])
         return f"{word} (its log is {self._keep_log()})"
 
