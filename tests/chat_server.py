@@ -122,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(400, {"error": {"message": f"unknown {sorted(unknown)}"}})
         if "no tools" in can and "tools" in body:
             return self._send(400, {"error": {"message": "tools need --enable-auto-tool-choice"}})
+        if "no heat" in can and body.get("temperature", 0) > 2:
+            return self._send(400, {"error": {"message": f"temperature must be in [0, 2], got {body['temperature']}."}})
         if body.get("logprobs") is True and "logprobs" in can:
             choice["logprobs"] = {"content": [{"token": "w", "logprob": -0.1}]}
         if body.get("echo") and "echo" in can:

@@ -173,7 +173,7 @@ class KilledAt:
     def stage(self, name: str, total: int | None, done: int = 0) -> None:
         pass
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
         self._left -= 1
         if self._left <= 0:
             raise Killed

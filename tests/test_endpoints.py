@@ -209,6 +209,18 @@ def test_where_floors_alone_decide_the_margin_is_the_largest_share_of_each_arm_b
     assert gate.explanation.startswith("75.0% of 200 items without it, floor 95.0%: shown to be below it")
 
 
+def test_a_request_that_was_refused_is_no_answer_without_the_sign(tmp_path: Path) -> None:
+    """A fifth of the requests was barred: that all other answers end shows nothing of those."""
+    barred = [row(SMALL, i, finish="refused" if i % 5 == 0 else "stop") for i in range(200)]
+    store, _ = measured(tmp_path, barred, [row(BASE.name, i) for i in range(200)])
+    alone = question(scenario=STRICT | {"compare": "floor"}, tasks=[replace(task(margin=0.05), floor=0.5)])
+    with store:
+        found = {(v.candidate, v.task): v for v in floor_verdicts(store, alone)}
+    gate = found[SMALL, "copy: non-termination"]
+    assert (gate.verdict, gate.reason, gate.missing) == ("UNKNOWN", "missing", 40)
+    assert found[BASE.name, "copy: non-termination"].verdict == "PASS"
+
+
 def test_where_floors_alone_decide_items_are_asked_until_the_ceiling_is_settled(tmp_path: Path) -> None:
     tasks = [replace(task(items=320), floor=0.3)]
     count = {}

@@ -69,7 +69,7 @@ def test_a_candidate_that_refuses_tools_is_unknown_in_its_own_words_until_it_tak
         assert "\n" not in out["why"]
         assert (record["verdicts"][0]["verdict"], record["verdicts"][0]["n"]) == ("UNKNOWN", 0)
         assert ours.answers < 64, "probes and one screen of items"
-        assert "no tool calls" in able(record, ours)["missing"]
+        assert "no tool calls (status 400: tools need --enable-auto-tool-choice)" in able(record, ours)["missing"]
         ours.can = ("tools",)
         record = decided(calling, base, ours)
     assert record["verdicts"][0]["verdict"] == "PASS"
@@ -86,3 +86,19 @@ def test_where_both_refuse_nothing_passes(calling: Path, choosing: Path) -> None
             decided(task, base, ours)
         assert "\n" not in str(caught.value)
         assert base.url in str(caught.value)
+
+
+def test_a_temperature_that_a_server_refuses_is_said_in_its_words_and_not_asked_again(tmp_path: Path) -> None:
+    task = written(tmp_path, "saying", {"scorer": "exact", "prompt": "say gull", "target": "gull"})
+    with ChatServer(can=("no heat",)) as base, ChatServer() as ours:
+        request = Request(
+            scenario="laptop", tasks=(str(task),), candidates=(ours.url,), baseline=base.url, parallel=4, items=96,
+            margins={"saying": 0.1}, decoding={"temperature": 3.0}, run=tmp_path / "run",
+        )  # fmt: skip
+        with pytest.raises(
+            EnvironmentFailure, match=r"status 400: temperature must be in \[0, 2\], got 3\.0"
+        ) as caught:
+            workbench.decide(request, Silent(), retry_seconds=60)
+        asked = base.answers
+    assert "\n" not in str(caught.value)
+    assert asked < 120, "probes and one screen of items, each once"

@@ -55,7 +55,7 @@ def test_a_candidate_that_stands_in_is_no_candidate_any_more() -> None:
 def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Leaves room for one recipe of the reference model in llama.cpp, and for nothing larger."""
     request = Request(model=reference.path(), candidates=("q8_0", "q6_k", "q4_0"), context=64)
-    totals = {name.split("@")[0]: f.total_bytes or 0 for name, f in pose.checked(request).items()}
+    totals = {name.split("@")[0]: f.total_bytes or 0 for name, f in pose.fits_here(request).items()}
 
     def leave(recipe: str) -> None:
         monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: totals[recipe] * 101 // 100)

@@ -1,5 +1,6 @@
 """The run folder: nothing twice, nothing by halves."""
 
+import json
 import os
 import signal
 import subprocess
@@ -51,8 +52,27 @@ def test_a_question_survives_its_file_and_its_hash_covers_the_margins(tmp_path: 
 def test_another_question_is_refused_and_the_difference_named(tmp_path: Path) -> None:
     with Store(tmp_path, create=True) as store:
         store.freeze(QUESTION)
-        with pytest.raises(InputError, match="changed: seed"):
+        with pytest.raises(InputError, match="changed: seed") as caught:
             store.freeze(replace(QUESTION, seed=1))
+        assert str(caught.value).endswith(
+            f"; decide into another --run; `quantwise report {tmp_path}` still shows what is there"
+        )
+
+
+def test_of_candidates_and_settings_those_are_named_that_differ(tmp_path: Path) -> None:
+    first, *others = QUESTION.candidates
+    packed = [replace(c, computes_as_stored=not c.computes_as_stored) for c in others[:1]]
+    changed = replace(
+        QUESTION,
+        candidates=(first, *packed, *others[1:], replace(first, source="q2_k", baseline=False)),
+        runtimes=dict(QUESTION.runtimes) | {"llamacpp": "of another day"},
+    )
+    with Store(tmp_path, create=True) as store:
+        store.freeze(QUESTION)
+        with pytest.raises(InputError) as caught:
+            store.freeze(changed)
+    names = ", ".join([*(c.name for c in packed), f"q2_k@{first.runtime}"])
+    assert f"(changed: candidates ({names}), runtimes (llamacpp))" in str(caught.value)
 
 
 def test_rows_and_block_marks_come_back(tmp_path: Path) -> None:
@@ -89,7 +109,16 @@ def test_no_run_folder_and_a_damaged_question_are_one_line(tmp_path: Path) -> No
     with Store(tmp_path) as store, pytest.raises(InputError, match="damaged"):
         store.question()
     (tmp_path / "question.json").write_text('{"schema": 99}')
-    with Store(tmp_path) as store, pytest.raises(InputError, match="schema 99"):
+    with Store(tmp_path) as store, pytest.raises(InputError, match=r"question\.json: another version .* \(schema 99"):
+        store.question()
+    for damage in (b"\xff\xfe{", b"[]", b"null", b'"x"'):
+        (tmp_path / "question.json").write_bytes(damage)
+        with Store(tmp_path) as store, pytest.raises(InputError, match=r"question\.json is damaged"):
+            store.question()
+    record = QUESTION.to_json()
+    del record["seed"]
+    (tmp_path / "question.json").write_text(json.dumps(record | {"sead": 1}))
+    with Store(tmp_path) as store, pytest.raises(InputError, match=r"\(fields: sead, seed\); decide again"):
         store.question()
 
 

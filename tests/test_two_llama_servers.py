@@ -22,7 +22,7 @@ from quantwise.runtimes.process import ServerProcess, free_port
 
 NATIVE = os.environ.get("QUANTWISE_LLAMA_SERVER")
 SERVER = [NATIVE] if NATIVE else [sys.executable, "-P", "-m", "quantwise.runtimes.llamacpp_host"]
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

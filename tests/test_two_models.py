@@ -18,6 +18,7 @@ from quantwise import workbench
 from quantwise.core.artifact import Artifact
 from quantwise.core.progress import Silent
 from quantwise.question.request import Request
+from quantwise.report import notation
 from quantwise.report.page import render
 from quantwise.report.terminal import print_screen
 from quantwise.store import Store
@@ -144,7 +145,7 @@ def test_floors_are_on_the_screen_and_on_the_page_with_what_would_settle_them(as
         (row,) = (line for line in lines if line.lstrip().startswith("small:") and "UNKNOWN" in line and "~" in line)
         assert f"~{open_['n_more'][1]:,}" in row
         assert f"{100 * open_['mean']:.1f} %" in row
-        assert f"{100 * open_['low']:.1f} to {100 * open_['high']:.1f} %" in row
+        assert notation.shares((open_["low"], open_["high"])) in row
         assert any(line.strip() == "83.0 % on mine" for line in lines)
         assert any("these alone decide" in line for line in lines)
         assert f"mine (floor): about {open_['n_more'][1]:,}" in " ".join(drawn.getvalue().split())

@@ -148,11 +148,46 @@ def test_a_server_that_comes_back_with_another_template_is_noticed(task: Path) -
         assert decided(task, base, ours)["verdicts"][0]["verdict"] == "PASS"
         for server in (base, ours):
             server.broken = "stripped"
-        with pytest.raises(EnvironmentFailure, match="reads other prompts than when this run began"):
+        with pytest.raises(EnvironmentFailure, match="reads other prompts than when this run began") as caught:
             decided(task, base, ours)
+        assert "white space that one of them takes off or adds; start it as it was then" in str(caught.value)
         for server in (base, ours):
             server.broken = ""
         assert decided(task, base, ours)["verdicts"][0]["verdict"] == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("tells", "says"),
+    [
+        (
+            "counts",
+            r"told token ids \(prompt_token_ids\) when this run began and tells only the number of prompt tokens",
+        ),
+        ("nothing", "tells neither the token ids of its prompts nor their number now, so whether it still reads"),
+    ],
+)
+def test_a_server_that_tells_less_than_it_did_is_not_said_to_read_other_prompts(
+    task: Path, tells: Tells, says: str
+) -> None:
+    with ChatServer() as base, ChatServer() as ours:
+        assert decided(task, base, ours)["verdicts"][0]["verdict"] == "PASS"
+        base.tells = ours.tells = tells
+        with pytest.raises(EnvironmentFailure, match=says) as caught:
+            decided(task, base, ours)
+        assert "other prompts" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+        base.tells = ours.tells = "ids"
+        assert decided(task, base, ours)["verdicts"][0]["verdict"] == "PASS"
+
+
+def test_a_server_that_tells_more_than_it_did_goes_on_where_that_agrees(task: Path) -> None:
+    with ChatServer(tells="counts") as base, ChatServer(tells="counts") as ours:
+        assert decided(task, base, ours)["verdicts"][0]["verdict"] == "PASS"
+        base.tells = ours.tells = "ids"
+        assert [row["compared"] for row in decided(task, base, ours)["prompts"]] == ["nothing", "token ids"]
+        base.broken = ours.broken = "default"
+        with pytest.raises(EnvironmentFailure, match="reads other prompts than when this run began"):
+            decided(task, base, ours)
 
 
 def test_a_template_that_was_mended_is_measured_by_the_same_command(task: Path) -> None:

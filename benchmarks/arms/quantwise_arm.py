@@ -29,7 +29,7 @@ class Clock:
         """A stage begins."""
         self.begun.append((name, time.perf_counter(), time.process_time()))
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
         """Nothing to note."""
 
     def spent(self, wanted: str) -> Spent:

@@ -9,11 +9,10 @@ from typing import Any, cast
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import InputError, QuantwiseError
-from quantwise.core.evidence import Measurement, Stage
+from quantwise.core.evidence import ANSWERED, Measurement, Stage
 from quantwise.core.item import Item
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.evidence_file import EvidenceFile, item_hash
-from quantwise.stats.pairing import ANSWERED
 from quantwise.tasks import scorers
 from quantwise.tasks.readers import read_all
 from quantwise.tasks.task import Task

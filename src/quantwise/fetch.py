@@ -18,7 +18,6 @@ from quantwise.models.hub import HubName, Selection, download, hub_name, select
 from quantwise.plan.fit import size
 from quantwise.plan.hub_headers import stand_in
 from quantwise.plan.preflight import needs
-from quantwise.question import pose
 from quantwise.question.request import Request
 
 # What the check of recipes reads beside shapes and headers.
@@ -27,10 +26,10 @@ Tell = Callable[[str], None]
 Check = Callable[[Request], dict[str, Fit]]
 
 
-def fetched(request: Request, tell: Tell = lambda line: None, check: Check = pose.check) -> Request:
+def fetched(request: Request, check: Check, tell: Tell = lambda line: None) -> Request:
     """The request with every hub id in it replaced by the path of its download; ``tell`` is given a line for each.
 
-    ``check`` looks at headers, and raises for what has no room here.
+    ``check`` gives the fits of a request from headers alone, and raises for what has no room here.
 
     Raises InputError and EnvironmentFailure, before anything but headers is downloaded, for a name that stands for
     nothing, a header that is damaged, and a model for which this machine has no memory or no disk.

@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from quantwise.core.evidence import LOST, Measurement
-from quantwise.stats.pairing import ANSWERED
+from quantwise.core.evidence import ANSWERED, LOST, Measurement
 
 
 def lost_items(rows: Iterable[Measurement]) -> dict[int, set[str]]:
@@ -19,7 +18,7 @@ def lost_items(rows: Iterable[Measurement]) -> dict[int, set[str]]:
     return lost
 
 
-def told(task: str, sides: Mapping[str, Sequence[Measurement]]) -> tuple[str, ...]:
+def lost_note(task: str, sides: Mapping[str, Sequence[Measurement]]) -> tuple[str, ...]:
     """The sentence that says how many items of each candidate in ``sides`` were lost, where any were."""
     lost = {name: len({row.item for row in rows if row.finish in LOST}) for name, rows in sides.items()}
     if not any(lost.values()):

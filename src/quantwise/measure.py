@@ -15,7 +15,7 @@ from quantwise.chat import ChatTemplate, with_tools
 from quantwise.core.artifact import Artifact, Candidate
 from quantwise.core.decoding import GREEDY, Decoding, seed_of
 from quantwise.core.errors import InputError, RuntimeFailure
-from quantwise.core.evidence import Measurement, Stage
+from quantwise.core.evidence import ANSWERED, Measurement, Stage
 from quantwise.core.item import Item
 from quantwise.core.runtime import Ask, CacheUse, Footprint, PagedCache, Reply, Runtime, RuntimeOptions, Session
 from quantwise.runtimes.thinking import answered
@@ -202,7 +202,7 @@ def _row(place: Measurement, item: Item, reply: Reply, arm: Arm, real: bool) -> 
     """``real`` is False where the session said that it expands weights, whatever was expected of the candidate."""
     timed = arm.candidate.computes_as_stored and real
     unanswered = arm.decoding.thinking_cap is not None and reply.finish == "length" and not reply.text
-    if reply.finish not in ("stop", "length"):
+    if reply.finish not in ANSWERED:
         value, output = 0.0, reply.text
     elif item.choices:
         value = scorers.score_choice(item, reply.choice_logprobs)

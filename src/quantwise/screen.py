@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
-from quantwise.core.evidence import Stage
+from quantwise.core.evidence import ANSWERED, Stage
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question
 from quantwise.core.runtime import Ask, Distributions
@@ -21,7 +21,7 @@ from quantwise.prompts.check import wrong_prompts
 from quantwise.runtimes.capabilities import TellsCapabilities
 from quantwise.stats.compare import compare
 from quantwise.stats.divergence import divergence
-from quantwise.stats.pairing import ANSWERED, pairs
+from quantwise.stats.pairing import pairs
 from quantwise.stats.wording import MOST_MISSING
 from quantwise.store import Store
 
@@ -34,7 +34,7 @@ _SHOWN = {
     "positions": "positions",
     "truncated": "truncated",
 }
-Told = list[list[dict[int, float]]] | None
+Logprobs = list[list[dict[int, float]]] | None
 """For each text and position: token id to log-probability."""
 TOP = 128
 """Likeliest tokens kept per position, because a server pays for each; the divergence says that it is a lower bound."""
@@ -59,7 +59,7 @@ def screen(
     known = {arm.name for arm in arms.values() if _answered(store, question, arm)}
     progress.stage("screen", len(arms), len(known))
     broken: dict[str, str] = {}
-    references: dict[str, Told] = {}
+    references: dict[str, Logprobs] = {}
     for arm in arms.values():
         progress.advance(0, arm.name)
         try:
@@ -74,7 +74,7 @@ def screen(
                 base = question.baseline_of(arm.candidate).name
                 # One that another machine measured is not opened here, and the divergence from it stays unknown.
                 if base not in references:
-                    references[base] = _told(arms[base], texts, bench) if base in arms else None
+                    references[base] = _logprobs_of(arms[base], texts, bench) if base in arms else None
                 # Another model has another tokenizer: its distributions are over other tokens.
                 alike = arm.candidate.model == question.baseline_of(arm.candidate).model
                 _divergence(store, arm, references[base] if alike else None, texts, bench)
@@ -172,7 +172,7 @@ def _answers(store: Store, question: Question, arm: Arm, supply: ItemSupply, ben
             store.add_block(items, rows)
 
 
-def _told(arm: Arm, texts: Sequence[str], bench: Bench) -> Told:
+def _logprobs_of(arm: Arm, texts: Sequence[str], bench: Bench) -> Logprobs:
     """The arm's distributions over each text, or None where its runtime does not tell them."""
     session = bench.session(arm)
     if not isinstance(session, Distributions):
@@ -183,9 +183,9 @@ def _told(arm: Arm, texts: Sequence[str], bench: Bench) -> Told:
         return None  # a server that does not tell distributions leaves the divergence unknown
 
 
-def _divergence(store: Store, arm: Arm, reference: Told, texts: Sequence[str], bench: Bench) -> None:
+def _divergence(store: Store, arm: Arm, reference: Logprobs, texts: Sequence[str], bench: Bench) -> None:
     # A baseline is its own reference; asking it twice would tell nothing that the A/A check does not.
-    ours = reference if arm.candidate.baseline else _told(arm, texts, bench)
+    ours = reference if arm.candidate.baseline else _logprobs_of(arm, texts, bench)
     if reference is None or ours is None:
         return
     measured = asdict(divergence(reference, ours))

@@ -29,7 +29,7 @@ def chosen(request: Request, tell: Callable[[str], None] = lambda line: None) ->
     """
     begun = _begun(request)
     request = request if begun is None else replace(request, stand_ins=begun)
-    fits = pose.checked(request)
+    fits = pose.fits_here(request)
     if begun is not None or (request.baseline is not None and request.run is not None):
         return request  # the question is frozen there, and may wait for the rows
     candidates = candidates_of(request)
@@ -60,7 +60,7 @@ def _begun(request: Request) -> dict[str, str] | None:
 
 def fits(request: Request) -> dict[str, Fit]:
     """The fit here of everything that would be compared. Raises as `chosen` does."""
-    return pose.checked(chosen(request))
+    return pose.fits_here(chosen(request))
 
 
 def _safest(
@@ -76,7 +76,7 @@ def _safest(
             continue
         try:
             text = candidate.name
-            more |= pose.checked(replace(request, candidates=(*request.candidates, text)))
+            more |= pose.fits_here(replace(request, candidates=(*request.candidates, text)))
         except QuantwiseError:
             continue  # neither this model nor this runtime needs to know every recipe
         extra.append(candidate)

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ from quantwise.core.imported import Imported
 from quantwise.core.item import Item
 from quantwise.core.question import Question
 
+_SHOWN = 3
 _COLUMNS = [f.name for f in fields(Measurement)]
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS measurements (
@@ -108,9 +109,10 @@ class Store:
         if path.exists():
             held = self.question()
             if held.hash != question.hash:
-                changed = _differences(held.to_json(), question.to_json())
+                changed = _differences(held, question)
                 raise InputError(
-                    f"{self.folder} holds another question (changed: {', '.join(changed)}); choose another --run"
+                    f"{self.folder} holds another question (changed: {', '.join(changed)}); decide into another --run; "
+                    f"`quantwise report {self.folder}` still shows what is there"
                 )
             return
         write_atomically(path, json.dumps(question.to_json(), indent=1, ensure_ascii=False))
@@ -120,7 +122,9 @@ class Store:
         path = self.folder / "question.json"
         try:
             return Question.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
             raise InputError(f"{path} is damaged ({error}); decide again into a new --run") from error
 
     # -- rows -----------------------------------------------------------------------------------------------------
@@ -173,7 +177,7 @@ class Store:
             db.executemany(f"INSERT OR IGNORE INTO measurements VALUES ({slots})", [astuple(r) for r in rows])
 
     def rows(self, stage: Stage, candidate: str | None = None, task: str | None = None) -> list[Measurement]:
-        """Measurements in the order in which they were asked (block, then the order inside the block)."""
+        """Measurements by task, candidate and block; inside a block by item and repeat, not in the order asked."""
         query = f"SELECT {', '.join(_COLUMNS)} FROM measurements WHERE stage=?"
         values: list[Any] = [stage]
         for column, value in (("candidate", candidate), ("task", task)):
@@ -245,12 +249,20 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Names of the top-level fields in which two questions differ."""
-    plain_a, plain_b = json.loads(json.dumps(a)), json.loads(json.dumps(b))
-    return [key for key in plain_b if plain_a.get(key) != plain_b[key]]
+def _differences(a: Question, b: Question) -> list[str]:
+    """Names of the top-level fields in which two questions differ, and of what differs in those that have parts."""
+    told_a, told_b = (json.loads(json.dumps(q.to_json())) | _by_name(q) for q in (a, b))
+    names = [name for name in told_a | told_b if told_a.get(name) != told_b.get(name)]
+    return [name + _parts(told_a.get(name), told_b.get(name)) for name in names]
 
 
-def row_json(row: Measurement) -> dict[str, Any]:
-    """A measurement as the JSON Lines row that ``quantwise verdict --samples`` reads."""
-    return asdict(row)
+def _by_name(question: Question) -> dict[str, Any]:
+    return {"candidates": {c.name: asdict(c) for c in question.candidates},
+            "tasks": {t.name: asdict(t) for t in question.tasks}}  # fmt: skip
+
+
+def _parts(a: object, b: object) -> str:
+    if not (isinstance(a, dict) and isinstance(b, dict)):
+        return ""
+    differ = [name for name in a | b if a.get(name) != b.get(name)]
+    return f" ({', '.join(differ[:_SHOWN])}{' ...' if len(differ) > _SHOWN else ''})"

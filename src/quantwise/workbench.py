@@ -66,7 +66,7 @@ def decide(
     for how long an item is asked again of a server by URL (`RuntimeOptions.retry_s`).
     """
     progress.stage("read the question", None)
-    request = stand_in.chosen(fetch.fetched(request, tell, stand_in.fits), tell)
+    request = stand_in.chosen(fetch.fetched(request, stand_in.fits, tell), tell)
     posed = pose.pose(request)
     for line in expectations(posed.question):
         tell(line)

@@ -17,7 +17,7 @@ from quantwise.question.request import Request
 def test_decide_and_plan_take_it(kind: str, tmp_path: Path) -> None:
     write_tiny(tmp_path, kind, **FIXED.get(kind, {}))
     recipes = ("rtn:int8-channel", "gptq:int4-g64") + (() if kind == "opt" else ("gptq:q4_0", "auto:6bpw"))
-    fits = pose.check(Request(model=tmp_path, candidates=recipes, context=64))
+    fits = pose.fits_here(Request(model=tmp_path, candidates=recipes, context=64))
     assert {name.partition("@")[0] for name in fits} == {"16bit", *recipes}
     assert all(fit.total_bytes for fit in fits.values())
     # llama.cpp does not compute OPT.

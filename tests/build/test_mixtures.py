@@ -99,7 +99,7 @@ def test_the_runtime_rounds_inputs_of_experts_too(model: Path, tmp_path: Path) -
 @pytest.mark.parametrize("recipe", REFUSED)
 def test_what_no_runtime_reads_is_refused_before_anything_is_built(model: Path, tmp_path: Path, recipe: str) -> None:
     for ask in (
-        lambda: pose.check(Request(model=model, candidates=("rtn:int8-channel", recipe), context=64)),
+        lambda: pose.fits_here(Request(model=model, candidates=("rtn:int8-channel", recipe), context=64)),
         lambda: build(model, [parse_recipe("rtn:int8-channel"), parse_recipe(recipe)], TEXTS, tmp_path),
     ):
         with pytest.raises(InputError, match=rf"{re.escape(parse_recipe(recipe).name)}.*{REFUSED[recipe]}"):
@@ -110,7 +110,7 @@ def test_what_no_runtime_reads_is_refused_before_anything_is_built(model: Path, 
 def test_an_expert_whose_rows_do_not_split_is_refused_by_the_quick_look(tmp_path: Path) -> None:
     write_tiny(tmp_path, "mixtral", intermediate_size=96)
     with pytest.raises(InputError, match="cannot hold this mixture of experts: rows of 96 are no multiple of 64"):
-        pose.check(Request(model=tmp_path, candidates=("rtn:int4-g64",), context=64))
+        pose.fits_here(Request(model=tmp_path, candidates=("rtn:int4-g64",), context=64))
 
 
 def test_an_expert_that_no_text_reached_has_no_fixed_scale(tmp_path: Path) -> None:

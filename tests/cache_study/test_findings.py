@@ -103,7 +103,9 @@ def test_lost_answers_are_never_a_pass(store: Store) -> None:
         put(store, "q8_0", number, (None, None) if number < 20 else (1.0, 1.0))
     record = other(store)
     assert (record["verdict"]["verdict"], record["verdict"]["reason"]) == ("UNKNOWN", "missing")
-    assert record["asked"] == 160
+    assert (record["asked"], record["lost"], record["recall"]) == (160, 40, 1.0)
+    # A recall of 100 % must not stand there as if nothing had happened.
+    assert "q8_0: 40 questions got no answer and are not in its recall" in list(lines(found(store)))
 
 
 def test_divergence_is_that_of_the_rows(store: Store) -> None:

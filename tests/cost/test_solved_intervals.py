@@ -12,6 +12,7 @@ from quantwise.core.evidence import Pair
 from quantwise.core.solved_item import SolvedItem
 from quantwise.cost import solved, turn_luck
 from quantwise.decision.objective import MATERIAL
+from quantwise.stats.block_noise import BlockNoise
 from quantwise.stats.compare import compare
 
 
@@ -100,7 +101,7 @@ def test_taking_items_for_independent_rules_out_equals_on_a_busy_machine(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the blocks' share of the noise is there for."""
-    monkeypatch.setattr(turn_luck, "block_noise", lambda blocks: (0.0, 1))
+    monkeypatch.setattr(turn_luck, "block_noise", lambda blocks: BlockNoise(0.0, 1, 0.0, 1.0))
     covered, ruled_out = shares(EQUALS[name], 400)
     print(f"equals, {name}, blocks left out: covered {covered:.3f}, ruled out {ruled_out:.3f}")
     assert ruled_out > 0.08

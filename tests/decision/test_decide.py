@@ -177,12 +177,43 @@ def test_a_difference_within_the_noise_leaves_it_to_the_next_term() -> None:
     assert decide(BY_TIME, evidence(ALL_PASS, **unresolved)).ship == Q4.name
 
 
+def test_a_time_decides_only_where_the_items_in_common_say_the_same() -> None:
+    """Each arm settles at items of its own, so that its mean may say the contrary of the paired comparison."""
+    contrary = timed(0.03, 0.010, 0.020)
+    contrary["ratios"] = {pair: {"seconds_per_item": (1.1, 1.2)} for pair in ((Q8.name, Q4.name), (Q4.name, Q8.name))}
+    decision = decide(BY_TIME, evidence(ALL_PASS, **contrary))
+    assert decision.ship is not Q8.name
+    assert "seconds per item" not in str([r.why for r in decision.ruled_out if r.candidate in (Q8.name, Q4.name)])
+
+
 def test_equals_of_the_baseline_are_acceptable_and_not_shipped() -> None:
     by_time_only = replace(QUESTION, scenario={**QUESTION.scenario, "objective": ["seconds_per_item"]})
     decision = decide(by_time_only, evidence(ALL_PASS, **timed(0.01, 0.01, 0.0101)))
     assert (decision.status, decision.ship) == ("keep", BASE.name)
     assert "nothing shows that it is better than 16bit@llamacpp" in why(decision, Q8)
     assert "would be acceptable" in decision.headline
+
+
+def test_a_p95_that_is_not_known_yet_is_no_reason_to_keep_16_bit() -> None:
+    question = replace(QUESTION, scenario={**QUESTION.scenario, "max_p95_seconds": 1.0})
+    decision = decide(question, evidence(ALL_PASS, p95_seconds={Q8.name: None, Q4.name: 3.0}))
+    assert decision.status == "unknown"
+    assert [row.candidate for row in decision.ruled_out if row.open] == [Q8.name]
+    slow = decide(question, evidence(ALL_PASS, p95_seconds={Q8.name: 3.0, Q4.name: 3.0}))
+    assert slow.status == "keep"
+
+
+def test_a_candidate_whose_server_is_away_is_open_and_not_ruled_out() -> None:
+    away = {Q8.name: "UNKNOWN, because its server is away (refused)", Q4.name: "cannot be run: bad magic"}
+    decision = decide(QUESTION, evidence(ALL_PASS, broken=away))
+    assert decision.status == "unknown"
+    assert {row.candidate: row.open for row in decision.ruled_out}[Q8.name]
+    assert not {row.candidate: row.open for row in decision.ruled_out}[Q4.name]
+
+
+def test_what_turned_out_dequantized_is_not_waited_for() -> None:
+    told = evidence({**ALL_PASS, Q8: "FAIL", Q4: "UNKNOWN"}, dequantized=frozenset({Q4.name}))
+    assert decide(QUESTION, told).status == "keep"
 
 
 def test_what_can_never_be_shipped_is_not_waited_for() -> None:

@@ -37,7 +37,7 @@ def test_one_part_of_several_is_refused(tmp_path: Path) -> None:
         read_gguf_header(file)
     whole = write_part(tmp_path / "m.gguf", None)
     with pytest.raises(InputError, match=told):
-        pose.check(Request(candidates=(str(file),), baseline=str(whole), context=32))
+        pose.fits_here(Request(candidates=(str(file),), baseline=str(whole), context=32))
 
 
 @pytest.mark.parametrize("parts", [None, 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,13 @@ def test_rates_and_totals() -> None:
     assert got["total_token_throughput"] == pytest.approx(26 / 15)
     assert got["prefill_tokens_per_s"] == pytest.approx(20 / 0.4)
     assert got["decode_tokens_per_s"] == pytest.approx(1 / 0.01)
+
+
+def test_tokens_that_were_in_a_cache_were_not_prefilled() -> None:
+    half = replace(answer(0.1), streamed=replace(answer(0.1).streamed, cached_tokens=5))
+    got = summary([block([half, answer(0.1)])], ServiceLevels())
+    assert got["prefill_tokens_per_s"] == pytest.approx((5 + 10) / 0.2)
+    assert got["total_input_tokens"] == 20
 
 
 def test_goodput_needs_every_level_and_a_known_one() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from itertools import groupby
 
 import pytest
 
@@ -25,24 +25,33 @@ OF_VLLM = {
 """Names in the results of `vllm bench serve`."""
 
 
-class Watched(Silent):
+class Remembered(Silent):
     """Progress that remembers."""
 
     def __init__(self) -> None:
-        self.order: list[str] = []
+        self.total: int | None = None
+        self.done: list[int] = []
+        self.notes: list[str] = []
+        self.at_most: list[float | None] = []
 
-    def advance(self, n: int = 1, note: str = "") -> None:
-        self.order.append(note)
+    def stage(self, name: str, total: int | None, done: int = 0) -> None:
+        self.total = total
+        self.done, self.notes, self.at_most = [], [], []
+
+    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
+        self.done.append(n)
+        self.notes.append(note)
+        self.at_most.append(at_most_s)
 
 
 def test_servers_take_turns_and_the_slower_one_is_told_by_how_much() -> None:
     with known_server(ttft=0.1, tpot=0.01, tokens=4) as fast, known_server(ttft=0.2, tpot=0.01, tokens=4) as slow:
-        watched = Watched()
+        seen = Remembered()
         trial = Trial((fast, slow), 8, MadeUp(30, 4), requests=48, blocks=6, warm_up=2)
-        record = run_trial(trial, watched)
-    order = [note for note in watched.order if note]
-    assert sorted(order) == sorted([fast, slow] * 6)
-    assert [a == b for a, b in pairwise(order)] == [False, True] * 5 + [False]  # fast slow, slow fast, fast ...
+        record = run_trial(trial, seen)
+    order = [note for note, _ in groupby(seen.notes)]
+    turns = [url for pair in ((fast, slow), (slow, fast)) * 3 for url in pair]
+    assert order == [f"0 failed, block {1 + i // 2} of 6, {url}" for i, url in enumerate(turns)]
     (row,) = record["ratios"]
     assert (row["server"], row["over"]) == (slow, fast)
     got = row["mean_ttft_ms"]
@@ -52,6 +61,40 @@ def test_servers_take_turns_and_the_slower_one_is_told_by_how_much() -> None:
         assert (server["completed"], server["failed"], len(server["blocks"])) == (48, 0, 6)
         assert server["spread"]["cv_mean_ttft_ms"] > 0
         assert server["warm_up"]["completed"] == 2
+
+
+def test_a_block_tells_where_it_is_while_it_lasts() -> None:
+    with known_server() as url:
+        prompts = ['{"ttft": 0.2, "tokens": 2}', '{"fault": "500"}'] * 8
+        items = Items(tuple(Ask(text=prompt) for prompt in prompts))
+        seen = Remembered()
+        run_trial(Trial((url,), 1, items, requests=16, seconds=30, warm_up=0), seen)
+    assert seen.total == 16
+    assert sum(seen.done) == 16
+    assert len([n for n in seen.done if 0 < n < 16]) >= 2  # 1.6 s, told every half second
+    assert seen.notes[-1] == "8 failed"
+    assert seen.notes[0] == "0 failed"
+    left = [s for s in seen.at_most if s is not None]
+    assert left == sorted(left, reverse=True)
+    assert 30 >= left[0] > 29 > left[-1] > 20
+
+
+def test_how_many_an_open_loop_sends_is_known_before() -> None:
+    with known_server() as url:
+        seen = Remembered()
+        (server,) = run_trial(Trial((url,), Arrivals(40), MadeUp(9, 1), 900, 0.5, warm_up=0), seen)["servers"]
+    assert seen.total == sum(seen.done) == server["num_prompts"] < 900
+    assert set(seen.at_most) == {None}
+
+
+def test_a_hanging_server_is_told_of_too() -> None:
+    with known_server() as url:
+        items = Items((Ask(text='{"tokens": 2}'), Ask(text='{"fault": "hang", "tokens": 4}')))
+        seen = Remembered()
+        run_trial(Trial((url,), 2, items, requests=2, timeout_s=1.2, warm_up=0), seen)
+    assert seen.done[0] == 0
+    assert 0 in seen.done[1:-1]  # half a second in which nothing came is told of, too
+    assert seen.notes[-1] == "1 failed"
 
 
 def test_the_record_has_vllms_names_and_is_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fake_hub import COMMIT, Hub, serve
 
-from quantwise import fetch, workbench
+from quantwise import fetch, stand_in, workbench
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.progress import Silent
 from quantwise.core.recipe import parse_recipe
@@ -31,6 +31,11 @@ from quantwise.tasks.calibration import CalibrationSet
 
 FOLDER, GGUF = "someone/small-model", "someone/small-model-GGUF"
 FILE = f"{GGUF}:*Q8_0*"
+
+
+def fetched(request: Request, tell: fetch.Tell = lambda line: None) -> Request:
+    """As the workbench does it."""
+    return fetch.fetched(request, stand_in.fits, tell)
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +131,7 @@ def test_the_plan_of_headers_is_that_of_the_files(hub: Hub, gguf: Path, monkeypa
 def test_a_download_is_the_files_that_were_listed_and_no_others(hub: Hub, gguf: Path) -> None:
     told: list[str] = []
     request = Request(model=Path(FOLDER), candidates=(f"{FILE}@llamacpp,kv=q8_0", "rtn:int8-channel"), baseline=FOLDER)
-    found = fetch.fetched(request, told.append)
+    found = fetched(request, told.append)
     assert found.model is not None
     assert found.model.name == COMMIT
     assert {f.name for f in found.model.rglob("*") if f.is_file()} == {
@@ -145,7 +150,7 @@ def test_without_the_hub_an_earlier_download_is_used(hub: Hub, monkeypatch: pyte
     first = download(select(named(FILE)))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     told: list[str] = []
-    found = fetch.fetched(Request(candidates=(FILE,), baseline=FILE + "@llamacpp,kv=q8_0"), told.append)
+    found = fetched(Request(candidates=(FILE,), baseline=FILE + "@llamacpp,kv=q8_0"), told.append)
     assert found.candidates == (str(first),)
     assert "cannot be reached; using the download" in told[0]
     with pytest.raises(
@@ -170,14 +175,14 @@ def test_without_the_hub_an_earlier_download_is_used(hub: Hub, monkeypatch: pyte
 )
 def test_what_a_name_cannot_mean_is_one_clear_line(hub: Hub, text: str, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint) as caught:
-        fetch.fetched(Request(candidates=(text,)))
+        fetched(Request(candidates=(text,)))
     assert "\n" not in str(caught.value)
 
 
 def test_a_gated_model_and_a_hub_that_fails(hub: Hub) -> None:
     hub.gated = frozenset({FOLDER})
     with pytest.raises(InputError, match=f"{FOLDER} is gated; accept its terms at {hub.url}/{FOLDER} and log in"):
-        fetch.fetched(Request(candidates=(FOLDER,)))
+        fetched(Request(candidates=(FOLDER,)))
     hub.failing = 500
     with pytest.raises(EnvironmentFailure, match="answers 500 about someone/small-model-GGUF; try again later"):
         select(named(FILE))
@@ -186,14 +191,14 @@ def test_a_gated_model_and_a_hub_that_fails(hub: Hub) -> None:
 def test_what_has_no_room_is_not_downloaded(hub: Hub, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_FIRST_RANGE", 1 << 16)
     small, large = f"{gguf},kv=q4_0", f"{gguf}"
-    needed = [f.total_bytes or 0 for f in pose.check(Request(candidates=(large,), baseline=small)).values()]
+    needed = [f.total_bytes or 0 for f in pose.fits_here(Request(candidates=(large,), baseline=small)).values()]
     monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: sum(needed) // 2)
     with pytest.raises(
         EnvironmentFailure, match=r"^someone/small-model-GGUF:\*Q8_0\* needs .* so it was not downloaded"
     ):
-        fetch.fetched(Request(candidates=(FILE,), baseline=small))
+        fetched(Request(candidates=(FILE,), baseline=small))
     with pytest.raises(EnvironmentFailure, match=r"^the baseline someone/small-model-GGUF:\*Q8_0\*@llamacpp needs"):
-        fetch.fetched(Request(candidates=(small,), baseline=FILE))
+        fetched(Request(candidates=(small,), baseline=FILE))
     assert hub.weight_bytes() < gguf.stat().st_size / 4
 
 
@@ -212,12 +217,12 @@ def test_a_quantized_folder_is_planned_from_its_headers_and_goes_where_it_is_loa
     monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: 1 << 20)
     hub.repos["someone/small-GPTQ"] = {f.name: f for f in gptq.iterdir() if f.name != "quantwise.json"}
     with pytest.raises(EnvironmentFailure, match=r"someone/small-GPTQ needs .* so it was not downloaded"):
-        fetch.fetched(Request(candidates=("someone/small-GPTQ",), baseline="http://127.0.0.1:9"))
+        fetched(Request(candidates=("someone/small-GPTQ",), baseline="http://127.0.0.1:9"))
     with pytest.raises(InputError, match="llamacpp loads gguf, not gptq, which runs in transformers or vllm"):
-        fetch.fetched(Request(candidates=("someone/small-GPTQ@llamacpp",), baseline=FOLDER))
+        fetched(Request(candidates=("someone/small-GPTQ@llamacpp",), baseline=FOLDER))
     assert hub.weight_bytes() < (gptq / "model.safetensors").stat().st_size / 4
     monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: 1 << 40)
-    found = fetch.fetched(Request(candidates=("someone/small-GPTQ",), baseline=FOLDER))
+    found = fetched(Request(candidates=("someone/small-GPTQ",), baseline=FOLDER))
     brought = propose.parse(found.candidates[0])
     assert (brought.runtime, brought.computes_as_stored) == ("transformers", True)
     made = describe(Path(brought.source))
@@ -229,7 +234,7 @@ def test_a_quantization_that_nobody_here_reads_is_not_downloaded(hub: Hub, tmp_p
     strange.write_text('{"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "hqq"}}')
     hub.repos["someone/hqq"] = {**hub.repos[FOLDER], "config.json": strange}
     with pytest.raises(InputError, match="someone/hqq is quantized by 'hqq', which is not loaded here"):
-        fetch.fetched(Request(candidates=("someone/hqq",), baseline=FOLDER))
+        fetched(Request(candidates=("someone/hqq",), baseline=FOLDER))
 
 
 def test_a_damaged_header_is_named(hub: Hub, tmp_path: Path) -> None:
@@ -237,18 +242,18 @@ def test_a_damaged_header_is_named(hub: Hub, tmp_path: Path) -> None:
     bad.write_bytes(b"GGUF" + b"\x03\0\0\0" + b"\xff" * 64)
     hub.repos[GGUF]["model-Q2_K.gguf"] = bad
     with pytest.raises(InputError, match=r"model-Q2_K\.gguf: not a GGUF file that is read here \(it claims"):
-        fetch.fetched(Request(candidates=(f"{GGUF}:*Q2_K*",)))
+        fetched(Request(candidates=(f"{GGUF}:*Q2_K*",)))
     bad.write_bytes(struct.pack("<4sIQQQ", b"GGUF", 3, 1, 1, 60000) + b"a" * 64)
     with pytest.raises(InputError, match=r"model-Q2_K\.gguf is damaged: its header has no end"):
-        fetch.fetched(Request(candidates=(f"{GGUF}:*Q2_K*",)))
+        fetched(Request(candidates=(f"{GGUF}:*Q2_K*",)))
     bad.write_bytes(b"<html>" * 10)
     with pytest.raises(InputError, match=r"model-Q2_K\.gguf: not a GGUF file"):
-        fetch.fetched(Request(candidates=(f"{GGUF}:*Q2_K*",)))
+        fetched(Request(candidates=(f"{GGUF}:*Q2_K*",)))
 
 
 def test_a_request_without_hub_ids_stays_as_it_is() -> None:
     request = Request(model=reference.path(), candidates=("q8_0",))
-    assert fetch.fetched(request) is request
+    assert fetched(request) is request
 
 
 def test_a_hub_id_is_a_decoder_by_its_headers_alone(hub: Hub) -> None:
@@ -302,7 +307,7 @@ def test_without_the_library_of_the_hub_one_line_says_what_to_install(monkeypatc
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", None)
     for ask in (
         lambda: plan(PlanRequest(models=(FOLDER,))),
-        lambda: fetch.fetched(Request(model=Path(FOLDER))),
+        lambda: fetched(Request(model=Path(FOLDER))),
         lambda: workbench.source_of(Path(FOLDER), [parse_recipe("q8_0")], Path("out")),
     ):
         with pytest.raises(EnvironmentFailure, match="need the huggingface_hub library; pip install huggingface_hub"):

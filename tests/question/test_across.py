@@ -106,7 +106,7 @@ def test_a_fit_of_each_candidate_is_that_of_its_own_model(two: Request) -> None:
     small = two.models["b"]
     config = json.loads((small / "config.json").read_text())
     (small / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 512}))
-    fits = pose.checked(two)
+    fits = pose.fits_here(two)
     assert set(fits) == {"a:16bit@llamacpp", "a:q8_0@llamacpp", "b:q8_0@llamacpp", "b:q4_0@llamacpp"}
     assert all(fit.fits == "yes" for fit in fits.values()), [size(f.total_bytes or 0) for f in fits.values()]
     assert (fits["b:q4_0@llamacpp"].weights_bytes or 0) < (fits["b:q8_0@llamacpp"].weights_bytes or 0)

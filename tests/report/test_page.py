@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 from records import bare, blank, brought, priced, undecided
 
+from quantwise.cli.main import main
 from quantwise.report.page import render
+from quantwise.stats.compare import compare_differences
+from quantwise.stats.differences import Differences
 from quantwise.testing.sample_record import TASKS, specimen, specimen_flips
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -206,3 +210,22 @@ def test_what_a_solved_item_costs_stands_in_a_table_of_its_own(page: Page) -> No
     for text in ("0.00131", "0.0012 to 0.0014", "1.31", "1.22 to 1.41", "30.0 %", "Energy is unknown."):
         assert text in found.text
     assert "Cost of a solved item" not in page.text
+
+
+def test_the_command_that_checks_a_row_gives_its_e_values(capsys: pytest.CaptureFixture[str]) -> None:
+    """Right-or-wrong items count alike in any order, so that the counts of the row say it all."""
+    record = specimen()
+    seen = compare_differences(Differences.of_counts(12, 8, 1000), 0.01)
+    record["verdicts"] = [
+        {**record["verdicts"][0], "regressions": 12, "improvements": 8, "n": 1000, "margin": 0.01, "z": seen.z,
+         "e_pass": seen.e_pass, "e_fail": seen.e_fail, "missing": 0}
+    ]  # fmt: skip
+    found = re.search(r"<code>quantwise (verdict [^<]*)</code>", render(record))
+    assert found is not None
+    assert main([*found[1].split(), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["e_pass"], told["e_fail"]) == (seen.e_pass, seen.e_fail)
+    assert told["pass_threshold"] == record["question"]["multiplicity"]["m"] / 0.05
+    for unclear in ({"z": None}, {"missing": 3}):  # graded scores, lost items: counts do not say it all
+        record["verdicts"][0] |= unclear
+        assert "quantwise verdict" not in render(record)

@@ -54,6 +54,24 @@ def test_why_a_stage_ends_early_is_told() -> None:
     ]
 
 
+def test_a_stage_that_ends_by_the_clock_is_not_said_to_last_longer() -> None:
+    out, clock = io.StringIO(), Clock()
+    progress = PlainProgress(out, clock=clock)
+    progress.stage("load", 300)
+    clock.now += 6
+    progress.advance(0, "0 failed", 54)
+    clock.now += 6
+    progress.advance(12, "2 failed", 48)
+    clock.now += 44
+    progress.advance(280, "3 failed", 4)
+    assert out.getvalue().splitlines()[1:] == [
+        "load: 0 of 300, 0 failed, 54 s left",
+        "load: 12 of 300, 2 failed, 48 s left",
+        "load: 292 of 300, 3 failed, 2 s left",
+    ]
+    assert "\r" not in out.getvalue()
+
+
 def test_units_of_an_earlier_run_do_not_flatter_the_pace() -> None:
     out, clock = io.StringIO(), Clock()
     progress = PlainProgress(out, clock=clock)

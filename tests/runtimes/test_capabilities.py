@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +62,42 @@ def test_white_space_without_an_end_is_no_lack_of_a_schema(
         "quantwise.runtimes.capabilities._whole", lambda *asked: httpx.Response(200, json={"choices": [choice]})
     )
     assert found("http://unused.invalid").json_schema is wanted
+
+
+CALL = {"tool_calls": [{"function": {"name": "name_bird", "arguments": '{"bird": "gull"}'}}]}
+REFUSAL = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+
+
+@pytest.mark.parametrize(
+    ("auto", "required", "counts", "wanted"),
+    [
+        ("call", "refuse", (90, 20), True),  # knows tools, and not tool_choice
+        ("text", "call", (90, 20), True),  # the model would rather talk; llama.cpp and vLLM force it
+        ("text", "text", (90, 20), None),  # Ollama ignores tool_choice
+        ("text", "refuse", (90, 20), None),
+        ("text", "text", (None, None), None),
+        ("text", "call", (20, 20), False),  # tools never reach the model, whatever is made of its answer
+        ("refuse", "call", (90, 20), False),  # vLLM without its flags: it would refuse every item
+    ],
+)
+def test_tools_are_asked_for_as_items_ask(
+    auto: str, required: str, counts: tuple[int | None, int | None], wanted: bool | None
+) -> None:
+    def server(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content or "{}")
+        does = "text" if "tools" not in body else required if "tool_choice" in body else auto
+        if does == "refuse":
+            return httpx.Response(400, json={"error": {"message": REFUSAL}})
+        said = {"choices": [{"message": CALL if does == "call" else {"content": "gull"}, "finish_reason": "stop"}]}
+        return httpx.Response(200, json=said | {"usage": {"prompt_tokens": counts["tools" not in body]}})
+
+    with httpx.Client(base_url="http://here", transport=httpx.MockTransport(server)) as http:
+        told = probe(http, "m", distributions=False)
+    assert told.tools is wanted
+    assert ("tools" in told.unclear) == (wanted is None)
+    said = next((words for words in missing(told) if words.startswith("no tool calls")), "")
+    assert bool(said) == (wanted is False)
+    assert ("--enable-auto-tool-choice" in said) == (auto == "refuse")
 
 
 def test_a_server_that_answers_alike_whatever_the_seed_tells_nothing_of_seeds() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Pair
 from quantwise.core.verdict import Comparison, Verdict
-from quantwise.stats.compare import Rule, Supply, compare, compare_counts, verdict_from_comparison
+from quantwise.stats.compare import Rule, Supply, compare, compare_differences, verdict_from_comparison
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import log_e_counts
 
@@ -25,6 +25,10 @@ def judge(comparison: Comparison, rule: Rule | None = None, supply: Supply | Non
 def pairs(regressions: int, improvements: int, n: int) -> list[Pair]:
     scores = [(1.0, 0.0)] * regressions + [(0.0, 1.0)] * improvements + [(1.0, 1.0)] * (n - regressions - improvements)
     return [Pair(str(i), base, cand) for i, (base, cand) in enumerate(scores)]
+
+
+def compare_counts(regressions: int, improvements: int, n: int, margin: float) -> Comparison:
+    return compare_differences(Differences.of_counts(regressions, improvements, n), margin)
 
 
 def test_pairs_and_counts_give_the_same_comparison() -> None:

@@ -54,6 +54,14 @@ def test_repeats_then_items_then_clusters_are_the_unit_and_losses_count_against_
     assert found.best.mean == pytest.approx((0.5 + 0.5 + 1.0 + 0.0) / 4 - 1.0)
 
 
+def test_a_cluster_that_lost_all_of_its_items_is_one_loss() -> None:
+    """Losses are held against the number of units: five lost items of one of ten clusters are a tenth, not a half."""
+    rows = [row(f"{k}-{i}", 1.0, cluster=f"k{k}") for k in range(1, 10) for i in range(5)]
+    lost = [row(f"0-{i}", 0.0, cluster="k0", finish="timeout") for i in range(5)]
+    found = scores_of([*rows, *lost])
+    assert (found.n, found.missing) == (10, 1)
+
+
 def test_the_forecast_names_about_what_it_takes() -> None:
     found = items_to_settle(scores([1.0] * 70 + [0.0] * 30), 0.6, 20.0, 20.0)
     assert found is not None

@@ -88,8 +88,12 @@ def _memory(store: Store, subject: Subject, request: Request, option: CacheOptio
 
 
 def _recall(own: Units) -> dict[str, Any]:
-    """Share of questions answered right, in all and by the depth of the fact; lost ones are left out."""
+    """Share right of the questions that were answered, in all and by the depth of the fact; ``lost`` of them were not.
+
+    ``asked`` counts the answers. A verdict holds what was lost against the option, the shares leave it out.
+    """
     by_depth: dict[int, list[float]] = {}
+    lost = sum(answer["score"] is None for unit in own.values() for answer in unit["answers"])
     for unit in own.values():
         for place, answer in enumerate(unit["answers"]):
             if answer["score"] is not None:
@@ -98,6 +102,7 @@ def _recall(own: Units) -> dict[str, Any]:
     count = max(by_depth, default=-1) + 1
     return {
         "asked": len(known),
+        "lost": lost,
         "recall": sum(known) / len(known) if known else None,
         "recall_by_depth": [
             {"depth": depth, "recall": sum(by_depth[place]) / len(by_depth[place])}

@@ -29,6 +29,7 @@ from quantwise.cache_study.request import (
 )
 from quantwise.cache_study.subject import Subject, cores, keeps_all, read_subject, with_file
 from quantwise.core.errors import InputError, RuntimeFailure
+from quantwise.core.evidence import ANSWERED
 from quantwise.core.progress import Progress
 from quantwise.core.runtime import RuntimeOptions
 from quantwise.runtimes.llamacpp import LlamaCpp, LlamaCppSession
@@ -154,7 +155,7 @@ class _Work:
                 "item": item.id,
                 "cluster": item.cluster,
                 "finish": reply.finish,
-                "score": score(item, reply.text) if reply.finish in ("stop", "length") else None,
+                "score": score(item, reply.text) if reply.finish in ANSWERED else None,
                 "output": reply.text,
                 "tokens": reply.prompt_tokens,
                 "error": reply.error,

@@ -22,6 +22,7 @@ An open loop (--rate) is for service levels, a closed one (--users) for
 capacity. Latency counts from the time at which a request was due. Several
 servers take turns in blocks; ratios are over the first.
 """
+_METERS = (("cpu_joules", "processors"), ("gpu_joules", "GPUs"))
 _ROWS = (("TTFT", "ttft"), ("TPOT", "tpot"), ("ITL", "itl"), ("E2E", "e2el"))
 
 
@@ -180,8 +181,10 @@ def _lines(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "server says", f"prefix cache hits {hits}, preemptions {preempted}"
     if metrics["blocks"] is not None:
         yield "", f"at most {used} of {of} cache blocks used"
-    joules = record["energy"]["joules_per_output_token"]
-    yield "energy", UNKNOWN if joules is None else f"{decimal(joules)} J per output token"
+    energy = record["energy"]
+    joules = energy["joules_per_output_token"]
+    parts = " and ".join(word for key, word in _METERS if energy[key] is not None)
+    yield "energy", UNKNOWN if joules is None else f"{decimal(joules)} J per output token, of {parts}"
     lag = record["generator_lag"]
     late, most = decimal(lag["mean_send_ms"], 1), decimal(lag["max_send_ms"], 1)
     yield "generator", f"sent {late} ms late on average, {most} ms at most"

@@ -15,7 +15,7 @@ from quantwise.core.errors import InputError
 from quantwise.core.verdict import Verdict
 from quantwise.stats.compare import Rule, Supply, compare_differences, verdict_from_comparison
 from quantwise.stats.differences import Differences
-from quantwise.stats.wording import evidence_text, percent
+from quantwise.stats.wording import evidence_text, percent, rounded_up
 from quantwise.tasks.samples import PairedSamples, read_pairs
 
 _EPILOG = """examples:
@@ -164,7 +164,7 @@ def _margin_row(verdict: Verdict) -> str:
     if verdict.smallest_margin is None:
         return asked
     which = "the items left could certify" if verdict.reason in ("items_exhausted", "budget") else "these items certify"
-    return f"{asked}; the smallest that {which} is {percent(verdict.smallest_margin, 2)}"
+    return f"{asked}; the smallest that {which} is {percent(rounded_up(verdict.smallest_margin, 2), 2)}"
 
 
 def _evidence_row(verdict: Verdict, rule: Rule) -> str:

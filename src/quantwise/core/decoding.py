@@ -10,6 +10,8 @@ from typing import Any
 from quantwise.core.errors import InputError
 
 MOST_REPEATS = 64
+HOTTEST: Mapping[str, float] = {"vllm": 2.0}
+"""The highest temperature of runtimes that refuse more (vLLM's sampling_params.py); a server by URL says so itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,16 @@ def decoding_of(given: object) -> Decoding:
     if unknown := sorted(map(str, set(given) - set(names))):
         raise InputError(f"unknown field {unknown[0]!r} in decoding; fields: {', '.join(names)}")
     return Decoding(**given)
+
+
+def check_heat(decoding: Decoding, candidate: str, runtime: str) -> None:
+    """Raise InputError where a candidate's runtime refuses so high a temperature."""
+    most = HOTTEST.get(runtime)
+    if most is not None and decoding.temperature > most:
+        raise InputError(
+            f"{candidate}: {runtime} takes temperatures from 0 to {most:g}, not {decoding.temperature:g}; give "
+            f"--temperature {most:g} or less, or measure it in another runtime"
+        )
 
 
 def seed_of(question_seed: int, task: str, item: str, repeat: int) -> int:

@@ -36,6 +36,8 @@ class Measurement:
     thinking_tokens: int | None = None
 
 
+ANSWERED = ("stop", "length")
+"""Ways in which a request ends with an answer: the model stopped, or was stopped at its cap of tokens."""
 LOST = ("timeout", "crash")
 """Ways in which a request ends without an answer that somebody meant: what it would have been is unknown."""
 

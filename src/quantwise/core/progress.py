@@ -12,8 +12,9 @@ class Progress(Protocol):
         """Begin a stage of ``total`` steps (None: unknown), of which ``done`` were done by an earlier process."""
         ...
 
-    def advance(self, n: int = 1, note: str = "") -> None:
-        """``n`` more steps are done; ``note`` says what is being done now."""
+    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
+        """``n`` more steps are done; ``note`` says what is being done now; after ``at_most_s`` seconds the stage ends
+        in any case."""
         ...
 
 
@@ -23,5 +24,5 @@ class Silent:
     def stage(self, name: str, total: int | None, done: int = 0) -> None:
         """Say nothing."""
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
         """Say nothing."""

@@ -181,9 +181,11 @@ class Question:
     def from_json(cls, record: Mapping[str, Any]) -> Question:
         """Read back what ``to_json`` wrote. Raises InputError for a record of another version."""
         known = {f.name for f in fields(cls)}
-        if record.get("schema") != SCHEMA or set(record) | {"decoding", "models"} != known:
+        other = sorted(set(record) - {"decoding", "models"} ^ known - {"decoding", "models"})
+        if (schema := record.get("schema")) != SCHEMA or other:
+            what = f"schema {schema!r:.20} and not {SCHEMA}" if schema != SCHEMA else f"fields: {', '.join(other[:3])}"
             raise InputError(
-                f"question of schema {record.get('schema')!r}, this version reads {SCHEMA}; choose a new --run"
+                f"another version of quantwise wrote this question ({what}); decide again into a new --run"
             )
         data = dict(record)
         data["tasks"] = tuple(TaskQuestion(**t) for t in record["tasks"])

@@ -84,7 +84,9 @@ class SolvedItem:
 
     def dearer(self, material: float) -> bool:
         """Whether a solved item is shown to cost more than the baseline's, and by more than a share ``material``."""
-        return self.ratio is not None and self.interval is not None and self.interval[0] > 1 < self.ratio - material
+        return (
+            self.ratio is not None and self.interval is not None and self.interval[0] > 1 and self.ratio > 1 + material
+        )
 
     def why_dearer(self, scenario: Mapping[str, Any], bytes_share: float | None) -> str:
         """The sentence that rules it out; ``bytes_share`` is its bytes over the baseline's, None where unknown."""

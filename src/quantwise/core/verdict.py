@@ -99,10 +99,18 @@ class FloorVerdict:
 
 @dataclass(frozen=True, slots=True)
 class RuledOut:
-    """A candidate that is not shipped, and why, in one sentence."""
+    """A candidate that is not shipped, and why, in one sentence.
+
+    A reason that begins with UNKNOWN is open: more items, or a server that answers again, may settle it.
+    """
 
     candidate: str
     why: str
+
+    @property
+    def open(self) -> bool:
+        """Whether the candidate might still be shipped."""
+        return self.why.startswith("UNKNOWN")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,55 @@
-"""What a candidate costs, from rows and records. Bytes and seconds for now."""
+"""Bytes and seconds of one candidate, from its rows and from what its session told."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from quantwise.core.artifact import Artifact, Candidate
-from quantwise.core.evidence import Measurement
+from quantwise.core.evidence import ANSWERED, Measurement
 from quantwise.core.runtime import Footprint
 from quantwise.core.verdict import Cost
-
-# One-sided 95 % sample floors of an order statistic: below them a percentile is not printed.
-P95_FLOOR = 59
-P99_FLOOR = 299
+from quantwise.stats.percentile import percentile
 
 
-def percentile(values: Sequence[float], q: float) -> float | None:
-    """The q-quantile as an order statistic, or None below its sample floor (59 for p95, 299 for p99)."""
-    floor = P99_FLOOR if q >= 0.99 else P95_FLOOR if q >= 0.95 else 1
-    if len(values) < floor:
-        return None
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+def request_seconds(rows: Sequence[Measurement]) -> list[float]:
+    """Seconds of each request, for percentiles; answers whose time is unknown are left out.
+
+    A request that failed is infinite, so that it is slower than every answer. So is one that was answered after a
+    further try (``error`` says what went before): its ``seconds`` are those of the last try alone.
+    """
+    failed = [row.finish not in ANSWERED or bool(row.error) for row in rows]
+    known = zip(rows, failed, strict=True)
+    return [math.inf if lost else row.seconds or 0.0 for row, lost in known if lost or row.seconds is not None]
+
+
+def p95_seconds(rows: Sequence[Measurement]) -> float | None:
+    """p95 of a request, for a service level; None for too few requests, and where it falls on one that failed."""
+    return _finite(percentile(request_seconds(rows), 0.95))
+
+
+def tokens_per_second(rows: Sequence[Measurement]) -> float | None:
+    """Output tokens over seconds, of the rows that tell both (a choice has no output); None where none does."""
+    both = [(row.output_tokens, row.seconds) for row in rows if row.output_tokens is not None and row.seconds]
+    return sum(tokens for tokens, _ in both) / sum(seconds for _, seconds in both) if both else None
+
+
+def cost(candidate: Candidate, artifact: Artifact, footprint: Footprint | None, rows: Sequence[Measurement]) -> Cost:
+    """Bytes and seconds of one candidate; time and memory are unknown where its weights are expanded to be computed.
+
+    Means are of the answers alone; what failed is counted by the tail, and shown beside (`losses.faults`).
+    """
+    real = candidate.computes_as_stored and (footprint is None or footprint.executes != "dequantized")
+    timed = rows if real else []
+    answered = [row for row in timed if row.seconds is not None and row.finish in ANSWERED]
+    return Cost(
+        candidate=candidate.name,
+        artifact_bytes=artifact.bytes,
+        memory_bytes=footprint.peak_process_bytes if real and footprint else None,
+        seconds_per_item=_mean_over_tasks(answered),
+        p99_over_p50=_tail(request_seconds(timed)),
+        tokens_per_s=tokens_per_second(answered),
+    )
 
 
 def _mean_over_tasks(rows: Sequence[Measurement]) -> float | None:
@@ -33,18 +62,10 @@ def _mean_over_tasks(rows: Sequence[Measurement]) -> float | None:
     return sum(means) / len(means) if means else None
 
 
-def cost(candidate: Candidate, artifact: Artifact, footprint: Footprint | None, rows: Sequence[Measurement]) -> Cost:
-    """Bytes and seconds of one candidate; time and memory are unknown where its weights are expanded to be computed."""
-    real = candidate.computes_as_stored and (footprint is None or footprint.executes != "dequantized")
-    answered = [r for r in rows if r.seconds is not None and r.finish in ("stop", "length")] if real else []
-    seconds = [r.seconds for r in answered if r.seconds is not None]
-    tokens = [r.output_tokens for r in answered if r.output_tokens is not None]
-    p50, p99 = percentile(seconds, 0.5), percentile(seconds, 0.99)
-    return Cost(
-        candidate=candidate.name,
-        artifact_bytes=artifact.bytes,
-        memory_bytes=footprint.peak_process_bytes if real and footprint else None,
-        seconds_per_item=_mean_over_tasks(answered),
-        p99_over_p50=p99 / p50 if p50 and p99 is not None else None,
-        tokens_per_s=sum(tokens) / sum(seconds) if tokens and sum(seconds) > 0 else None,
-    )
+def _tail(seconds: Sequence[float]) -> float | None:
+    p50, p99 = _finite(percentile(seconds, 0.5)), _finite(percentile(seconds, 0.99))
+    return p99 / p50 if p50 and p99 is not None else None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -11,12 +11,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantwise.core.evidence import Measurement
+from quantwise.core.evidence import ANSWERED, Measurement
 from quantwise.core.question import Question
 from quantwise.scenarios.prices import Prices, Review
 from quantwise.scenarios.reader import read_scenario
 from quantwise.stats.differences import FloatArray
-from quantwise.stats.pairing import ANSWERED
 from quantwise.stats.wording import MOST_MISSING
 
 Key = tuple[str, str]

@@ -1,87 +1,137 @@
 """Which measured costs of two candidates differ by more than the noise of one run.
 
 Bytes are exact. Times are not: two servers with one file differ by some percent whenever one looks. So a time decides
-only where a bootstrap over blocks says that the difference is not chance.
+only where a bootstrap says that the difference is not chance. What is resampled are turns: in its turn an arm answers a
+block of every task (`certify.py`), all of which share the luck of the machine at that time, however many items and
+tasks they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from quantwise.core.evidence import Measurement
-from quantwise.cost.candidate import P99_FLOOR
+from quantwise.core.evidence import ANSWERED, Measurement
+from quantwise.cost.candidate import request_seconds
+from quantwise.decision.objective import MEASURED_PER_ITEM
 from quantwise.stats.differences import FloatArray
+from quantwise.stats.percentile import P99_FLOOR
+from quantwise.stats.student import MIN_BLOCKS, expanded_alpha
 
-RESAMPLES = 400
-# With fewer blocks in common the bootstrap's interval is far too narrow, and nothing is said.
-MIN_BLOCKS = 5
-
+RESAMPLES = 2000
 Ratio = tuple[float, float]
-_Arm = dict[tuple[str, int], FloatArray]
+"""Lower and upper end of the 95 % interval of the first candidate's over the second's."""
+_Draws = NDArray[np.int64]
+"""How often each turn is in each resample: shape (resamples, turns)."""
 
 
-def ratios(first: Sequence[Measurement], second: Sequence[Measurement], *, seed: int = 0) -> Mapping[str, Ratio | None]:
-    """95 % intervals of the first candidate's seconds per item, tail ratio and tokens per second over the second's.
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What one arm did in one turn, of the tasks that both arms answered in it.
 
-    Blocks of one task that both were asked are resampled together, because the arms took turns within them. None where
-    they share fewer than five blocks, or where the tail has too few items to be known.
+    ``mean_seconds`` is the sum over its tasks of the mean seconds of an answer; ``tokens`` and ``token_seconds`` are
+    sums over the answers that tell both; ``requests`` are the seconds of every request, infinite where it failed.
     """
-    one, two = _by_block(first), _by_block(second)
-    common = sorted(set(one) & set(two))
-    terms: dict[str, Callable[[list[FloatArray]], float | None]] = {
+
+    mean_seconds: float
+    tokens: float
+    token_seconds: float
+    requests: tuple[float, ...]
+
+
+def ratios(
+    first: Sequence[Measurement],
+    second: Sequence[Measurement],
+    terms: Collection[str] = MEASURED_PER_ITEM,
+    *,
+    seed: int = 0,
+) -> dict[str, Ratio | None]:
+    """The interval of each of ``terms``; None where nothing can be said.
+
+    That is where the arms share fewer than six turns, where a term is unknown of one of them, and for a tail of fewer
+    than 299 requests or of more failed ones than p99 bears.
+    """
+    one, two = _turns(first, second)
+    if len(one) < MIN_BLOCKS:
+        return dict.fromkeys(terms)
+    drawn = np.random.default_rng(seed).multinomial(len(one), [1.0 / len(one)] * len(one), size=RESAMPLES)
+    statistics: dict[str, Callable[[Sequence[_Turn], _Draws], FloatArray]] = {
         "seconds_per_item": _seconds,
         "p99_over_p50": _tail,
         "tokens_per_s": _rate,
     }
-    if len(common) < MIN_BLOCKS:
-        return dict.fromkeys(terms)
-    drawn = np.random.default_rng(seed).integers(0, len(common), size=(RESAMPLES, len(common)))
-    return {
-        term: _interval(statistic, [one[key] for key in common], [two[key] for key in common], drawn)
-        for term, statistic in terms.items()
-    }
+    level = expanded_alpha(0.05, len(one))
+    return {term: _interval(statistics[term](one, drawn), statistics[term](two, drawn), level) for term in terms}
 
 
-def _by_block(rows: Sequence[Measurement]) -> _Arm:
-    """(task, block) -> seconds and output tokens of its answered items, shape (items, 2)."""
-    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+def _turns(first: Sequence[Measurement], second: Sequence[Measurement]) -> tuple[list[_Turn], list[_Turn]]:
+    """Both arms' turns, in one order, of the tasks and blocks in which both gave timed answers."""
+    arms = [_cells(rows) for rows in (first, second)]
+    common: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for key in sorted(set(arms[0]) & set(arms[1])):
+        common[key[0]].append(key)
+    one, two = ([_turn([cells[key] for key in keys]) for keys in common.values()] for cells in arms)
+    return one, two
+
+
+def _cells(rows: Sequence[Measurement]) -> dict[tuple[int, str], list[Measurement]]:
+    """(block, task) to its rows, where any answer in it has a time."""
+    found: dict[tuple[int, str], list[Measurement]] = defaultdict(list)
     for row in rows:
-        if row.seconds is not None and row.finish in ("stop", "length"):
-            found.setdefault((row.task, row.block), []).append((row.seconds, float(row.output_tokens or 0)))
-    return {key: np.asarray(values, dtype=np.float64) for key, values in found.items()}
+        found[row.block, row.task].append(row)
+    return {key: of for key, of in found.items() if _answers(of)}
 
 
-def _interval(
-    statistic: Callable[[list[FloatArray]], float | None],
-    one: list[FloatArray],
-    two: list[FloatArray],
-    drawn: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
-) -> Ratio | None:
-    found = []
-    for row in drawn:
-        top, bottom = statistic([one[i] for i in row]), statistic([two[i] for i in row])
-        if not top or not bottom:
-            return None
-        found.append(top / bottom)
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
+def _answers(rows: Sequence[Measurement]) -> list[tuple[float, int | None]]:
+    """Seconds and output tokens (None: not told) of the answers that have a time."""
+    return [(r.seconds, r.output_tokens) for r in rows if r.seconds is not None and r.finish in ANSWERED]
 
 
-def _seconds(blocks: list[FloatArray]) -> float:
-    """Blocks count alike, so that both arms weigh the tasks alike."""
-    return float(np.mean([block[:, 0].mean() for block in blocks]))
+def _turn(tasks: Sequence[Sequence[Measurement]]) -> _Turn:
+    answers = [_answers(rows) for rows in tasks]
+    written = [(seconds, tokens) for of in answers for seconds, tokens in of if tokens is not None]
+    return _Turn(
+        mean_seconds=sum(sum(seconds for seconds, _ in of) / len(of) for of in answers),
+        tokens=float(sum(tokens for _, tokens in written)),
+        token_seconds=sum(seconds for seconds, _ in written),
+        requests=tuple(seconds for rows in tasks for seconds in request_seconds(rows)),
+    )
 
 
-def _tail(blocks: list[FloatArray]) -> float | None:
-    seconds = np.concatenate(blocks)[:, 0]
+def _interval(top: FloatArray, bottom: FloatArray, level: float) -> Ratio | None:
+    """Percentile interval of the ratio of two statistics of the same resamples; None where a bound is not finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.nan_to_num(top / bottom, nan=np.inf, posinf=np.inf)
+    low, high = np.quantile(found, [level / 2.0, 1.0 - level / 2.0], method="nearest")
+    return (float(low), float(high)) if low > 0.0 and np.isfinite(high) else None
+
+
+def _seconds(turns: Sequence[_Turn], drawn: _Draws) -> FloatArray:
+    """Tasks and blocks count alike; both arms have the same ones, so how many they are cancels in the ratio."""
+    return np.asarray(drawn @ np.array([turn.mean_seconds for turn in turns]))
+
+
+def _rate(turns: Sequence[_Turn], drawn: _Draws) -> FloatArray:
+    sums = drawn @ np.array([[turn.tokens, turn.token_seconds] for turn in turns])
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums[:, 0] / sums[:, 1])
+
+
+def _tail(turns: Sequence[_Turn], drawn: _Draws) -> FloatArray:
+    """p99 over p50 of all requests of the drawn turns; NaN of an arm with too few requests to know its p99."""
+    place = np.repeat(np.arange(len(turns)), [len(turn.requests) for turn in turns])
+    seconds = np.array([s for turn in turns for s in turn.requests])
     if len(seconds) < P99_FLOOR:
-        return None
-    middle, high = np.quantile(seconds, [0.5, 0.99])
-    return float(high / middle) if middle > 0 else None
-
-
-def _rate(blocks: list[FloatArray]) -> float | None:
-    together = np.concatenate(blocks).sum(axis=0)
-    return float(together[1] / together[0]) if together[0] > 0 else None
+        return np.full(len(drawn), np.nan)
+    order = np.argsort(seconds)
+    seconds, place = seconds[order], place[order]
+    found = np.empty(len(drawn))
+    for number, times in enumerate(drawn):
+        upto = np.cumsum(times[place])
+        middle, high = (seconds[np.searchsorted(upto, int(q * upto[-1]), side="right")] for q in (0.5, 0.99))
+        found[number] = high / middle if middle > 0.0 and np.isfinite(middle) else np.nan
+    return found

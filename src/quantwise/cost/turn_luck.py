@@ -56,10 +56,10 @@ def _blocks(items: Mapping[Key, tuple[int, Repeats, Repeats]]) -> list[FloatArra
 
 def _drawn(blocks: Sequence[FloatArray], resamples: int, seed: Sequence[int]) -> FloatArray:
     """Logarithms of so many factors on the ratio of the two columns; infinite where nothing is known of it."""
-    error, freedom = block_noise(blocks)
-    if not freedom:
+    noise = block_noise(blocks)
+    if noise is None:
         return np.full(resamples, np.inf)
-    return np.asarray(error * np.random.default_rng(seed).standard_t(freedom, resamples).clip(-99, 99))
+    return noise.drawn(resamples, np.random.default_rng(seed)).clip(-99, 99)
 
 
 def _factors(logarithms: Sequence[FloatArray]) -> FloatArray:

@@ -98,7 +98,9 @@ def prefer(evidence: Evidence, one: Candidate, two: Candidate, term: str) -> int
         return 0
     if name in MEASURED_PER_ITEM:
         interval = evidence.ratios.get((one.name, two.name), {}).get(name)
-        if interval is None or interval[0] <= 1.0 <= interval[1]:
+        # The interval is of what both were asked, the values of all that each was: they must point the same way.
+        shown = interval is not None and (interval[1] < 1.0 if abs(a) < abs(b) else interval[0] > 1.0)
+        if not shown:
             return 0
     return -1 if a < b else 1
 

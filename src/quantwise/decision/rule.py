@@ -7,6 +7,7 @@ smaller.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from quantwise.core.artifact import Candidate
@@ -43,7 +44,9 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     eligible = [c for c in arms if blocked[c.name] is None]
     missing_objective = unknown_objectives(question, evidence, eligible or arms)
     ranked = ranked_by(question, evidence, eligible)
-    open_arms = [c for c in arms if c.shippable and (blocked[c.name] or "").startswith("UNKNOWN")]
+    ruled_out = _ruled_out(arms, blocked)
+    open_names = {row.candidate for row in ruled_out if row.open} - evidence.dequantized
+    open_arms = [c for c in arms if c.shippable and c.name in open_names]
     if ranked:
         chosen = ranked[0]
         base = question.baseline_of(chosen)
@@ -59,7 +62,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
             fallback=_fallback(evidence, ranked, chosen) or (None if out else base.name),
             rollback=base.name,
             because=_because(question, evidence, chosen, ranked),
-            ruled_out=tuple(losers) + _ruled_out(arms, blocked),
+            ruled_out=(*losers, *ruled_out),
             unmeasured=_unmeasured(question, evidence, missing_objective),
             best_supported=chosen.name,
             acceptable=acceptable,
@@ -79,7 +82,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         fallback=None,
         rollback=baselines[0].name,
         because=(),
-        ruled_out=_ruled_out(arms, blocked),
+        ruled_out=ruled_out,
         unmeasured=_unmeasured(question, evidence, missing_objective),
         best_supported=best.name if best else None,
         acceptable=acceptable,
@@ -141,7 +144,8 @@ def _because(question: Question, evidence: Evidence, chosen: Candidate, ranked: 
         lines.append(f"{question.baseline_of(chosen).name} {out}, so nothing had to be better than it")
     if drops and not question.by_floor:
         level = f"{1 - question.alpha:.0%}, each task by itself"
-        lines.append(f"the data are compatible with a drop of at most {max(drops):.1%} on any one task ({level})")
+        most = math.ceil(1000.0 * max(drops) - 1e-6) / 1000.0  # rounded up, because it is said to be the most
+        lines.append(f"the data are compatible with a drop of at most {most:.1%} on any one task ({level})")
     cost = evidence.costs.get(chosen.name)
     if cost and cost.seconds_per_item is not None:
         lines.append(f"{cost.seconds_per_item * 1000:.0f} ms per item at {question.requests(chosen.runtime)} at a time")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from quantwise.cost.candidate import P95_FLOOR, P99_FLOOR
 from quantwise.load.latency import spoilt
+from quantwise.stats.percentile import P95_FLOOR, P99_FLOOR
 
 _CACHED = 0.05
 _OTHERS = 1.1

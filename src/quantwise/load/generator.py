@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -73,6 +73,9 @@ class Answer:
         return [after - before for before, after in pairwise(pieces)]
 
 
+Heard = Callable[[Answer], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Requests that one server was given in one go. ``beats`` are seconds by which the heartbeat was late."""
@@ -100,10 +103,17 @@ def room_in_flight() -> int:
     return max(1, min(MOST_IN_FLIGHT, files))
 
 
-async def open_loop(http: LeanHttp, requests: Sequence[StreamRequest], offsets: FloatArray, limit_s: float) -> Block:
+def _unheard(answer: Answer) -> None:
+    """Nobody watches."""
+
+
+async def open_loop(
+    http: LeanHttp, requests: Sequence[StreamRequest], offsets: FloatArray, limit_s: float, heard: Heard = _unheard
+) -> Block:
     """Send request i at ``offsets[i]`` seconds, whatever the server does; wait for all, each ``limit_s`` at most.
 
-    A request that finds no room (`room_in_flight`) is recorded as not sent; it is never sent late for that.
+    A request that finds no room (`room_in_flight`) is recorded as not sent; it is never sent late for that. ``heard``
+    is given each answer at once, and must not take time.
     """
     room, tasks, skipped = room_in_flight(), list[asyncio.Task[Answer]](), list[Answer]()
     under_way: set[asyncio.Task[Answer]] = set()
@@ -114,8 +124,9 @@ async def open_loop(http: LeanHttp, requests: Sequence[StreamRequest], offsets: 
             await _until(due)
             if len(under_way) >= room:
                 skipped.append(Answer(due, Streamed("not_sent", due, due, f"{room} requests were under way already")))
+                heard(skipped[-1])
                 continue
-            task = asyncio.create_task(_one(http, request, due, limit_s))
+            task = asyncio.create_task(_one(http, request, due, limit_s, heard))
             tasks.append(task)
             under_way.add(task)
             task.add_done_callback(under_way.discard)
@@ -124,15 +135,21 @@ async def open_loop(http: LeanHttp, requests: Sequence[StreamRequest], offsets: 
 
 
 async def closed_loop(
-    http: LeanHttp, requests: Sequence[StreamRequest], users: int, seconds: float, limit_s: float
+    http: LeanHttp,
+    requests: Sequence[StreamRequest],
+    users: int,
+    seconds: float,
+    limit_s: float,
+    heard: Heard = _unheard,
 ) -> Block:
-    """``users`` ask one request after the other until all are asked or ``seconds`` are over; what runs is awaited."""
+    """``users`` ask one request after the other until all are asked or ``seconds`` are over; what runs is awaited.
+    ``heard`` is as in `open_loop`."""
     waiting = iter(requests)
     answers: list[Answer] = []
 
     async def user(until: float) -> None:
         while (due := clock()) < until and (request := next(waiting, None)) is not None:
-            answers.append(await _one(http, request, due, limit_s))
+            answers.append(await _one(http, request, due, limit_s, heard))
 
     async with _heartbeat() as beats:
         start = clock()
@@ -148,8 +165,10 @@ async def _until(due: float) -> None:
         await asyncio.sleep(0)
 
 
-async def _one(http: LeanHttp, request: StreamRequest, due: float, limit_s: float) -> Answer:
-    return Answer(due, await stream(http, request, limit_s))
+async def _one(http: LeanHttp, request: StreamRequest, due: float, limit_s: float, heard: Heard) -> Answer:
+    answer = Answer(due, await stream(http, request, limit_s))
+    heard(answer)
+    return answer
 
 
 def _block(answers: Sequence[Answer], start: float, beats: Sequence[float]) -> Block:

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quantwise.cost.candidate import P95_FLOOR, P99_FLOOR, percentile
 from quantwise.load.generator import Answer, Block
 from quantwise.runtimes.streaming import OUTCOMES
+from quantwise.stats.percentile import P95_FLOOR, P99_FLOOR, percentile
 
 # A generator that is late by more than this share of what it measures spoils the figure.
 SPOILT = 0.05
@@ -119,11 +119,12 @@ def _gap_figures(done: Sequence[Answer]) -> dict[str, float | None]:
 def _phases(done: Sequence[Answer]) -> dict[str, float | None]:
     """Prefill and decode apart, in tokens per second of one request.
 
-    From outside: prompt tokens over the time from sending to the first token (waiting in the server is in it), and
-    tokens after the first over the time from the first to the last. From inside: what a llama-server tells.
+    From outside: prompt tokens, less those that the server says it had in a cache of prefixes, over the time from
+    sending to the first token (waiting in the server is in it), and tokens after the first over the time from the first
+    to the last. From inside: what a llama-server tells.
     """
     read = [
-        (a.streamed.prompt_tokens, a.ttft - a.lag)
+        (a.streamed.prompt_tokens - (a.streamed.cached_tokens or 0), a.ttft - a.lag)
         for a in done
         if a.streamed.prompt_tokens is not None and a.ttft is not None and a.lag is not None
     ]

@@ -1,28 +1,24 @@
 """One server's figures over another's, with intervals, from blocks in which both were given the same requests.
 
-Blocks are resampled together (what slows both in a block cancels), and count alike. Few blocks make the percentile
-bootstrap too narrow; its level is widened by as much as Student's t is wider than the normal (the expanded percentile
-interval). Source: T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015).
+Blocks are resampled together (what slows both in a block cancels), and count alike. Over few blocks the percentile
+bootstrap is too narrow, so its level is widened for them (`stats.student.expanded_alpha`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from quantwise.core.errors import InputError
-from quantwise.cost.candidate import percentile
 from quantwise.load.generator import Answer, Block
 from quantwise.load.latency import ServiceLevels, summary
 from quantwise.stats.bootstrap import Estimate, bootstrap_ratio
 from quantwise.stats.differences import FloatArray
-
-MIN_BLOCKS = 6
-"""Six ratios have the true one between the least and the greatest 97 times in 100; fewer do so too seldom."""
+from quantwise.stats.percentile import percentile, rank
+from quantwise.stats.student import MIN_BLOCKS, expanded_alpha
 
 TERMS = (
     *("mean_ttft_ms", "mean_tpot_ms", "mean_itl_ms", "mean_e2el_ms"),
@@ -102,9 +98,10 @@ def _times(block: Block, read: Callable[[Answer], float | None]) -> FloatArray:
 
 
 def _tail(blocks: Sequence[FloatArray], drawn: np.ndarray[tuple[int, ...], np.dtype[np.int64]], q: float) -> float:
-    """The order statistic that cost.percentile takes, of the drawn blocks together."""
+    """The q-quantile of the drawn blocks' requests together; NaN where there is none. Whether so many can tell it was
+    looked at before."""
     times = np.sort(np.concatenate([blocks[i] for i in drawn]))
-    return float(times[min(len(times) - 1, int(q * len(times)))]) if len(times) else math.nan
+    return float(times[rank(q, len(times))]) if len(times) else math.nan
 
 
 def paired_ratio(
@@ -117,24 +114,3 @@ def paired_ratio(
         return bootstrap_ratio(first, second, alpha=expanded_alpha(alpha, len(first)), seed=seed)
     except InputError:  # a denominator of zero
         return None
-
-
-def expanded_alpha(alpha: float, blocks: int) -> float:
-    """The level at which a percentile interval of so few blocks covers as often as ``alpha`` promises."""
-    wide = math.sqrt(blocks / (blocks - 1)) * student_t(alpha / 2, blocks - 1)
-    return 2 * NormalDist().cdf(-wide)
-
-
-def student_t(tail: float, freedom: int) -> float:
-    """The upper quantile of Student's t by Hill's expansion around the normal (Abramowitz and Stegun 26.7.5); within
-    0.3 % for 4 degrees of freedom and more at tails of 1 % and above.
-    """
-    z = -NormalDist().inv_cdf(tail)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return float(sum(term / freedom**power for power, term in enumerate(terms)))

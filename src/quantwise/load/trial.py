@@ -16,14 +16,16 @@ from quantwise.core.progress import Progress
 from quantwise.load.arrivals import Arrivals
 from quantwise.load.energy import Joules, meter
 from quantwise.load.findings import notes
-from quantwise.load.generator import Block, closed_loop, open_loop
+from quantwise.load.generator import Block, Heard, closed_loop, open_loop
 from quantwise.load.latency import ServiceLevels, summary
 from quantwise.load.ratios import block_figures, ratios, spread, tail_ratios
+from quantwise.load.watched import Watched
 from quantwise.load.workload import Asker, Items, MadeUp, Workload, find_asker, measured_words, warm_up
 from quantwise.runtimes.lean_http import LeanHttp
 from quantwise.runtimes.openai import http_client
 from quantwise.runtimes.server_metrics import Blocks, BlockWatch, Counts, cache_use, difference, read_metrics
 from quantwise.runtimes.streaming import Server, Streamed, find_server, streaming_client
+from quantwise.stats.differences import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,25 @@ class Trial:
             raise InputError(f"{self.requests} requests do not make {self.blocks} blocks; give at least one to each")
         if len(set(self.urls)) != len(self.urls):
             raise InputError("a server is named twice; to see the noise between equals, start a second one")
+
+    @property
+    def block_seconds(self) -> float:
+        """How long requests are sent in one block."""
+        return self.seconds / self.blocks
+
+    def share(self, number: int) -> tuple[int, int]:
+        """The first request of a block, and how many it has at most."""
+        each, rest = divmod(self.requests, self.blocks)
+        return number * each + min(number, rest), each + (number < rest)
+
+    def most_requests(self, number: int) -> int:
+        """How many requests a block sends; of a closed loop how many at most."""
+        _, count = self.share(number)
+        return count if isinstance(self.pace, int) else len(self.offsets(self.pace, number))
+
+    def offsets(self, pace: Arrivals, number: int) -> FloatArray:
+        """When the requests of a block are due, in seconds from its start."""
+        return pace.offsets(self.share(number)[1], self.block_seconds, (self.seed, number))
 
 
 @dataclass(slots=True)
@@ -83,12 +104,16 @@ def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
 
 async def _run(trial: Trial, servers: Sequence[Server], progress: Progress) -> dict[str, Any]:
     arms, workload = await _ready(trial, servers, progress)
-    progress.stage("load", trial.blocks * len(arms))
+    progress.stage("load", len(arms) * sum(trial.most_requests(number) for number in range(trial.blocks)))
+    watched, ahead = Watched(progress), trial.blocks * len(arms)
     for number in range(trial.blocks):
         turn = number % len(arms)
         for arm in (*arms[turn:], *arms[:turn]):
-            await _block(trial, workload, arm, number)
-            progress.advance(1, arm.server.url)
+            # Arrivals are drawn beforehand, so how long an open loop takes is known from how many have come.
+            at_most_s = ahead * trial.block_seconds if isinstance(trial.pace, int) else None
+            async with watched.during(_named(trial, arm, number), at_most_s):
+                await _block(trial, workload, arm, number, watched.heard)
+            ahead -= 1
     for arm in arms:
         arm.after, arm.left = read_metrics(arm.server)
     rows = [block_figures(arm.blocks, trial.levels) for arm in arms]
@@ -124,18 +149,20 @@ async def _ready(trial: Trial, servers: Sequence[Server], progress: Progress) ->
     return arms, workload
 
 
-async def _block(trial: Trial, workload: Workload, arm: _Arm, number: int) -> None:
-    share, rest = divmod(trial.requests, trial.blocks)
-    first, count = number * share + min(number, rest), share + (number < rest)
-    requests = arm.asker.requests(workload.draw(first, count))
-    seconds = trial.seconds / trial.blocks
+def _named(trial: Trial, arm: _Arm, number: int) -> str:
+    """The block, and whose it is, where there are several."""
+    parts = [f"block {number + 1} of {trial.blocks}"] * (trial.blocks > 1)
+    return ", ".join(parts + [arm.server.url] * (len(trial.urls) > 1))
+
+
+async def _block(trial: Trial, workload: Workload, arm: _Arm, number: int, heard: Heard) -> None:
+    requests = arm.asker.requests(workload.draw(*trial.share(number)))
     local = urlsplit(arm.server.root).hostname in ("localhost", "127.0.0.1", "::1")
     with arm.watch, meter() if local else nullcontext(Joules()) as joules:
         if isinstance(trial.pace, int):
-            block = await closed_loop(arm.http, requests, trial.pace, seconds, trial.timeout_s)
+            block = await closed_loop(arm.http, requests, trial.pace, trial.block_seconds, trial.timeout_s, heard)
         else:
-            offsets = trial.pace.offsets(count, seconds, (trial.seed, number))
-            block = await open_loop(arm.http, requests, offsets, trial.timeout_s)
+            block = await open_loop(arm.http, requests, trial.offsets(trial.pace, number), trial.timeout_s, heard)
     arm.blocks.append(block)
     arm.energy.append(joules)
 

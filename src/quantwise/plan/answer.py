@@ -17,6 +17,7 @@ from quantwise.plan.deployment_plan import Plan, plan_deployment
 from quantwise.plan.device_cache import decoder_there
 from quantwise.plan.headline import headline
 from quantwise.plan.layouts import layouts
+from quantwise.plan.loading_fixes import loading_fixes, told_with
 from quantwise.plan.model import Model
 from quantwise.plan.plan_record import plan_record
 from quantwise.plan.served_fixes import served_fixes
@@ -36,14 +37,16 @@ def answer(
     """
     names = wanted.names(model)
     asked = [wanted.deployment(model, name) for name in names]
-    plans, refused = [], {}
+    plans, refused, instead = list[Plan](), dict[str, str](), dict[str, list[dict[str, Any]]]()
     for one in asked:
         try:
             plans.append(plan_deployment(one, constants))
         except InputError as error:
             refused[one.name] = str(error)
+            instead[one.name] = loading_fixes(one, constants)
     if not plans:
-        raise InputError(next(iter(refused.values())))
+        name, why = next(iter(refused.items()))
+        raise InputError(told_with(why, instead[name]))
     chosen = _chosen(plans)
     position = plans.index(chosen)
     plans[position] = chosen = plan_deployment(chosen.asked, constants, capacity=True)
@@ -72,6 +75,7 @@ def answer(
         "layouts": None if wanted.trace is None else layouts(chosen, wanted.trace, constants),
         "candidates": rows,
         "refused": refused,
+        "refused_fixes": instead,
         "quality": "unknown until measured: quantwise decide",
     }
     return {"headline": headline(found)} | found

@@ -18,6 +18,7 @@ from quantwise.core.question import Question
 from quantwise.formats.gguf.beginning_token import beginning_twice
 from quantwise.measure import Arm, Bench, ItemSupply
 from quantwise.prompts import probes as prompt_probes
+from quantwise.prompts.changed import changed
 from quantwise.prompts.difference import Finding, compare, disagreement, doubled_beginning
 from quantwise.prompts.probes import Told
 from quantwise.store import Store
@@ -41,11 +42,11 @@ def wrong_prompts(store: Store, question: Question, arm: Arm, supply: ItemSupply
         return None
     told, why = _told(arm, _asks(question, arm, supply), bench)
     record = _record(store, question, arm, told, why)
-    before = known and known["differs"] is None and known["fingerprint"]
-    if told and before and before != record["fingerprint"] and record["differs"] is None:
-        record["differs"] = (
-            "it reads other prompts than when this run began; start it as it was then, or decide again into a new --run"
-        )
+    since = None
+    if told and known is not None and known["differs"] is None and record["differs"] is None:
+        since = changed(prompt_probes.from_json(known["told"]), told)
+    if since is not None:
+        record["differs"] = since
         store.put("prompts", arm.name, known)
     elif told or known is None:
         store.put("prompts", arm.name, record)

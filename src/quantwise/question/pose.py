@@ -12,7 +12,7 @@ from typing import Any
 
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact, Candidate, FormatName
-from quantwise.core.decoding import Decoding, decoding_of
+from quantwise.core.decoding import Decoding, check_heat, decoding_of
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.item import Item
@@ -22,7 +22,7 @@ from quantwise.core.recipe import parse_recipe
 from quantwise.formats.content_hash import content_hash
 from quantwise.formats.gguf.header import read_gguf_header
 from quantwise.models.config import read_config
-from quantwise.plan.preflight import no_room, preflight
+from quantwise.plan.preflight import preflight
 from quantwise.question.brought import brought_by, one_template
 from quantwise.question.joint import apart, join, part_of, rejoin
 from quantwise.question.posed import Posed
@@ -44,26 +44,18 @@ ITEMS = 512
 SCREEN_ITEMS = 64
 
 
-def check(request: Request) -> dict[str, Fit]:
-    """The quick look at headers, before files are hashed, that finds damaged ones and baselines that have no room here.
+def fits_here(request: Request) -> dict[str, Fit]:
+    """The fit of each candidate on this machine, by its name, from headers alone: before files are hashed.
 
-    Returns the fit of each candidate on this machine, by its name. Raises InputError and EnvironmentFailure.
+    Raises InputError for a damaged file, and for a recipe that the model cannot become or its runtime could not load.
     """
-    fits = checked(request)
-    for candidate in candidates_of(request):
-        if candidate.baseline and fits[candidate.name].fits == "no":
-            raise no_room(candidate, fits[candidate.name])
-    return fits
-
-
-def checked(request: Request) -> dict[str, Fit]:
-    """The same for a caller who knows what to do where a baseline has no room. Raises InputError."""
     candidates = candidates_of(request)
     if request.models:
-        found = [checked(part) for part in apart(request, candidates).values()]
+        found = [fits_here(part) for part in apart(request, candidates).values()]
         return {name: fit for fits in found for name, fit in fits.items()}
     model = model_of(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if is_demo(request) else "laptop"))
+    _decoding(request, scenario, candidates)
     context = _context(request.context or scenario.context, model, candidates)
     requests = {c.runtime: request.parallel or _requests(c.runtime, scenario) for c in candidates}
     recipes = [c for c in candidates if is_recipe(c)]
@@ -121,7 +113,7 @@ def pose(request: Request) -> Posed:
         parallel={name: request.parallel or _requests(name, scenario) for name in runtimes},
         context=_context(request.context or scenario.context, model, candidates),
         seed=request.seed,
-        decoding=_decoding(request, scenario),
+        decoding=_decoding(request, scenario, candidates),
     )
     _check_task_names(request, question)
     thinking = question.decoding.thinking_cap
@@ -228,13 +220,15 @@ def _context(wanted: int, model: Path | None, candidates: Sequence[Candidate]) -
     return min([wanted, *(c for c in known if c)])
 
 
-def _decoding(request: Request, scenario: Scenario) -> Decoding:
+def _decoding(request: Request, scenario: Scenario, candidates: Sequence[Candidate]) -> Decoding:
     """What was asked for, before what the scenario says. Raises InputError for what does not go together."""
     wanted = decoding_of(scenario.decoding.to_json() | dict(request.decoding))
     if request.fixed and wanted.repeats > 1:
         raise InputError(
             "--fixed-n needs right-or-wrong items, and the mean of repeats is graded; leave one of them out"
         )
+    for candidate in candidates:
+        check_heat(wanted, candidate.name, candidate.runtime)
     return wanted
 
 

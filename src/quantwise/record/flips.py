@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantwise.core.evidence import Measurement
+from quantwise.core.evidence import ANSWERED, Measurement
 from quantwise.core.question import Question
-from quantwise.stats.pairing import ANSWERED
 from quantwise.store import Store
 
 

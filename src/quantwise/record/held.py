@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from quantwise.core.artifact import Artifact, Candidate, Degradation
@@ -12,10 +13,10 @@ from quantwise.core.imported import Imported
 from quantwise.core.question import Question
 from quantwise.core.runtime import Executes, Footprint
 from quantwise.core.verdict import Cost
-from quantwise.cost.candidate import cost, percentile
+from quantwise.cost.candidate import cost, p95_seconds
 from quantwise.cost.ratios import Ratio, ratios
 from quantwise.cost.solved import priced, solved_items
-from quantwise.decision.objective import Evidence
+from quantwise.decision.objective import MEASURED_PER_ITEM, Evidence
 from quantwise.screen import noise
 from quantwise.settle.floor import floor_verdicts
 from quantwise.settle.pair import verdicts
@@ -81,7 +82,9 @@ def evidence(store: Store, question: Question, found: Held) -> Evidence:
         costs=found.costs,
         accuracy={name: {t: a["mean"] for t, a in by_task.items()} for name, by_task in found.accuracy.items()},
         broken=found.broken,
-        p95_seconds={c.name: _p95(c, found.rows[c.name]) for c in question.candidates},
+        p95_seconds={
+            c.name: p95_seconds(found.rows[c.name]) if c.computes_as_stored else None for c in question.candidates
+        },
         noise=_noise_rates(found.noise),
         lost={n: {t: a["lost"] / (a["n"] or 1) for t, a in of.items()} for n, of in found.accuracy.items()},
         ratios=_ratios(question, found.rows),
@@ -138,18 +141,18 @@ def _mean(scores: Sequence[float]) -> float | None:
     return sum(scores) / len(scores) if scores else None
 
 
-def _p95(candidate: Candidate, rows: Sequence[Measurement]) -> float | None:
-    return (
-        percentile([r.seconds for r in rows if r.seconds is not None], 0.95) if candidate.computes_as_stored else None
-    )
-
-
 def _ratios(
     question: Question, rows: Mapping[str, Sequence[Measurement]]
 ) -> dict[tuple[str, str], Mapping[str, Ratio | None]]:
-    """Measured costs of every two candidates whose times are real."""
+    """Of every two candidates whose times are real, the measured costs that the objective asks for."""
+    terms = [t for term in question.scenario["objective"] if (t := term.removeprefix("-")) in MEASURED_PER_ITEM]
     real = [c.name for c in question.candidates if c.computes_as_stored]
-    return {(a, b): ratios(rows[a], rows[b]) for a in real for b in real if a != b}
+    found: dict[tuple[str, str], Mapping[str, Ratio | None]] = {}
+    for one, two in combinations(real if terms else (), 2):
+        told = ratios(rows[one], rows[two], terms)
+        found[one, two] = told
+        found[two, one] = {term: (1.0 / r[1], 1.0 / r[0]) if r else None for term, r in told.items()}
+    return found
 
 
 def _noise_rates(floor: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

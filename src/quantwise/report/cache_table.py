@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -9,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from quantwise.report import notation
+from quantwise.report.encoded import write_encoded
+from quantwise.report.terminal import ASCII
 
 HEADS = (
     ("cache", "left"), ("attention", "left"), ("cache bytes", "right"), ("compute", "right"),
@@ -58,8 +61,10 @@ def ratio(found: Mapping[str, Any] | None) -> str:
 
 def print_options(record: Mapping[str, Any], file: TextIO, width: int | None = None) -> None:
     """The table, in as many parts as the width asks for, and below it what each verdict rests on."""
+    measured = width or (Console(file=file).width if file.isatty() else 100)
+    drawn = io.StringIO()
     console = Console(
-        file=file, width=width or (None if file.isatty() else 160), highlight=False, markup=False, emoji=False
+        file=drawn, width=measured, force_terminal=file.isatty(), highlight=False, markup=False, emoji=False
     )
     rows = [tuple(map(notation.plain, row)) for row in cells(record)]
     console.print(f"{notation.plain(record['model'])}, {record['context']} tokens, {record['runtime']}", soft_wrap=True)
@@ -73,6 +78,8 @@ def print_options(record: Mapping[str, Any], file: TextIO, width: int | None = N
         console.print(table)
     for line in lines(record):
         console.print(line, soft_wrap=True)
+    text = "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
+    write_encoded(text, file, ASCII)
 
 
 def _parts(rows: Sequence[tuple[str, ...]], width: int) -> list[list[int]]:
@@ -99,5 +106,7 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
     for option in options:
         if option["verdict"]:
             yield f"{option['name']}: {notation.plain(option['verdict']['explanation'])}"
+        if option.get("lost"):
+            yield f"{option['name']}: {option['lost']} questions got no answer and are not in its recall"
     if any(option["as_planned"] is False for option in options):
         yield "* llama.cpp's log states other bytes; see cache_bytes_logged in --json"

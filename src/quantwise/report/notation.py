@@ -83,9 +83,13 @@ def margin(value: object) -> str:
 
 
 def share(value: object, digits: int = 1) -> str:
-    """A fraction in per cent: ``91.4 %``."""
+    """A fraction in per cent: ``91.4 %``; with more decimals where it is not the whole and would read as it."""
     number = finite(value)
-    return UNKNOWN if number is None else f"{_fixed(100 * number, digits)} %"
+    if number is None:
+        return UNKNOWN
+    while 0 < digits < 5 and number < 1 and float(f"{100 * number:.{digits}f}") == 100:
+        digits += 1
+    return f"{_fixed(100 * number, digits)} %"
 
 
 def ratio(part: object, whole: object) -> str:
@@ -173,10 +177,11 @@ def amount(value: object) -> str:
 
 def shares(bounds: Sequence[object] | None) -> str:
     """Bounds of a fraction, in per cent: ``81.2 to 86.4 %``."""
-    if bounds is None or len(bounds) != 2 or finite(bounds[0]) is None or finite(bounds[1]) is None:
+    low, high = (finite(bound) for bound in bounds) if bounds is not None and len(bounds) == 2 else (None, None)
+    if low is None or high is None:
         return UNKNOWN
-    low, high = (share(bound).removesuffix(" %") for bound in bounds)
-    return f"{low} to {high} %"
+    # Outward, so that no bound that falls short of a floor reads as if it reached it.
+    return f"{math.floor(1000.0 * low + 1e-6) / 10.0:.1f} to {math.ceil(1000.0 * high - 1e-6) / 10.0:.1f} %"
 
 
 def amounts(bounds: Sequence[object] | None) -> str:

@@ -99,6 +99,13 @@ function costs(cost) {
   return lines.length ? lines : ["unknown"];
 }
 
+function refused(answer) {
+  return Object.entries(answer.refused).map(([name, why]) => {
+    const instead = answer.refused_fixes[name].map((fix) => fix.what);
+    return `${name}: ${why}${instead.length ? `; instead: ${instead.join(" or ")}` : ""}`;
+  });
+}
+
 function more(answer) {
   const fixes = answer.candidates.flatMap((row) => row.fixes.map((fix) => `${row.scheme}: ${fix.what}`));
   const held = answer.concurrency;
@@ -111,7 +118,7 @@ function more(answer) {
     ...list("Between GPU and processor", offload(answer)),
     ...list("Each of several GPUs", answer.devices ? answer.devices.stages.map((one) => `${one.layers} layers: ${size(one.total_bytes[1])}`) : []),
     ...list("Costs", costs(answer.cost)),
-    ...list("Not planned", Object.entries(answer.refused).map(([name, why]) => `${name}: ${why}`)),
+    ...list("Not planned", refused(answer)),
     ...list("Notes", answer.notes),
   ];
 }

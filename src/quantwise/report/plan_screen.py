@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
+from quantwise.report.encoded import write_encoded
 from quantwise.report.plan_lines import cost, devices, failure, interval, layouts, offload
 from quantwise.report.training_lines import training, training_head
 
@@ -42,11 +43,7 @@ def print_plan(record: Mapping[str, Any], file: TextIO) -> None:
     for part in draw(record):
         console.print(part)
     text = "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
-    try:
-        text.encode(getattr(file, "encoding", None) or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        text = text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
-    file.write(text)
+    write_encoded(text, file, _ASCII)
 
 
 def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -61,6 +58,8 @@ def _plan(record: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text(f"{'':2}{_legend()}   the bar's length is the limit", style="dim")
     for name, why in record["refused"].items():
         yield Text(f"  {name}: {notation.plain(why)}", style="yellow")
+        if fixes := record["refused_fixes"][name]:
+            yield Text(f"  {'':{len(name)}}  instead: {' or '.join(fix['what'] for fix in fixes)}", style="dim")
     yield from _fixes(record)
     for label, body in (*failure(record), *offload(record), *devices(record)):
         yield _line(label, body)

@@ -1,7 +1,7 @@
 """Live progress on standard error: what, how many of how many, and the time left.
 
-Anything with ``stage``, ``advance`` and ``close`` can stand in for these classes; rooms below this one are given
-such an object and never import it.
+Rooms below this one are given a `core.progress.Progress` and never import these classes. Use them in a ``with``, which
+ends the last stage and gives the terminal back.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Protocol, Self, TextIO
+from typing import Literal, Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -18,6 +18,7 @@ from rich.progress import Task as Bar
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from quantwise.core.progress import Silent
 from quantwise.report import notation
 
 _NAME_WIDTH, _BAR_WIDTH = 24, 10
@@ -25,22 +26,6 @@ _NAME_WIDTH, _BAR_WIDTH = 24, 10
 _BEFORE_NOTE = _NAME_WIDTH + _BAR_WIDTH + 28
 _SHORTEST_NOTE = 10
 _WARM_UP_S = 2.0
-
-
-class Progress(Protocol):
-    """What a long-running stage tells whoever watches."""
-
-    def stage(self, name: str, total: int | None, done: int = 0) -> None:
-        """A stage begins (and the one before it has ended). ``done`` of ``total`` units exist from an earlier run."""
-        ...
-
-    def advance(self, n: int = 1, note: str = "") -> None:
-        """``n`` more units are done; ``note`` says in a few words what is going on."""
-        ...
-
-    def close(self) -> None:
-        """Everything has ended, or was given up; may be called twice."""
-        ...
 
 
 class _Closing:
@@ -63,21 +48,19 @@ class _Closing:
         """An error ends the stage; it is no news how long that took."""
 
 
-class SilentProgress(_Closing):
+class SilentProgress(_Closing, Silent):
     """Says nothing."""
 
-    def stage(self, name: str, total: int | None, done: int = 0) -> None:
-        """Ignored."""
 
-    def advance(self, n: int = 1, note: str = "") -> None:
-        """Ignored."""
-
-
-def seconds_left(done: int, total: int | None, fresh: int, elapsed: float) -> float | None:
-    """Time left at the average pace of the ``fresh`` units of this run; None while nobody can know."""
+def seconds_left(
+    done: int, total: int | None, fresh: int, elapsed: float, at_most_s: float | None = None
+) -> float | None:
+    """Time left at the average pace of the ``fresh`` units of this run, ``at_most_s`` where that is known; None while
+    nobody can know."""
     if total is None or fresh <= 0 or elapsed < _WARM_UP_S:
-        return None
-    return max(total - done, 0) * elapsed / fresh
+        return at_most_s
+    left = max(total - done, 0) * elapsed / fresh
+    return left if at_most_s is None else min(left, at_most_s)
 
 
 class PlainProgress(_Closing):
@@ -98,7 +81,7 @@ class PlainProgress(_Closing):
         self._began = self._said = self._clock()
         self._say(f"{name}: {self._amount()}" if total is not None else f"{name} ...")
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
         """Counts, and speaks when it is time again. A note on no progress is repeated where the stage ends with it."""
         self._remark = "" if n else note
         self._done += n
@@ -107,7 +90,7 @@ class PlainProgress(_Closing):
         if self._name is None or now - self._said < self._every_s:
             return
         self._said = now
-        left = seconds_left(self._done, self._total, self._fresh, now - self._began)
+        left = seconds_left(self._done, self._total, self._fresh, now - self._began, at_most_s)
         parts = [f"{self._name}: {self._amount()}", note, "" if left is None else f"{notation.countdown(left)} left"]
         self._say(", ".join(part for part in parts if part))
 
@@ -149,7 +132,8 @@ class _TimeLeft(TextColumn):
             return Text("")
         done = int(task.completed)
         total = None if task.total is None else int(task.total)
-        left = seconds_left(done, total, done - int(task.fields["before"]), task.elapsed or 0.0)
+        fresh, most = done - int(task.fields["before"]), task.fields["at_most_s"]
+        left = seconds_left(done, total, fresh, task.elapsed or 0.0, most)
         return Text("" if left is None else f"{notation.countdown(left)} left", style="cyan")
 
 
@@ -200,13 +184,13 @@ class LiveProgress(_Closing):
         """Stops the clock of the stage before and opens a bar."""
         self._end()
         label = notation.shorten(name, _NAME_WIDTH)
-        self._bar = self._bars.add_task(label, total=total, completed=done, note="", before=done)
+        self._bar = self._bars.add_task(label, total=total, completed=done, note="", before=done, at_most_s=None)
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
         """Moves the bar of the present stage."""
         if self._bar is not None:
             self._remark = "" if n else note
-            self._bars.update(self._bar, advance=n, note=self._fitting(note))
+            self._bars.update(self._bar, advance=n, note=self._fitting(note), at_most_s=at_most_s)
 
     def close(self) -> None:
         """Gives the terminal back as it was."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from quantwise.core.verdict import RuledOut
 from quantwise.report import notation
 
 Row = Mapping[str, Any]
@@ -20,7 +21,7 @@ MARKS = {"PASS": "✓", "FAIL": "✗", "UNKNOWN": "?"}
 REASONS = {
     "": "",
     "need_n": "more items are needed",
-    "margin_unreachable": "no number of items left can certify this margin",
+    "margin_unreachable": "the data lean towards a loss of more than the margin",
     "missing": "answers are missing",
     "noise": "the noise floor is too high",
     "items_exhausted": "the items have run out",
@@ -113,14 +114,18 @@ class Reading:
         return bool((self.question.get("scenario") or {}).get("compare") == "floor")
 
     @property
+    def _not_shipped(self) -> list[Row]:
+        return list(self.decision.get("ruled_out") or ())
+
+    @property
     def ruled_out(self) -> list[Row]:
         """What is not shipped and why, without what more items might still settle."""
-        return [row for row in self.decision.get("ruled_out") or () if not _open(row)]
+        return [row for row in self._not_shipped if not RuledOut(row["candidate"], row["why"]).open]
 
     @property
     def still_open(self) -> list[Row]:
-        """What is not shipped only because a verdict is UNKNOWN."""
-        return [row for row in self.decision.get("ruled_out") or () if _open(row)]
+        """What is not shipped yet, and might be: a verdict, a floor or a price is UNKNOWN, or its server is away."""
+        return [row for row in self._not_shipped if RuledOut(row["candidate"], row["why"]).open]
 
     @property
     def solved_notes(self) -> list[str]:
@@ -197,8 +202,3 @@ def settles(row: Row) -> str:
 def plain_reason(row: Row) -> str:
     """A reason that this version has no words for, as it stands in the record."""
     return notation.plain(row.get("reason") or "").replace("_", " ")
-
-
-def _open(row: Row) -> bool:
-    """Whether the decision's reason is that a verdict, floor or price is open (`decision/gates.py` begins it so)."""
-    return str(row["why"]).startswith("UNKNOWN ")

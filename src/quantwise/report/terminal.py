@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
+from quantwise.report.encoded import write_encoded
 from quantwise.report.endpoint_table import endpoint_table
 from quantwise.report.floor_table import floor_table
 from quantwise.report.reading import Reading, Row, settles
@@ -23,7 +24,7 @@ from quantwise.report.verdict_matrix import VERDICT_STYLE, matrix
 _STATUS = {"ship": "SHIP", "keep": "KEEP THE BASELINE", "unknown": "UNKNOWN"}
 _STYLE = {"ship": "bold blue", "keep": "bold", "unknown": "bold yellow"}
 _RULED_OUT, _UNSETTLED = 6, 4
-_ASCII = str.maketrans(
+ASCII = str.maketrans(
     {"−": "-", "·": "|", "…": "~", "→": ">", "×": "x", "≥": ">=", "∞": "inf", "—": "-", "–": "-", "─": "-"}
     | {"⁻": "-", **{raised: str(digit) for digit, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}}
 )
@@ -84,12 +85,7 @@ def print_screen(
         legacy_windows=False,
     ).print(screen(record, report_path))
     text = "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
-    encoding = getattr(file, "encoding", None) or "utf-8"
-    try:
-        text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        text = text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
-    file.write(text)
+    write_encoded(text, file, ASCII)
 
 
 def _line(label: str, body: Text | str, style: str = "bold") -> Table:

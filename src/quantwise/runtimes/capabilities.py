@@ -43,7 +43,8 @@ _MOST_BYTES, _MOST_SECONDS = 4 * 1024 * 1024, 60.0
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Findings by name. ``told`` is what ``/v1/models`` says of the model, ``unclear`` why something is unknown."""
+    """Findings by name. ``told`` is what ``/v1/models`` says of the model, ``unclear`` why something is unknown,
+    ``refused`` what the server said where it refused to be asked."""
 
     chat: bool | None = None
     completions: bool | None = None
@@ -58,6 +59,7 @@ class Capabilities:
     metrics: bool | None = None
     told: dict[str, Any] = field(default_factory=dict)
     unclear: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As the store keeps it, with the sentences on what is missing."""
@@ -91,6 +93,8 @@ _WITHOUT = {
 def missing(found: Capabilities) -> list[str]:
     """What the server cannot do, each with what follows from it; then what could not be found out."""
     lacks = [words for name, words in _WITHOUT.items() if getattr(found, name) is False]
+    if found.tools is False and "tools" in found.refused:  # mostly a flag that the server was started without
+        lacks[lacks.index(_WITHOUT["tools"])] += f" ({found.refused['tools']})"
     unknown = [name.replace("_", " ") for name in _WITHOUT if getattr(found, name) is None]
     return lacks + ([f"not found out: {', '.join(unknown)}"] if unknown else [])
 
@@ -98,21 +102,22 @@ def missing(found: Capabilities) -> list[str]:
 def probe(http: httpx.Client, model: str, *, distributions: bool) -> Capabilities:
     """Ask for each once. ``distributions`` is known from the interface: whether it tells log-probabilities by id."""
     found: dict[str, bool | None] = {"distributions": distributions}
-    unclear: dict[str, str] = {}
+    refused: dict[str, str] = {}
     ask = _Asking(http, model)
-    names = {f.name for f in fields(Capabilities)} - {"distributions", "told", "unclear"}
+    names = {f.name for f in fields(Capabilities)} - {"distributions", "told", "unclear", "refused"}
     for name in sorted(names):
         look: Callable[[], bool | None] = getattr(ask, name)
         try:
             found[name] = look()
-        except Refused:
+        except Refused as error:
             found[name] = False
+            refused[name] = str(error)
         except (httpx.HTTPError, *UNREADABLE) as error:
             found[name] = None
-            unclear[name] = " ".join(f"{type(error).__name__} {error}".split())[:200]
+            ask.unclear[name] = " ".join(f"{type(error).__name__} {error}".split())[:200]
     if distributions:
         found["scores_given_text"] = True
-    return Capabilities(**found, told=_model_entry(http, model), unclear=unclear)
+    return Capabilities(**found, told=_model_entry(http, model), unclear=ask.unclear, refused=refused)
 
 
 class _Asking:
@@ -121,6 +126,7 @@ class _Asking:
     def __init__(self, http: httpx.Client, model: str) -> None:
         self._http = http
         self._model = model
+        self.unclear: dict[str, str] = {}
 
     def chat(self) -> bool:
         return isinstance(self._chat()["choices"][0]["message"], dict)
@@ -166,10 +172,28 @@ class _Asking:
             return False
         return True if len(set(texts)) > 1 else None
 
-    def tools(self) -> bool:
-        calls = self._chat(64, tools=[_TOOL], tool_choice="required")["choices"][0]["message"].get("tool_calls")
-        called = calls[0]["function"] if calls else {}
-        return called.get("name") == "name_bird" and isinstance(json.loads(called["arguments"]), dict)
+    def tools(self) -> bool | None:
+        """Asked as items are, with the choice left to the model; where it calls nothing, whether the tools reached it.
+
+        ``tool_choice`` comes last: Ollama 0.32 ignores it (its issue 17921), LM Studio answers "required" with nothing
+        (lmstudio-bug-tracker 1904), llama.cpp and vLLM from 0.8.3 on force a call, and vLLM then needs no
+        ``--enable-auto-tool-choice``, without which it refuses every item. SGLang calls with ``--tool-call-parser``.
+        """
+        turns: dict[str, Any] = {"messages": [{"role": "user", "content": "Call name_bird for the gull."}]}
+        shown = turns | {"tools": [_TOOL]}
+        got = self._chat(64, **shown)
+        if _calls(got):
+            return True
+        with_tools, without = _prompt_tokens(got), _prompt_tokens(self._chat(**turns))
+        if with_tools is not None and with_tools == without:
+            return False
+        try:
+            if _calls(self._chat(64, **shown, tool_choice="required")):
+                return True
+        except Refused:
+            pass
+        self.unclear["tools"] = "it takes tools, and the model called none"
+        return None
 
     def streaming(self) -> bool:
         response = _whole(self._http, "POST", _CHAT, self._body(4) | {"stream": True})
@@ -193,6 +217,19 @@ class _Asking:
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         asked = {"model": self._model, "max_tokens": 2, "temperature": 0} | body
         return checked(_whole(self._http, "POST", path, asked))
+
+
+def _calls(got: dict[str, Any]) -> bool:
+    """Whether the tool is called by its name, with an object as its arguments."""
+    calls = got["choices"][0]["message"].get("tool_calls")
+    called = calls[0]["function"] if calls else {}
+    return called.get("name") == "name_bird" and isinstance(json.loads(called["arguments"]), dict)
+
+
+def _prompt_tokens(got: dict[str, Any]) -> int | None:
+    usage = got.get("usage")
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return count if type(count) is int else None
 
 
 def _whole(http: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:

@@ -22,8 +22,6 @@ from contextlib import suppress
 import psutil
 
 GRACE_S = 3.0
-# Signals that give a process no time to say why it ends.
-_WITHOUT_A_WORD = {signal.SIGKILL, signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE}
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -69,9 +67,6 @@ def main(command: list[str]) -> int:
         return 127
     threading.Thread(target=_stop_when_let_go, args=(server,), daemon=True).start()
     status = server.wait()
-    if -status in _WITHOUT_A_WORD:
-        why = ", as the kernel does where memory runs out" if -status == signal.SIGKILL else ""
-        print(f"error: ended by {signal.Signals(-status).name}{why}", file=sys.stderr)
     _kill_what_is_left()
     return status if status >= 0 else 128 - status
 

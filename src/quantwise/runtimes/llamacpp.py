@@ -60,9 +60,9 @@ _OURS = {
 _VARIABLE = "LLAMA_ARG_"
 _OVERRULED = re.compile("HOST|PORT|MODEL|CTX_SIZE|N_PARALLEL|FIT|CACHE_RAM|(NO_)?(WEB)?UI|LOG_VERBOSITY")
 """Variables of a native server that say what our command line says anyway, which goes before them."""
-# The log tells a cause first and then, also as errors, what follows from it; a signal's end comes last of all.
+# Its log tells a cause first and then, also as errors, what follows from it.
 _CAUSE = (
-    re.compile("error: ended by|GGML_ASSERT|error: invalid argument|error while handling"),
+    re.compile("GGML_ASSERT|error: invalid argument|error while handling"),
     re.compile(r" E (?!.*(failed to (create|load|init)|error loading model|exiting due|common_init))"),
 )
 _BUILD = re.compile(r"version:\s*(.+)")
@@ -136,6 +136,8 @@ class LlamaCpp:
             try:
                 server = LlamaServer(http)
             except (httpx.HTTPError, Refused, *UNREADABLE) as error:
+                if (word := process.gone()) is not None:
+                    raise RuntimeFailure(f"llama.cpp ended at its first requests: {word}") from error
                 raise RuntimeFailure(f"llama.cpp does not answer on {url}: {error}; {process.last_word()}") from error
             http.timeout = httpx.Timeout(options.timeout_s)
             yield LlamaCppSession(process, server, options.parallel)

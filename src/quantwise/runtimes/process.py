@@ -20,12 +20,11 @@ import httpx
 import psutil
 
 from quantwise.core.errors import RuntimeFailure
+from quantwise.runtimes.last_words import last_words
 
 _LOG_MOST = 16 << 20  # bytes
 _KEPT_MOST = 1 << 18  # bytes
-_LOOKED_AT = 200  # lines
 _END_TOLD_S = 3.0
-_TROUBLE = re.compile(r"error|failed|fatal|exception|cannot", re.IGNORECASE)
 
 
 def free_port() -> int:
@@ -154,20 +153,16 @@ class ServerProcess:
             os.truncate(self._log.fileno(), 0)
 
     def last_word(self, *troubles: re.Pattern[str]) -> str:
-        """Of a server that failed: the last line of its log that speaks of trouble (of the first of ``troubles`` that
-        is there), else its last line, and where the end of the log is kept from now on.
+        """Of a server that failed: why, by its log and by how it ended (`last_words`; a line that one of ``troubles``
+        knows goes before others), and where the end of the log is kept from now on.
         """
-        lines = [" ".join(line.split()) for line in self.log_text().splitlines()[-_LOOKED_AT:] if line.strip()]
-        if not lines:
-            return "it said nothing"
-        told = (
-            line
-            for trouble in (*troubles, *self._troubles, _TROUBLE)
-            for line in reversed(lines)
-            if trouble.search(line)
-        )
-        word = next(told, lines[-1])
-        return f"{word} (its log is {self._keep_log()})"
+        log = self.log_text()
+        word = last_words(log, None if self.alive() else self._status(), (*troubles, *self._troubles))
+        return f"{word} (its log is {self._keep_log()})" if log.strip() else word
+
+    def _status(self) -> int | None:
+        status = None if self._leash is None else self._leash.returncode
+        return None if status is None or status < 0 else status  # a leash that was killed knows nothing of its server
 
     def _keep_log(self) -> Path:
         with self._keeping:  # every request that waited asks for the word

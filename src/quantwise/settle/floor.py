@@ -13,7 +13,7 @@ from quantwise.core.question import EndpointGate, Question, TaskQuestion
 from quantwise.core.verdict import Answer, FloorVerdict, Reason
 from quantwise.settle.pair import by_block, rows_about
 from quantwise.stats.floor import Scores, bounds, e_above, e_below, items_to_settle, scores_of
-from quantwise.stats.wording import MOST_MISSING
+from quantwise.stats.wording import MOST_MISSING, rounded_down, rounded_up
 from quantwise.store import Store
 
 
@@ -104,15 +104,16 @@ def _reason(scores: Scores, more: tuple[int, int, int] | None) -> Reason:
 def _explained(found: FloorVerdict, counted: str) -> str:
     if found.mean is None:
         return "not measured"
+    low, high = f"{rounded_down(found.low):.1%}", f"{rounded_up(found.high):.1%}"
     lead = f"{found.mean:.1%} of {found.n} {counted}, floor {found.floor:.1%}"
     if found.verdict == "PASS":
-        return f"{lead}: shown to be at or above it (lower bound {found.low:.1%}, valid at every look)"
+        return f"{lead}: shown to be at or above it (lower bound {low}, valid at every look)"
     if found.verdict == "FAIL":
-        return f"{lead}: shown to be below it (upper bound {found.high:.1%}, valid at every look)"
+        return f"{lead}: shown to be below it (upper bound {high}, valid at every look)"
     if found.reason == "missing":
         return f"{lead}: {found.missing / found.n:.1%} of the items are lost, too many to tell"
-    bounds_ = f"{lead}: between {found.low:.1%} and {found.high:.1%}"
+    between = f"{lead}: between {low} and {high}"
     if found.n_more is None:
-        return f"{bounds_}; too near the floor for a forecast"
-    low, middle, high = found.n_more
-    return f"{bounds_}; about {middle:,} more items ({low:,} to {high:,}) would settle it"
+        return f"{between}; too near the floor for a forecast"
+    least, middle, most = found.n_more
+    return f"{between}; about {middle:,} more items ({least:,} to {most:,}) would settle it"

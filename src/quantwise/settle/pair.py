@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from quantwise.core.artifact import Candidate
-from quantwise.core.evidence import Measurement, Pair
+from quantwise.core.evidence import ANSWERED, Measurement, Pair
 from quantwise.core.imported import caveats, ended, imported_left
 from quantwise.core.question import EndpointGate, Question, TaskQuestion
 from quantwise.core.verdict import Verdict
-from quantwise.losses import told
+from quantwise.losses import lost_note
 from quantwise.stats.compare import Rule, Supply, compare, verdict_from_comparison
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import e_value, log_e, log_e_fail
@@ -65,12 +65,17 @@ def look(store: Store, question: Question, candidate: Candidate, task: TaskQuest
 
 
 def rows_about(store: Store, candidate: str, task: TaskQuestion) -> list[Measurement]:
-    """Certification rows; for an endpoint an answer without the sign scores 1, and what was lost stays unknown."""
+    """Certification rows; for an endpoint an answer without the sign scores 1, and a request without an answer None.
+
+    A request that was refused is 0 for a scorer, but says nothing of how an answer would have looked.
+    """
     rows = store.rows("certify", candidate, task.rows_of)
     if not isinstance(task, EndpointGate):
         return rows
     asked = asked_texts(store.asked(task.of))
-    return [replace(row, score=1.0 - shows(row, task.endpoint, asked)) for row in rows]
+    return [
+        replace(row, score=1.0 - shows(row, task.endpoint, asked) if row.finish in ANSWERED else None) for row in rows
+    ]
 
 
 def open_gates(store: Store, question: Question, candidate: Candidate, task: TaskQuestion, first: int) -> bool:
@@ -116,7 +121,9 @@ def settle(store: Store, question: Question, candidate: Candidate, task: TaskQue
     sides = {name: store.rows("certify", name, task.rows_of) for name in names}
     seen = look(store, question, candidate, task)
     said = (
-        caveats(question, candidate, imported) + told(task.rows_of, sides) + nothing_to_lose(names[0], task, seen.pairs)
+        *caveats(question, candidate, imported),
+        *lost_note(task.rows_of, sides),
+        *nothing_to_lose(names[0], task, seen.pairs),
     )
     left = imported_left(question, candidate, task.rows_of, imported, seen.asked)
     if verdict.verdict == "UNKNOWN" and left == 0:

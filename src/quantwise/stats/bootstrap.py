@@ -28,19 +28,6 @@ class Estimate:
     high: float | None
 
 
-def bootstrap_mean_difference(
-    baseline: Sequence[float] | FloatArray,
-    candidate: Sequence[float] | FloatArray,
-    *,
-    alpha: float = 0.05,
-    resamples: int = 4000,
-    seed: int = 0,
-) -> Estimate:
-    """Mean of candidate - baseline over paired items, in their unit. Raises InputError for unpaired or empty input."""
-    base, cand = _paired(baseline, candidate)
-    return _estimate(cand - base, np.ones_like(base), alpha, resamples, seed)
-
-
 def bootstrap_ratio(
     numerator: Sequence[float] | FloatArray,
     denominator: Sequence[float] | FloatArray,

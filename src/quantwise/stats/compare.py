@@ -87,13 +87,8 @@ def compare(
     return replace(worst, e_fail=best.e_fail, interval=spans, kindly=kind_counts, e_lost=(worst.e_fail, best.e_pass))
 
 
-def compare_counts(regressions: int, improvements: int, n: int, margin: float, alpha: float = 0.05) -> Comparison:
-    """The same from bare counts of right-or-wrong items."""
-    return compare_differences(Differences.of_counts(regressions, improvements, n), margin, alpha)
-
-
 def compare_differences(differences: Differences, margin: float, alpha: float = 0.05, missing: int = 0) -> Comparison:
-    """The same from a histogram of differences."""
+    """The same from a histogram of differences, which bare counts make as well (`Differences.of_counts`)."""
     check_margin(margin)
     counts = differences.regressions, differences.improvements, differences.n
     return Comparison(

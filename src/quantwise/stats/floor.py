@@ -18,10 +18,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quantwise.core.evidence import Measurement
+from quantwise.core.evidence import ANSWERED, Measurement
 from quantwise.stats.differences import Differences
 from quantwise.stats.eprocess import e_value, log_e, log_e_counts, rejected_margin
-from quantwise.stats.pairing import ANSWERED
 
 # Nobody asks more of one task; a forecast beyond it says that none can be given.
 MOST_ITEMS = 10_000_000
@@ -31,7 +30,7 @@ MOST_ITEMS = 10_000_000
 class Scores:
     """Scores of the items (or clusters) of one arm, each the mean of its repeats and then of its items; in [0, 1].
 
-    ``missing`` of them hold a lost answer, which counts as 0 in ``worst`` and as 1 in ``best``.
+    ``missing`` of these units hold a lost answer, which counts as 0 in ``worst`` and as 1 in ``best``.
     """
 
     worst: Differences
@@ -62,7 +61,7 @@ def scores_of(rows: Iterable[Measurement]) -> Scores:
             _mean([_mean([unknown if v is None else v for v in repeats]) for repeats in items.values()])
             for items in clusters.values()
         ])  # fmt: skip
-    lost = sum(None in repeats for items in clusters.values() for repeats in items.values())
+    lost = sum(any(None in repeats for repeats in items.values()) for items in clusters.values())
     worst, best = (Differences.of_values([x - 1.0 for x in side]) for side in sides)
     return Scores(worst, best, lost)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from quantwise.core.evidence import Measurement, Pair
-
-ANSWERED = ("stop", "length")
+from quantwise.core.evidence import ANSWERED, Measurement, Pair
 
 
 def pairs(

@@ -10,6 +10,9 @@ from quantwise.stats.sample_size import HORIZON
 MOST_MISSING = 0.05
 """Share of the items; with more of them lost there is no verdict."""
 
+_TIE = 1e-6
+"""Of a step: what binary fractions miss a decimal by is no reason to round on."""
+
 
 def percent(share: float, digits: int = 1) -> str:
     """A share as a percentage: 0.01 -> "1 %", 0.0184 -> "1.8 %"; small ones keep two significant digits."""
@@ -18,6 +21,17 @@ def percent(share: float, digits: int = 1) -> str:
         digits = max(digits, 1 - math.floor(math.log10(abs(value))))
     text = f"{value:.{digits}f}"
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %".replace("-0 %", "0 %")
+
+
+def rounded_up(share: float, digits: int = 1) -> float:
+    """The share in whole steps of ``digits`` decimals of a per cent, never below it: for what reads "at most"."""
+    steps = 10.0 ** (digits + 2)
+    return math.ceil(share * steps - _TIE) / steps
+
+
+def rounded_down(share: float, digits: int = 1) -> float:
+    """The same, never above it: for what reads "at least"."""
+    return -rounded_up(-share, digits)
 
 
 def about(count: int) -> str:
@@ -53,7 +67,11 @@ def explain(verdict: Verdict, alpha: float, multiplicity: int, fixed: bool, left
     shared = f"alpha {alpha:g}" + (f" shared by {multiplicity} candidates" if multiplicity > 1 else "")
     level = percent(1.0 - alpha)
     if verdict.verdict == "PASS":
-        drop = "" if verdict.max_drop is None else f"; the drop is at most {percent(verdict.max_drop, 2)} ({level})"
+        drop = (
+            ""
+            if verdict.max_drop is None
+            else f"; the drop is at most {percent(rounded_up(verdict.max_drop, 2), 2)} ({level})"
+        )
         return f"non-inferior on these items at a margin of {margin}, {shared}{drop}"
     if verdict.verdict == "FAIL":
         low, high = comparison.interval or (-1.0, 1.0)
@@ -80,7 +98,7 @@ def _unknown(verdict: Verdict, margin: str, fixed: bool, left: int | None) -> st
         lead = f"the data leans towards a loss of more than {margin}, without proving it"
     parts = [lead, _forecast(verdict, fixed), _limits(verdict, left)]
     if verdict.max_drop is not None:
-        parts.append(f"data so far is compatible with a drop of at most {percent(verdict.max_drop)}")
+        parts.append(f"data so far is compatible with a drop of at most {percent(rounded_up(verdict.max_drop))}")
     return "; ".join(part for part in parts if part)
 
 
@@ -101,7 +119,8 @@ def _forecast(verdict: Verdict, fixed: bool) -> str:
 def _limits(verdict: Verdict, left: int | None) -> str:
     if verdict.reason not in ("items_exhausted", "budget") or left is None:
         return ""
-    reach = "no margin" if verdict.smallest_margin is None else f"a margin of {percent(verdict.smallest_margin)}"
+    least = verdict.smallest_margin
+    reach = "no margin" if least is None else f"a margin of {percent(rounded_up(least))}"
     if left == 0:
         end = "no items are left" if verdict.reason == "items_exhausted" else "the budget is spent"
         return f"{end}, and those seen certify {reach}"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quantwise.core.endpoint import Endpoint
-from quantwise.core.evidence import Measurement
+from quantwise.core.evidence import ANSWERED, Measurement
 
 _LOOKED_AT = 240  # characters: a refusal is said at once
 _REFUSES = re.compile(
@@ -37,7 +37,7 @@ _SAME = {"CJK": "HAN", "HIRAGANA": "KANA", "KATAKANA": "KANA", "BOPOMOFO": "HAN"
 def written(row: Measurement) -> bool:
     """Whether a row holds an answer that the model wrote, and not what it gave to choices; lost ones hold none."""
     chosen = row.output_tokens is None and _CHOSEN.fullmatch(row.output) is not None
-    return row.finish in ("stop", "length") and not chosen
+    return row.finish in ANSWERED and not chosen
 
 
 def shows(row: Measurement, endpoint: Endpoint, asked: Mapping[str, str]) -> bool:

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quantwise.core.errors import InputError
-from quantwise.core.evidence import Pair
+from quantwise.core.evidence import ANSWERED, Pair
 
 Kind = Literal["lm-eval", "quantwise", "plain"]
 Row = tuple[int, dict[str, Any]]
 
-_ANSWERED = ("stop", "length")
 _NOT_METRICS = frozenset({"doc_id", "doc_hash", "prompt_hash", "target_hash", "target", "doc", "filter", "metrics"})
 
 
@@ -208,7 +207,7 @@ def _measurements(path: Path, rows: list[Row], metric: str | None) -> Samples:
         seen[repeat] = number
         unit = str(row.get("cluster") or item)
         samples.lines.setdefault(unit, number)
-        failed = row.get("finish", "stop") not in _ANSWERED
+        failed = row.get("finish", "stop") not in ANSWERED
         samples.scores.setdefault(unit, []).append(None if failed else _score(path, number, row, "score"))
     return samples
 

@@ -106,6 +106,7 @@ def _verdict(name: str, task: str, row: tuple[int, int, int, str, str]) -> dict[
         "regressions": regressions,
         "improvements": improvements,
         "margin": 0.05,
+        "z": 1.0 - 20.0 * max(-delta, 0.0),
         "e_pass": {"PASS": 52.0, "FAIL": 0.0004, "UNKNOWN": 3.1}[verdict],
         "e_fail": {"PASS": 0.002, "FAIL": 4.2e6, "UNKNOWN": 0.6}[verdict],
         "n_more": forecast,
