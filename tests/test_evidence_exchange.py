@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -461,3 +462,17 @@ def test_16_bit_converted_here_and_there_is_the_same_but_no_other_recipe_is(mach
     by_hand(tmp_path / "other", words, model="m2")
     with pytest.raises(InputError, match=r"holds rows of 16bit@llamacpp with content aa, which no candidate"):
         evidence_exchange.take_in(tmp_path / "other", files["16bit@llamacpp"])
+
+
+@pytest.mark.parametrize("name", ["", "folder", "nowhere/rows", "pipe"])
+def test_what_is_no_place_for_a_file_is_refused_and_left_as_it_was(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match="name a file in a folder that is there"):
+        evidence_exchange.export(tmp_path / "run", Path(name))
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "pipe").is_fifo()

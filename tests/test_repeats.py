@@ -15,7 +15,7 @@ from quantwise.core.item import Item
 from quantwise.core.question import Question
 from quantwise.core.runtime import Ask, Reply
 from quantwise.cost.course import Way, arm_of, course
-from quantwise.losses import told
+from quantwise.losses import lost_note
 from quantwise.measure import Arm, Bench
 from quantwise.record.held import _accuracy
 from quantwise.scenarios.prices import Prices
@@ -77,7 +77,7 @@ def test_what_is_counted_are_items_and_not_their_repeats() -> None:
     rows = [replace(plain, item=str(i), repeat=k) for i in range(3) for k in range(4)]
     rows[:2] = [replace(row, finish="timeout", score=0.0) for row in rows[:2]]
     assert _accuracy(asked, rows)[name] == {"n": 3, "mean": pytest.approx(10 / 12), "lost": 1}
-    assert told(name, {"small@fake": rows})[0].startswith(f"lost items on {name}: 1 of 3 of small@fake")
+    assert lost_note(name, {"small@fake": rows})[0].startswith(f"lost items on {name}: 1 of 3 of small@fake")
 
 
 def test_a_thinking_model_is_given_its_cap_and_scored_on_its_answer_alone() -> None:

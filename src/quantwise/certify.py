@@ -32,7 +32,7 @@ def _open(pairs: Mapping[tuple[str, str], Why]) -> str:
     return f"{len(pairs)} verdict{'' if len(pairs) == 1 else 's'} open"
 
 
-def _nobody(store: Store, question: Question, blocks: int) -> frozenset[str]:
+def _none_unpriced(store: Store, question: Question, blocks: int) -> frozenset[str]:
     return frozenset()
 
 
@@ -51,7 +51,7 @@ class Certification:
     limits: Limits
     bench: Bench
     progress: Progress
-    unpriced: Callable[[Store, Question, int], frozenset[str]] = _nobody
+    unpriced: Callable[[Store, Question, int], frozenset[str]] = _none_unpriced
 
     def run(self) -> None:
         """Measure until every pair is settled, the items are used up, or the budget is spent.

@@ -40,6 +40,9 @@ def export(folder: Path, out: Path, candidate: str | None = None) -> dict[str, A
     Raises InputError where the run has no such candidate, never measured it or had it from elsewhere, or where its
     task files have changed since.
     """
+    if (out.exists() and not out.is_file()) or not out.name or not out.parent.is_dir():
+        what = "its folder is not there" if not out.parent.is_dir() else "that is no place for a file"
+        raise InputError(f"--out {out}: {what}; name a file in a folder that is there")
     with Store(folder) as store:
         question = store.question()
         chosen = _chosen(question, candidate)

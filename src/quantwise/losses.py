@@ -24,7 +24,7 @@ def lost_note(task: str, sides: Mapping[str, Sequence[Measurement]]) -> tuple[st
     if not any(lost.values()):
         return ()
     counts = ", ".join(f"{n} of {len({row.item for row in sides[name]})} of {name}" for name, n in lost.items())
-    return (f"lost items on {task}: {counts}; they count as they would have to for this verdict to be wrong",)
+    return (f"lost items on {task}: {counts}; each counts as whatever would speak most against this verdict",)
 
 
 def faults(candidate: str, rows: Sequence[Measurement]) -> dict[str, Any]:

@@ -40,8 +40,9 @@ def chosen(request: Request, tell: Callable[[str], None] = lambda line: None) ->
         if request.baseline is not None or (safest := _safest(request, baseline, candidates, fits)) is None:
             raise no_room(baseline, able)
         tell(
-            f"{baseline.name} {needs(able)}: {safest.name} stands in for it; to compare with it, give --baseline "
-            f"{baseline.source}@{baseline.runtime} --run RUN, and bring its rows by `quantwise evidence import`"
+            f"{baseline.name} {needs(able)}: {safest.name} stands in for it; to compare with {baseline.name} "
+            f"itself, give --baseline {baseline.source}@{baseline.runtime} --run RUN, and bring its rows by `quantwise "
+            "evidence import`"
         )
         found[baseline.name] = safest.source
     return replace(request, stand_ins=found)

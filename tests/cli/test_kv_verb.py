@@ -31,6 +31,8 @@ RECORD = {
         (["--documents", "99999999999"], "--documents 99999999999 is out of range; give 1 to 10,000"),
         (["--questions", "9999999"], "--questions 9999999 is out of range; give 1 to 100"),
         (["nowhere.gguf"], "nowhere.gguf is not there"),
+        ([__file__], "test_kv_verb.py is neither a .gguf file nor a folder"),
+        (["http://127.0.0.1:1"], "give a .gguf file, not a server"),
         (["--flash-attention", "off"], "q8_0 needs flash attention"),
         (["--text", "nowhere.txt"], "give a text file"),
         (["--margin", "0"], "--margin must lie between 0 and 1"),

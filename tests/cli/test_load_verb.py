@@ -63,6 +63,13 @@ def test_two_servers_are_compared(url: str, capsys: pytest.CaptureFixture[str]) 
         (["--rate", "1", "--timeout", "0"], "no time is given"),
         (["--users", "1", "--burstiness", "2"], "--burstiness is for --rate"),
         (["--users", "1", "--detailed"], "give both, or neither"),
+        (["--users", "1", "--requests", "1000000000"], "--requests 1000000000 is out of range; give at most 1,000,000"),
+        (["--users", "1", "--warm-up", "99999999"], "--warm-up 99999999 is out of range"),
+        (["--users", "999999999"], "--users 999999999 is out of range"),
+        (["--rate", "1", "--seed", "-1"], "--seed -1 is negative"),
+        (["--rate", "1e300"], "a rate of 1e+300 per second is more than anybody sends"),
+        (["--rate", "1e-300"], "no request arrives within 60 s"),
+        (["--users", "1", "--input-tokens", "999999999"], "--input-tokens 999999999 is more than any model reads"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -75,9 +82,49 @@ def test_bad_input_is_one_line(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("[" * 100_000, "not JSON"),
+        ('{"messages": [{"role": 5, "content": "x"}]}', "a message lacks its role or content, which are texts"),
+        ('{"messages": [{"role": "user", "content": null}]}', "a message lacks its role or content, which are texts"),
+        ('{"messages": ["hi"]}', "a message lacks its role or content, which are texts"),
+    ],
+)
+def test_items_that_cannot_be_asked_are_one_line(
+    url: str, line: str, says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    items = tmp_path / "items.jsonl"
+    items.write_text(line)
+    assert main(["load", url, "--users", "1", "--items", str(items)]) == 2
+    err = capsys.readouterr().err
+    assert f"{items}:1: {says}" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [["--requests", "9" * 5000], ["--seconds", "9" * 400], ["--users", "²"]])
+def test_numbers_beyond_all_bounds_are_one_short_line(
+    url: str, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["load", url, *option])
+    err = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert (err.count("\n"), len(err) < 160) == (1, True)
+
+
+def test_progress_into_a_file_is_lines(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["load", url, "--users", "2", "--requests", "10"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "warm-up: 0 of 1"
+    assert lines[2] == "load: 0 of 10"
+    assert lines[3].startswith("load: 10 of 10, took")
+    assert not any("\r" in line or "\x1b" in line for line in lines)
+
+
 def test_levels_have_units() -> None:
     assert service_levels("ttft=500ms,tpot=50,e2e=1.5s") == {"ttft": 500.0, "tpot": 50.0, "e2e": 1500.0}
     assert service_levels("e2el=2s") == {"e2e": 2000.0}
-    for wrong in ("", "ttft", "ttft=0", "ttft=1h", "p99=3ms", "ttft=1,ttft=2"):
+    for wrong in ("", "ttft", "ttft=0", "ttft=1h", "p99=3ms", "ttft=1,ttft=2", "ttft=" + "9" * 400):
         with pytest.raises(argparse.ArgumentTypeError, match="no list of levels"):
             service_levels(wrong)

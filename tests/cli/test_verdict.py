@@ -112,6 +112,9 @@ def test_graded_samples_have_no_z(tmp_path: Path, capsys: pytest.CaptureFixture[
         ([*COUNTS, "--samples", "a", "b", "--margin", "1%"], "exclude each other"),
         ([*COUNTS, "--metric", "acc", "--margin", "1%"], "belongs to --samples"),
         ([*COUNTS, "--margin", "1%", "--items-left", "-4"], "--items-left -4 is negative"),
+        ([*COUNTS[:-1], str(10**30), "--margin", "1%"], "are no counts of items"),
+        ([*COUNTS, "--margin", "1%", "--seconds-per-item", "inf"], "is no number of seconds above 0"),
+        ([*COUNTS, "--margin", "1%", "--seconds-per-item", "nan"], "is no number of seconds above 0"),
         (["--samples", "no-such-a", "no-such-b", "--margin", "1%"], "no-such-a: cannot be read"),
     ],
 )

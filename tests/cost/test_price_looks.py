@@ -34,12 +34,13 @@ EQUALS = {
 
 
 def at_every_look(world: World, seed: int) -> list[SolvedItem]:
-    """What a run tells at each look that the loop takes and at the end."""
+    """What a run tells at each look that the loop takes and at the end; nothing where clusters are too few."""
     question = replace(world.question, seed=seed)
     rows = world.rows(np.random.default_rng(seed))
     ends = sorted({*solved.price_looks(question), -(-world.items // question.block)})
     seen = [{name: [r for r in of if r.block < end] for name, of in rows.items()} for end in ends]
-    return [solved.solved_items(question, some, {}, {})[SMALL.name] for some in seen]
+    told = [solved.solved_items(question, some, {}, {}).get(SMALL.name) for some in seen]
+    return [item for item in told if item is not None]
 
 
 def misjudged(world: World, runs: int) -> tuple[float, float]:

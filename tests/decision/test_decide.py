@@ -46,7 +46,6 @@ def evidence(answers: dict[Candidate, Answer], **changes: object) -> Evidence:
         verdicts=[verdict(c, a) for c, a in answers.items()],
         fits={},
         costs={n: Cost(n, b, None, 0.01 if "llamacpp" in n else None) for n, b in BYTES.items()},
-        accuracy={n: {"code": 0.9} for n in BYTES},
         broken={},
         p95_seconds=dict.fromkeys(BYTES, 0.1),
     )
@@ -69,6 +68,17 @@ def test_the_smallest_that_passes_is_shipped_with_a_safer_fallback_and_a_rollbac
         "ship",
     )
     assert "bytes 450 against 850" in why(decision, Q8)
+
+
+def test_endpoints_are_no_further_tasks_and_look_at_no_further_items() -> None:
+    plain = decide(QUESTION, evidence(ALL_PASS))
+    assert plain.because[0] == "non-inferior on 1 task and 400 paired items at margins of 5.0%, alpha 0.05"
+    strict = replace(QUESTION, scenario={**QUESTION.scenario, "endpoints": {"refusal": 0.2}})
+    sign = verdict(Q4, "PASS", task="code: refusals", max_drop=0.19)
+    told = evidence(ALL_PASS)
+    decision = decide(strict, replace(told, verdicts=[*told.verdicts, sign]))
+    assert decision.because[0] == f"{plain.because[0]}, and on 1 endpoint of the answers"
+    assert "a drop of at most 3.0% on any one task" in decision.because[1]
 
 
 def test_what_is_dequantized_is_never_shipped_although_it_is_smaller() -> None:

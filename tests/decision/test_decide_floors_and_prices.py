@@ -49,7 +49,6 @@ def evidence(pairs: dict[Candidate, Answer], floors: dict[Candidate, Answer], **
         verdicts=[verdict(c, a) for c, a in pairs.items()],
         fits={},
         costs={n: Cost(n, b, None, 0.01) for n, b in BYTES.items()},
-        accuracy={},
         broken={},
         p95_seconds={},
         floors=[floor(c, a) for c, a in floors.items()],

@@ -166,6 +166,15 @@ def test_settings_of_the_model_and_greedy_answers(tmp_path: Path) -> None:
     assert values == ["stop </s>", "stop <|eot_id|>", "stop word", "num_ctx 100", "temperature 0"]
 
 
+@pytest.mark.parametrize("value", ['"hot"', "NaN", "-1", "true", "Infinity", "[1]"])
+def test_a_setting_that_is_no_number_is_refused_and_nothing_is_written(value: str, tmp_path: Path) -> None:
+    source = file(tmp_path / "model.gguf")
+    (tmp_path / "generation_config.json").write_text(f'{{"do_sample": true, "temperature": {value}, "top_p": null}}')
+    with pytest.raises(InputError, match=r"generation_config\.json: temperature must be a number from 0 on"):
+        ollama.export(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=r"is no GGUF, .*; build one: q8_0"):
         ollama.export(tmp_path, tmp_path / "out")

@@ -79,6 +79,15 @@ def test_a_block_tells_where_it_is_while_it_lasts() -> None:
     assert 30 >= left[0] > 29 > left[-1] > 20
 
 
+def test_a_closed_loop_that_ends_by_the_clock_says_so() -> None:
+    with known_server() as url:
+        seen = Remembered()
+        items = Items((Ask(text='{"ttft": 0.1, "tokens": 2}'),))
+        run_trial(Trial((url,), 1, items, requests=300, seconds=0.5, warm_up=0), seen)
+    assert seen.total == 300
+    assert seen.notes[-2:] == ["0 failed", "the time is up"]
+
+
 def test_how_many_an_open_loop_sends_is_known_before() -> None:
     with known_server() as url:
         seen = Remembered()

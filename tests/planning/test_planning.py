@@ -147,5 +147,5 @@ def test_it_answers_quickly() -> None:
     planned("llama-3.1-8b", site="rtx-4090")
     start = time.process_time()
     planned("llama-3.1-70b", site="rtx-4090", context=8192, concurrency=4)
-    # Processor time, without imports; the command line's own half second is measured by benchmarks/plan_time.py.
+    # Processor time, without imports; the half second of any preset is held by test_plan_pace.py.
     assert time.process_time() - start < 1.0

@@ -309,3 +309,8 @@ def test_a_temperature_that_vllm_refuses_is_refused_before_anything_is_read(requ
             look(hot)
     pose.pose(replace(hot, decoding={"temperature": 2}))
     pose.pose(replace(request_, decoding={"temperature": 2.5}))
+
+
+def test_more_items_than_can_be_held_are_refused(request_: Request) -> None:
+    with pytest.raises(InputError, match="1000000000 items of each task are more than this can hold"):
+        pose.pose(replace(request_, items=10**9))

@@ -97,6 +97,8 @@ def test_files_and_folders(tmp_path: Path) -> None:
         ("rtn:16bit", "rtn cannot fill '16bit'; use 16bit alone"),
         ("q5_2", "unknown recipe 'q5_2'"),
         ("", "'' names no candidate"),
+        ("nas:8080", "nas:8080: a server's URL begins with its scheme; write http://nas:8080"),
+        ("192.168.1.5:11434/v1#m", "write http://192.168.1.5:11434/v1#m"),
     ],
 )
 def test_every_slip_is_named_with_what_is_allowed(text: str, complaint: str) -> None:

@@ -229,3 +229,14 @@ def test_the_command_that_checks_a_row_gives_its_e_values(capsys: pytest.Capture
     for unclear in ({"z": None}, {"missing": 3}):  # graded scores, lost items: counts do not say it all
         record["verdicts"][0] |= unclear
         assert "quantwise verdict" not in render(record)
+
+
+def test_requests_that_failed_are_on_the_page() -> None:
+    faults = {"asked": 300, "lost": 7, "refused": 2, "retried": 0, "example": "<b>status 503</b>"}
+    record = specimen() | {"faults": [{"candidate": "q4_0@llamacpp"} | faults]}
+    shown = Page(render(record)).text
+    assert "Requests that failed" in shown
+    assert "q4_0@llamacpp 300 7 2 0 <b>status 503</b>" in shown
+    calm = specimen() | {"faults": [{"candidate": "x"} | faults | {"lost": 0, "refused": 0}]}
+    assert "None of 300 did" in Page(render(calm)).text
+    assert "no request was recorded" in Page(render(specimen() | {"faults": []})).text

@@ -172,7 +172,7 @@ def test_candidates_of_two_models_are_told_apart() -> None:
     [
         "UNKNOWN on code (about 300 more items, 100 to 900)",
         "UNKNOWN whether at the floor: code, about 90 more items",
-        "UNKNOWN what a solved item costs (two blocks of items tell), and the budget is 0.01 EUR",
+        "UNKNOWN what a solved item costs (it takes two blocks of items), and the budget is 0.01 EUR",
         "UNKNOWN whether within the budget: a solved item costs 0.009 EUR (0.008 to 0.011), the budget is 0.01",
         "UNKNOWN whether fast enough: its p95 is unknown",
         "UNKNOWN, because its server is away (refused); run the same command when it answers again",

@@ -135,7 +135,7 @@ def test_a_killed_server_is_a_failure_and_not_a_hang_and_its_log_is_kept(
         with pytest.raises(RuntimeFailure, match="gone") as caught:
             session.ask(asks)
         assert time.monotonic() - start < 30
-        with pytest.raises(RuntimeFailure, match="gone: error: ended by SIGKILL"):
+        with pytest.raises(RuntimeFailure, match="gone: it ended by SIGKILL"):
             session.ask(asks[:1])
         with pytest.raises(RuntimeFailure, match="no token ids: "):
             session.tokenize("once upon")
@@ -169,6 +169,9 @@ def test_what_it_cannot_load_is_said_in_one_line(gguf_file: Artifact, options: R
     cut.write_bytes(Path(gguf_file.location).read_bytes()[:30_000])
     with pytest.raises(RuntimeFailure, match="ended while starting") as caught:
         LlamaCpp().open(replace(gguf_file, location=str(cut)), options).__enter__()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RuntimeFailure, match=r"ended while starting: .*(?i:v cache).*requires flash_attn") as caught:
+        LlamaCpp(flags="-fa off").open(gguf_file, replace(options, cache="q8_0")).__enter__()
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="unknown cache scheme 'int3'; allowed: f32"):
         LlamaCpp().open(gguf_file, replace(options, cache="int3")).__enter__()

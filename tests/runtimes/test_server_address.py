@@ -167,3 +167,11 @@ def self_signed(folder: Path) -> Path:
         pytest.skip("no openssl, which makes the certificate")
     path.write_text(path.read_text() + Path(f"{path}.key").read_text())
     return path
+
+
+@pytest.mark.parametrize("said", ["[" * 100_000, {"data": [{"id": None}]}, {"data": [{"id": ""}]}, {"data": {"id": 1}}])
+def test_what_lists_no_models_by_name_is_no_such_server(said: Any) -> None:
+    with stub({"/v1/models": (200, said)}) as url:
+        for ask in (server_artifact, find_server):
+            with pytest.raises(InputError, match="answers, but not as an OpenAI-compatible server does"):
+                ask(url)

@@ -87,7 +87,7 @@ class _Alive(ServerProcess):
     """A process that is said to run."""
 
     def __init__(self) -> None:
-        pass
+        super().__init__([], "")
 
     def alive(self) -> bool:
         return True

@@ -150,6 +150,9 @@ def test_broken_line_17_is_named(tmp_path: Path) -> None:
     path.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(InputError, match=r"items\.jsonl: line 17 is broken JSON"):
         read_samples(path)
+    path.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(InputError, match=r"items\.jsonl: line 1 is broken JSON"):
+        read_samples(path)
 
 
 @pytest.mark.parametrize(

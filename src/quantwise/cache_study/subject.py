@@ -60,6 +60,10 @@ def read_subject(request: Request) -> Subject:
     that it was not made for, a type that its heads do not split into, and what has no room in this machine's memory.
     """
     place = request.model or reference.path()
+    if str(place).startswith(("http:/", "https:/")):
+        raise InputError("kv starts llama.cpp itself, with one cache after another; give a .gguf file, not a server")
+    if place.is_file() and place.suffix.lower() != ".gguf":
+        raise InputError(f"{place} is neither a .gguf file nor a folder of safetensors; give one")
     if not place.exists():
         raise InputError(f"{place} is not there; give a .gguf file or a folder of safetensors")
     decoder = read_decoder(str(place))

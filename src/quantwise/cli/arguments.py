@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from quantwise.tasks.calibration import CalibrationSet
 
 FEWEST_SAMPLES, MOST_SAMPLES = 16, 10_000
+_MOST_DIGITS = 1000
+_LONGEST_S = 10 * 366 * 24 * 3600.0
 
 
 def share(text: str) -> float:
@@ -39,13 +41,18 @@ def duration(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 90s, 30m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    if seconds > _LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is more than ten years; write 90s, 30m or 2h")
+    return seconds
 
 
 def positive(text: str) -> int:
     """A whole number above zero."""
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    if not (text.isascii() and text.isdigit()) or not text.strip("0"):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number above 0")
+    if len(text) > _MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r}... has {len(text)} digits, which nothing here takes")
     return int(text)
 
 

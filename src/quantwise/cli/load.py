@@ -77,7 +77,7 @@ def service_levels(text: str) -> dict[str, float]:
     for part in text.split(","):
         match = re.fullmatch(r"(ttft|tpot|e2el?)=(\d+(?:\.\d+)?)(ms|s|)", part.strip())
         name = match[1].removesuffix("l") if match else ""
-        if not match or name in found or float(match[2]) == 0:
+        if not match or name in found or not 0 < float(match[2]) < 1e9:
             raise argparse.ArgumentTypeError(f"{text!r} is no list of levels; write ttft=500ms,tpot=50ms,e2e=10s")
         found[name] = float(match[2]) * (1000 if match[3] == "s" else 1)
     return found

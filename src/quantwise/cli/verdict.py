@@ -26,6 +26,9 @@ PASS: non-inferior at the margin. FAIL: worse by more than the margin. UNKNOWN:
 neither is shown yet; the answer says about how many more items would settle it.
 May be asked again after every item, unless --fixed-n was chosen beforehand.
 """
+# Beyond that a count is a slip of the hand, and no float tells it from its neighbours much further on.
+_MOST = 10**12
+_LONGEST_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +185,10 @@ def _supply(args: argparse.Namespace) -> Supply:
         raise InputError(
             f"--items-left {args.items_left} is negative: give the number of further items, or leave it out"
         )
-    if args.seconds_per_item is not None and not args.seconds_per_item > 0.0:
-        raise InputError(f"--seconds-per-item {args.seconds_per_item:g} is not positive: give seconds, or leave it out")
+    if args.seconds_per_item is not None and not 0.0 < args.seconds_per_item < _LONGEST_S:
+        raise InputError(
+            f"--seconds-per-item {args.seconds_per_item:g} is no number of seconds above 0: give it, or leave it out"
+        )
     return Supply(items_left=args.items_left, seconds_per_item=args.seconds_per_item)
 
 
@@ -205,4 +210,6 @@ def _evidence(args: argparse.Namespace) -> _Evidence:
         raise InputError(
             "the evidence is missing: give --regressions, --improvements and --items, or --samples BASE CAND"
         )
+    if max(counts) > _MOST:
+        raise InputError(f"counts above {_MOST:,} are no counts of items: give those of the items that both answered")
     return _Evidence(Differences.of_counts(*counts), "the baseline", "the candidate", "items", 0, ())

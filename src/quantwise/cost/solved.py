@@ -115,9 +115,11 @@ def run_cost(way: Way, timing: Mapping[str, float | None]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """Two arms on the same items: how many, the fewest repeats of one, and the columns of both, the first's first.
+    """Two arms on the items that both were asked; ``repeats`` is the fewest answers that were measured of one.
 
-    ``means`` is (1, 10); resampled are (many, 10), ``drawn`` for what is told of both together, ``alone`` of each.
+    Ten columns per item: the first arm's five (`_FAILING` to `_SOLVED`), then the second's. ``means``, (1, 10), are as
+    measured. The resamples, (RESAMPLES, 10), differ in the luck that they carry: ``drawn`` is for ratios of the two
+    arms, ``alone`` for what one arm takes by itself.
     """
 
     items: int

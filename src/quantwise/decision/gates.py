@@ -50,7 +50,9 @@ def why_not(question: Question, evidence: Evidence, candidate: Candidate) -> str
     if dearer is not None or over is not None:
         return dearer or over
     if unknown:
-        return _still_unknown(unknown, len(verdicts))
+        return _still_unknown(
+            unknown, len(verdicts), "tasks" if len(question.gates) == len(question.tasks) else "gates"
+        )
     if floor_open:
         return "UNKNOWN whether at the floor: " + "; ".join(f"{v.task}, {v.explanation}" for v in floor_open)
     return price_open or _not_as_served(evidence, candidate) or _too_slow(question, evidence, candidate)
@@ -59,7 +61,7 @@ def why_not(question: Question, evidence: Evidence, candidate: Candidate) -> str
 def over_budget(question: Question, evidence: Evidence, candidate: Candidate) -> tuple[str | None, str | None]:
     """That a solved item is shown to cost more than the scenario's budget, or that this is UNKNOWN; None: neither.
 
-    The interval is that of `solved.solved_items`: within the budget is what lies below it whole.
+    The interval is that of `cost.solved.solved_items`: within the budget is what lies below it whole.
     """
     limit = budget_of(question)
     if limit is None or candidate.control:
@@ -148,12 +150,14 @@ def why_not_baseline(question: Question, evidence: Evidence, base: Candidate) ->
     return over and f"is {over}"
 
 
-def _still_unknown(unknown: Sequence[Verdict], tasks: int) -> str:
-    """The one or two open tasks, or how many are open and which of them is farthest from an answer."""
+def _still_unknown(unknown: Sequence[Verdict], asked: int, gates: str) -> str:
+    """The one or two open ones, or how many are open and which of them is farthest from an answer."""
     if len(unknown) <= 2:
         return f"UNKNOWN on {', '.join(f'{v.task} ({_more(v)})' for v in unknown)}"
     farthest = max(unknown, key=lambda v: v.n_more[1] if v.n_more else 0)
-    return f"UNKNOWN on {len(unknown)} of {tasks} tasks; farthest from an answer is {farthest.task} ({_more(farthest)})"
+    return (
+        f"UNKNOWN on {len(unknown)} of {asked} {gates}; farthest from an answer is {farthest.task} ({_more(farthest)})"
+    )
 
 
 def _more(verdict: Verdict) -> str:

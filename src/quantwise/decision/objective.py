@@ -25,21 +25,18 @@ MEASURED_PER_ITEM = ("seconds_per_item", "p99_over_p50", "tokens_per_s")
 class Evidence:
     """Everything the rule looks at.
 
-    ``accuracy`` is candidate -> task -> mean score, ``broken`` candidate -> why, ``noise`` runtime -> share of items on
-    which the baseline differs from itself. ``ratios`` gives, for two candidates and a measured term of an objective,
-    the interval of the first's over the second's, or None where nothing can be said of it. ``solved`` is what a solved
-    item costs with a candidate, where the scenario states prices.
+    ``broken`` is candidate -> why, ``noise`` runtime -> share of items on which the baseline differs from itself.
+    ``ratios`` gives, for two candidates and a measured term of an objective, the interval of the first's over the
+    second's, or None where nothing can be said of it. ``solved`` is what a solved item costs with a candidate, where
+    the scenario states prices.
     """
 
     verdicts: Sequence[Verdict]
     fits: Mapping[str, Fit]
     costs: Mapping[str, Cost]
-    accuracy: Mapping[str, Mapping[str, float | None]]
     broken: Mapping[str, str]
     p95_seconds: Mapping[str, float | None]
     noise: Mapping[str, float | None] = field(default_factory=dict)
-    lost: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Candidate -> task -> share of the items that were lost, which ``accuracy`` counts as wrong."""
     ratios: Mapping[tuple[str, str], Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
     solved: Mapping[str, SolvedItem] = field(default_factory=dict)
     dequantized: frozenset[str] = frozenset()
@@ -76,12 +73,12 @@ def ranked_by(question: Question, evidence: Evidence, eligible: Sequence[Candida
     terms = [t for t in question.scenario["objective"] if all(value_of(evidence, c, t) is not None for c in eligible)]
     left, ranked = list(eligible), []
     while left:
-        field = left
+        leaders = left
         for term in terms:
-            best = min(field, key=lambda c: value_of(evidence, c, term) or 0.0)
-            field = [c for c in field if prefer(evidence, c, best, term) <= 0]
-        ranked.append(field[0])
-        left.remove(field[0])
+            best = min(leaders, key=lambda c: value_of(evidence, c, term) or 0.0)
+            leaders = [c for c in leaders if prefer(evidence, c, best, term) <= 0]
+        ranked.append(leaders[0])
+        left.remove(leaders[0])
     return ranked
 
 

@@ -130,13 +130,17 @@ def _gain(evidence: Evidence, chosen: Candidate, base: Candidate) -> str:
 
 
 def _because(question: Question, evidence: Evidence, chosen: Candidate, ranked: Sequence[Candidate]) -> tuple[str, ...]:
-    verdicts = [v for v in evidence.verdicts if v.candidate == chosen.name]
+    own = [v for v in evidence.verdicts if v.candidate == chosen.name]
+    # An endpoint looks at the same answers again: its items are no further ones, and its rise is no drop of a score.
+    verdicts = [v for v in own if v.task in {t.name for t in question.tasks}]
     margins = sorted({t.margin for t in question.tasks})
     span = f"{margins[0]:.1%}" if len(margins) == 1 else f"{margins[0]:.1%} to {margins[-1]:.1%}"
     items = sum(v.comparison.n for v in verdicts)
     drops = [v.max_drop for v in verdicts if v.max_drop is not None]
-    lines = [f"non-inferior on {len(verdicts)} tasks and {items} paired items at margins of {span}, "
-             f"alpha {question.alpha:g}"]  # fmt: skip
+    named = f"{len(verdicts)} task{'s' * (len(verdicts) != 1)}"
+    signs = len(own) - len(verdicts)
+    beside = f", and on {signs} endpoint{'s' * (signs != 1)} of the answers" if signs else ""
+    lines = [f"non-inferior on {named} and {items} paired items at margins of {span}, alpha {question.alpha:g}{beside}"]
     lines = [] if question.by_floor else lines
     floors = [v for v in evidence.floors if v.candidate == chosen.name]
     lines += [f"at or above the floor on {v.task}: {v.explanation}" for v in floors]

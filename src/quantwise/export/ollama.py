@@ -135,7 +135,10 @@ def _sampling(settings: Mapping[str, Any]) -> dict[str, float | int]:
         return {}
     if not settings.get("do_sample", False):
         return {"temperature": 0}
-    found = {key: settings[key] for key in _SAMPLING if isinstance(settings.get(key), int | float)}
+    found = {key: settings[key] for key in _SAMPLING if settings.get(key) is not None}
+    for key, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+            raise InputError(f"generation_config.json: {key} must be a number from 0 on, not {value!r:.40}; mend it")
     return {"temperature": 1.0} | found
 
 

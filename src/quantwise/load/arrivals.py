@@ -11,6 +11,8 @@ import numpy as np
 from quantwise.core.errors import InputError
 from quantwise.stats.differences import FloatArray
 
+MOST_PER_SECOND = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
@@ -26,6 +28,8 @@ class Arrivals:
     def __post_init__(self) -> None:
         if not (self.rate > 0 and math.isfinite(self.rate)):
             raise InputError(f"a rate of {self.rate:g} requests per second is not possible; give a number above 0")
+        if self.rate > MOST_PER_SECOND:
+            raise InputError(f"a rate of {self.rate:g} per second is more than anybody sends; give at most 1e5")
         if not self.burstiness > 0:
             raise InputError(f"a burstiness of {self.burstiness:g} is not possible; give a number above 0")
 

@@ -27,6 +27,8 @@ from quantwise.runtimes.server_metrics import Blocks, BlockWatch, Counts, cache_
 from quantwise.runtimes.streaming import Server, Streamed, find_server, streaming_client
 from quantwise.stats.differences import FloatArray
 
+_MOST_REQUESTS, _MOST_WARM_UP, _MOST_USERS = 1_000_000, 10_000, 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -50,6 +52,15 @@ class Trial:
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.timeout_s <= 0:
             raise InputError("no time is given: --seconds and --timeout take more than 0, such as 60s")
+        for name, value, most in (
+            ("--requests", self.requests, _MOST_REQUESTS),
+            ("--warm-up", self.warm_up, _MOST_WARM_UP),
+            ("--users", self.pace if isinstance(self.pace, int) else 1, _MOST_USERS),
+        ):
+            if value > most:
+                raise InputError(f"{name} {value} is out of range; give at most {most:,}")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed} is negative; give 0 or more")
         if not 1 <= self.blocks <= self.requests:
             raise InputError(f"{self.requests} requests do not make {self.blocks} blocks; give at least one to each")
         if len(set(self.urls)) != len(self.urls):
@@ -98,13 +109,18 @@ def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
     Raises InputError for what is no server, RuntimeFailure for one that answers nothing at all before the load begins;
     what fails under load is counted.
     """
+    if not any(trial.most_requests(number) for number in range(trial.blocks)):
+        raise InputError(
+            f"no request arrives within {trial.seconds:g} s at so low a rate; give a higher --rate, or more --seconds"
+        )
     servers = [find_server(url) for url in trial.urls]
     return asyncio.run(_run(trial, servers, progress))
 
 
 async def _run(trial: Trial, servers: Sequence[Server], progress: Progress) -> dict[str, Any]:
     arms, workload = await _ready(trial, servers, progress)
-    progress.stage("load", len(arms) * sum(trial.most_requests(number) for number in range(trial.blocks)))
+    total = len(arms) * sum(trial.most_requests(number) for number in range(trial.blocks))
+    progress.stage("load", total)
     watched, ahead = Watched(progress), trial.blocks * len(arms)
     for number in range(trial.blocks):
         turn = number % len(arms)
@@ -114,6 +130,8 @@ async def _run(trial: Trial, servers: Sequence[Server], progress: Progress) -> d
             async with watched.during(_named(trial, arm, number), at_most_s):
                 await _block(trial, workload, arm, number, watched.heard)
             ahead -= 1
+    if sum(len(block.answers) for arm in arms for block in arm.blocks) < total:
+        progress.advance(0, "the time is up")
     for arm in arms:
         arm.after, arm.left = read_metrics(arm.server)
     rows = [block_figures(arm.blocks, trial.levels) for arm in arms]

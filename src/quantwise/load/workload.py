@@ -33,6 +33,9 @@ class Items:
         return [self.asks[i % len(self.asks)] for i in range(first, first + count)]
 
 
+MOST_TOKENS = 10_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class MadeUp:
     """Made-up sentences, no two alike, so that no cache of prefixes helps; answers are as long as ``output_tokens``.
@@ -46,6 +49,11 @@ class MadeUp:
     seed: int = 0
     chat: bool = False
     words: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("--input-tokens", self.input_tokens), ("--output-tokens", self.output_tokens)):
+            if value > MOST_TOKENS:
+                raise InputError(f"{name} {value} is more than any model reads or writes; give at most {MOST_TOKENS:,}")
 
     def draw(self, first: int, count: int) -> list[Ask]:
         """``count`` asks from number ``first`` on, the same for every server."""
@@ -96,7 +104,7 @@ def _of_line(path: Path, number: int, line: str) -> Ask:
     allowed = 'write {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}:{number}: not JSON; {allowed}") from error
     prompt, turns = (record.get("prompt"), record.get("messages")) if isinstance(record, dict) else (None, None)
     if isinstance(prompt, str) == isinstance(turns, list) or turns == []:
@@ -106,10 +114,12 @@ def _of_line(path: Path, number: int, line: str) -> Ask:
         raise InputError(f"{path}:{number}: max_tokens {most!r} is not a whole number above 0")
     if isinstance(prompt, str):
         return Ask(text=prompt, max_tokens=most)
-    try:
-        return Ask(messages=tuple(Message(t["role"], str(t["content"])) for t in turns or ()), max_tokens=most)
-    except (TypeError, KeyError) as error:
-        raise InputError(f"{path}:{number}: a message lacks its role or content; {allowed}") from error
+    texts: list[tuple[Any, Any]] = [
+        (t.get("role"), t.get("content")) if isinstance(t, dict) else (None, None) for t in turns or ()
+    ]
+    if not all(isinstance(role, str) and isinstance(content, str) for role, content in texts):
+        raise InputError(f"{path}:{number}: a message lacks its role or content, which are texts; {allowed}")
+    return Ask(messages=tuple(Message(role, content) for role, content in texts), max_tokens=most)
 
 
 def _of_item(item: Item) -> Ask:

@@ -59,9 +59,11 @@ def compare(theirs: Mapping[str, PromptTokens], ours: Mapping[str, PromptTokens]
     for name in names:
         mine, other = ours[name], theirs[name]
         if mine.refused is not None and _answered(other):
-            return Finding(_by(theirs, ours), f"{_of(name)} is refused ({mine.refused}), by the other it is read")
+            return Finding(_by(theirs, ours), f"{_of(name)} is refused here ({mine.refused}) and accepted by the other")
         if other.refused is not None and _answered(mine):
-            return Finding(_by(theirs, ours), f"{_of(name)} is read, by the other it is refused ({other.refused})")
+            return Finding(
+                _by(theirs, ours), f"{_of(name)} is accepted here and refused by the other ({other.refused})"
+            )
     names = [name for name in names if _by_of(theirs[name], ours[name]) != "nothing"]
     for name in names:
         mine, other = ours[name], theirs[name]

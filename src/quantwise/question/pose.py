@@ -42,6 +42,7 @@ BATCH = 32
 ITEMS = 512
 """Certification items per task where they are made and nobody says how many."""
 SCREEN_ITEMS = 64
+MOST_ITEMS = 1_000_000
 
 
 def fits_here(request: Request) -> dict[str, Fit]:
@@ -240,6 +241,8 @@ def _requests(runtime: str, scenario: Scenario) -> int:
 def _planned(request: Request, task: Task) -> int:
     """Certification items: whole blocks, unless a file has fewer or the question fixes the number."""
     wanted = request.items or (ITEMS if task.available is None else task.available)
+    if (request.items or 0) > MOST_ITEMS:
+        raise InputError(f"{request.items} items of each task are more than this can hold; at most {MOST_ITEMS:,}")
     if request.fixed:
         if any(item.cluster for item in task.supply("certify", wanted, request.seed)):
             raise InputError(

@@ -18,7 +18,8 @@ from quantwise.tasks.task import Task
 class Posed:
     """A frozen question with the live things that answer it. ``brought`` are artifacts that exist already, by name.
 
-    All of ``calibration`` is read where somebody ``counted`` the samples, else as far as a build goes by itself.
+    A build reads all of ``calibration`` where the user gave the number of samples (``counted``), else as many texts as
+    it takes by itself.
     With several models ``parts`` holds, by the name of each, what concerns its candidates alone.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from quantwise.core.loads import expands, homes, refused
 from quantwise.core.recipe import parse_recipe
 from quantwise.models.config import folder_format, quantization_settings
 from quantwise.models.stored_scheme import expanded_because
+
+_ADDRESS = re.compile(r"(\[[\da-fA-F:]+\]|[\w.-]+):\d{2,5}(/[^@]*)?(#.*)?")
+"""A host and its port: a recipe has no number alone behind its colon."""
 
 # Transformers computes with few bits where torch has a kernel for them (``core.loads.expands``).
 DEFAULT: tuple[Candidate, ...] = (
@@ -48,6 +52,8 @@ def parse(text: str, *, baseline: bool = False) -> Candidate:
         return Candidate(source, "openai", baseline=baseline)
     if "://" in source:
         raise InputError(f"{source}: a server's URL begins with http:// or https://")
+    if _ADDRESS.fullmatch(source) and not Path(source).exists():
+        raise InputError(f"{source}: a server's URL begins with its scheme; write http://{source}")
     runtime = None
     if "@" in source and not Path(source).exists():
         source, runtime = source.rsplit("@", 1)

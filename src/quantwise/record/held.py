@@ -80,13 +80,11 @@ def evidence(store: Store, question: Question, found: Held) -> Evidence:
         verdicts=verdicts(store, question),
         fits=found.fits,
         costs=found.costs,
-        accuracy={name: {t: a["mean"] for t, a in by_task.items()} for name, by_task in found.accuracy.items()},
         broken=found.broken,
         p95_seconds={
             c.name: p95_seconds(found.rows[c.name]) if c.computes_as_stored else None for c in question.candidates
         },
         noise=_noise_rates(found.noise),
-        lost={n: {t: a["lost"] / (a["n"] or 1) for t, a in of.items()} for n, of in found.accuracy.items()},
         ratios=_ratios(question, found.rows),
         solved=solved_items(question, found.rows, found.costs, found.timing),
         floors=floor_verdicts(store, question),

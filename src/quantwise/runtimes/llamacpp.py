@@ -60,6 +60,11 @@ _OURS = {
 _VARIABLE = "LLAMA_ARG_"
 _OVERRULED = re.compile("HOST|PORT|MODEL|CTX_SIZE|N_PARALLEL|FIT|CACHE_RAM|(NO_)?(WEB)?UI|LOG_VERBOSITY")
 """Variables of a native server that say what our command line says anyway, which goes before them."""
+# Its log tells a cause first and then, also as errors, what follows from it.
+_CAUSE = (
+    re.compile("GGML_ASSERT|error: invalid argument|error while handling"),
+    re.compile(r" E (?!.*(failed to (create|load|init)|error loading model|exiting due|common_init))"),
+)
 _BUILD = re.compile(r"version:\s*(.+)")
 
 
@@ -126,7 +131,8 @@ class LlamaCpp:
         client = httpx.Client(
             base_url=url, timeout=_PROBE_S, headers=key_header(key), limits=limits, trust_env=False, verify=False
         )
-        with ServerProcess(self._command(artifact.location, port, options), url, env=env) as process, client as http:
+        command = self._command(artifact.location, port, options)
+        with ServerProcess(command, url, env=env, troubles=_CAUSE) as process, client as http:
             try:
                 server = LlamaServer(http)
             except (httpx.HTTPError, Refused, *UNREADABLE) as error:

@@ -256,8 +256,10 @@ def model_ids(http: httpx.Client, root: str) -> list[str]:
     if not response.is_success:
         raise InputError(f"{root}/v1/models says {said(response)}; {advice}")
     try:
-        models = [str(entry["id"]) for entry in response.json()["data"]]
-    except (ValueError, KeyError, TypeError) as error:
+        models = [entry["id"] for entry in response.json()["data"]]
+        if not all(isinstance(name, str) and name for name in models):
+            raise ValueError("a model without a name")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{root} answers, but not as an OpenAI-compatible server does; {advice}") from error
     if not models:
         raise InputError(f"{root} serves no model; load one there first")

@@ -40,7 +40,7 @@ class ServerProcess:
     ``url`` answers ``GET /health`` with status 200 once the server is ready. Standard output and error go to a log
     without a name, so that nothing stays on disk however we end; where the server fails, ``last_word`` keeps it.
     Entering raises RuntimeFailure, with that word, when the process ends or is not ready within ``start_timeout_s``
-    seconds.
+    seconds. ``troubles`` say where this server's log tells why it failed, the plainest words first.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class ServerProcess:
         url: str,
         env: Mapping[str, str] | None = None,
         start_timeout_s: float = 300.0,
+        troubles: Sequence[re.Pattern[str]] = (),
     ) -> None:
         self.command = list(command)
         self.url = url
@@ -57,6 +58,7 @@ class ServerProcess:
         self._keeping = threading.Lock()
         self._env = {**os.environ, **(env or {})}
         self._start_timeout_s = start_timeout_s
+        self._troubles = troubles
         self._leash: subprocess.Popen[bytes] | None = None
         self._peak_bytes: int | None = None
 
@@ -155,7 +157,7 @@ class ServerProcess:
         knows goes before others), and where the end of the log is kept from now on.
         """
         log = self.log_text()
-        word = last_words(log, None if self.alive() else self._status(), troubles)
+        word = last_words(log, None if self.alive() else self._status(), (*troubles, *self._troubles))
         return f"{word} (its log is {self._keep_log()})" if log.strip() else word
 
     def _status(self) -> int | None:

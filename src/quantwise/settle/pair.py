@@ -138,8 +138,8 @@ def nothing_to_lose(baseline: str, task: TaskQuestion, seen: Sequence[Pair]) -> 
     if score > task.margin:
         return ()
     return (
-        f"{baseline} itself scores {percent(score)} on {task.name}, so that nothing there could lose more than the "
-        f"margin of {percent(task.margin)} and a PASS says nothing",
+        f"a PASS says nothing here: {baseline} itself scores {percent(score)} on {task.name}, so no candidate could "
+        f"lose more than the margin of {percent(task.margin)}",
     )
 
 
@@ -178,7 +178,7 @@ def _unfinished(store: Store, base: Candidate, candidate: Candidate, task: TaskQ
         comparison=compare([], task.margin),
         n_more=(left, left, left),
         minutes_more=None if pace is None else left * pace / 60.0,
-        explanation=f"{asked} of {task.items} items are measured; a fixed number is looked at once, at its end",
+        explanation=f"{asked} of {task.items} items are measured; with --fixed-n they are looked at once, at the end",
     )
 
 

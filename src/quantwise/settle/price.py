@@ -1,7 +1,7 @@
 """Whose price is still open and could change the decision, so that more items are asked of it.
 
-A price is looked at after 2, 4, 8, ... blocks, each time with an interval that all looks share (`solved.price_level`):
-asking on until an interval says something would otherwise make it say too much.
+A price is looked at after 2, 4, 8, ... blocks, each time with an interval at a level that all looks share
+(`cost.solved.price_level`): who asks on until an interval excludes 1 would else find that it does sooner or later.
 """
 
 from __future__ import annotations

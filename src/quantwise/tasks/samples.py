@@ -132,7 +132,7 @@ def _rows(path: Path) -> list[Row]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: line {number} is broken JSON ({error}): each line must be one object") from error
         if not isinstance(row, dict):
             raise InputError(
