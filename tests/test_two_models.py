@@ -17,6 +17,7 @@ from paced_arms import Paced
 from quantwise import workbench
 from quantwise.core.artifact import Artifact
 from quantwise.core.progress import Silent
+from quantwise.core.verdict import two_digits
 from quantwise.question.request import Request
 from quantwise.report import notation
 from quantwise.report.page import render
@@ -137,22 +138,23 @@ def test_floors_are_on_the_screen_and_on_the_page_with_what_would_settle_them(as
     record = decide(ask("open", floor=0.83, items=64, errors=ERRORS | {"http://here:1": 0.0, "http://here:2": 0.4}))
     assert floors(record) == {BASE: "PASS", LARGE: "FAIL", SMALL: "UNKNOWN"}
     (open_,) = (row for row in record["floors"] if row["verdict"] == "UNKNOWN")
+    more = [f"{two_digits(n):,}" for n in open_["n_more"]]
     for width in (80, 120):
         drawn = io.StringIO()
         print_screen(record, drawn, width=width)
         lines = drawn.getvalue().splitlines()
         assert max(map(len, lines)) <= width
         (row,) = (line for line in lines if line.lstrip().startswith("small:") and "UNKNOWN" in line and "~" in line)
-        assert f"~{open_['n_more'][1]:,}" in row
+        assert f"~{more[1]}" in row
         assert f"{100 * open_['mean']:.1f} %" in row
         assert notation.shares((open_["low"], open_["high"])) in row
         assert any(line.strip() == "83.0 % on mine" for line in lines)
         assert any("these alone decide" in line for line in lines)
-        assert f"mine (floor): about {open_['n_more'][1]:,}" in " ".join(drawn.getvalue().split())
+        assert f"mine (floor): about {more[1]}" in " ".join(drawn.getvalue().split())
     page = html.unescape(render(json.loads(json.dumps(record))))
     assert '<h2 id="floors">Floors</h2>' in page
     assert "These alone decide" in page
-    assert f"about {open_['n_more'][1]:,} ({open_['n_more'][0]:,} to {open_['n_more'][2]:,}) more items" in page
+    assert f"about {more[1]} ({more[0]} to {more[2]}) more items" in page
     bare = {key: value for key, value in record.items() if key != "floors"}
     assert "Floors</h2>" not in render(bare)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from quantwise.core.verdict import two_digits
 from quantwise.report import notation
 from quantwise.report.reading import Reading, Row
 from quantwise.report.verdict_matrix import VERDICT_STYLE
@@ -48,7 +49,7 @@ def _more(row: Row) -> str:
     """About how many further items would settle it; nothing where it is settled."""
     if row["verdict"] != "UNKNOWN":
         return ""
-    return f"~{notation.count(row['n_more'][1])}" if row.get("n_more") else "?"
+    return f"~{notation.count(two_digits(row['n_more'][1]))}" if row.get("n_more") else "?"
 
 
 def _first(floors: Sequence[Row], reading: Reading) -> list[Row]:
