@@ -36,7 +36,7 @@ def test_a_candidate_of_its_own_in_decide(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     candidate = "rtn:int4-g64,layout=gptq@vllm"
-    asked = ["--tasks", "recall", "--fixed-n", "32", "--margin", "recall=60%", "--context", "512", "--json", "--quiet"]
+    asked = ["--tasks", "recall", "--fixed-n", "32", "--margin", "recall=60%", "--context", "1024", "--json", "--quiet"]
     assert main(["decide", "--candidate", candidate, *asked]) == 0
     record = json.loads(capsys.readouterr().out)
     assert {v["candidate"]: v["verdict"] for v in record["verdicts"]} == {candidate: "PASS"}
@@ -48,5 +48,5 @@ def test_a_candidate_of_its_own_in_decide(
     used = {c["name"]: c["cache_use"] for c in record["candidates"]}
     assert (used[candidate]["prefix_caching"], used[candidate]["preemptions"]) == (False, 0)
     assert used[candidate]["prefix_cache_hit_rate"] is None
-    assert used[candidate]["blocks"] * used[candidate]["block_tokens"] > 512
+    assert used[candidate]["blocks"] * used[candidate]["block_tokens"] > 1024
     assert 0 <= (used[candidate]["most_blocks_seen"] or 0) < used[candidate]["blocks"]

@@ -8,7 +8,7 @@ import pytest
 from records import brought, undecided
 
 from quantwise.report.next_step import next_step
-from quantwise.report.reading import Reading
+from quantwise.report.reading import Reading, settles
 from quantwise.testing.sample_record import specimen
 
 FOCUS = "q8_0@llamacpp"
@@ -51,7 +51,6 @@ def test_what_is_shipped_is_named_by_its_place() -> None:
         ({"task": "suite", "n_more": [100, 3412, 9000]}, "`quantwise measure runs/one --more 3400` asks on"),
         ({"n": 450, "reason": "items_exhausted"}, "every item of mine was asked; add items"),
         ({"reason": "not_measured"}, "the same command goes on"),
-        ({"reason": "missing"}, "the same command asks again what was lost"),
     ],
 )
 def test_what_is_open_is_settled_by_items_as_far_as_there_are_any(row: dict[str, Any], expected: str) -> None:
@@ -70,6 +69,22 @@ def test_what_was_ruled_out_for_good_is_not_asked_again() -> None:
     record = open_record({"n_more": [100, 312, 900]}, lost)
     record["decision"]["best_supported"] = None
     assert said(record).startswith("`quantwise measure runs/one --more 310`")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "lost", "expected"),
+    [
+        ("openai", 9, "the same command asks again what was lost"),
+        ("openai", 0, "mend what the failed requests above say"),
+        ("llamacpp", 9, "mend what the failed requests above say"),
+    ],
+)
+def test_only_what_a_server_by_url_lost_is_asked_again(runtime: str, lost: int, expected: str) -> None:
+    record = open_record({"reason": "missing", "smallest_margin": 0.08}, mode="fixed")
+    next(c for c in record["candidates"] if c["name"] == FOCUS)["runtime"] = runtime
+    faults = [{"candidate": FOCUS, "asked": 96, "lost": lost, "refused": 9 - lost, "retried": 0, "example": "no"}]
+    assert said(record, faults=faults).startswith(expected)
+    assert settles(record["verdicts"][0]) == "too many answers are missing"
 
 
 def test_a_fixed_number_is_looked_at_once() -> None:

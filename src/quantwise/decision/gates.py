@@ -164,7 +164,7 @@ def _more(verdict: Verdict) -> str:
     if verdict.n_more is not None:
         low, middle, high = map(two_digits, verdict.n_more)
         return f"about {middle:,} more items, {low:,} to {high:,}"
-    return verdict.reason.replace("_", " ")
+    return "too many answers are missing" if verdict.reason == "missing" else verdict.reason.replace("_", " ")
 
 
 def _points(delta: float | None) -> str:

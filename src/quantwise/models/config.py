@@ -63,7 +63,8 @@ def read_config(folder: Path) -> ModelShape:
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise InputError(f"model folder {folder} {what}; give a folder in the Hugging Face layout, or a .gguf file")
+        also = "; a .gguf file can be a --candidate" if folder.suffix == ".gguf" else ", or a .gguf file"
+        raise InputError(f"model folder {folder} {what}; give a folder in the Hugging Face layout{also}")
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} has no config.json; give a folder in the Hugging Face layout")

@@ -23,10 +23,10 @@ def next_step(reading: Reading) -> str | None:
     if status == "keep":
         return "nothing to change; other candidates or margins are another question, for a new --run"
     rows = [row for row in reading.unsettled() if row["candidate"] in {r["candidate"] for r in reading.still_open}]
+    if short := [row for row in rows if row.get("reason") == "missing"]:
+        return _unanswered(reading, short)
     if reading.question.get("mode") == "fixed":
         return _fixed(rows)
-    if any(row.get("reason") == "missing" for row in rows):
-        return "the same command asks again what was lost"
     if rows and all(row.get("reason") in ("not_measured", "budget") for row in rows):
         return "the same command goes on where this one ended"
     return _more(reading, str(folder), rows)
@@ -38,6 +38,15 @@ def _served(reading: Reading) -> str | None:
     if place is None:
         return None
     return f"send your requests to {place}" if artifact.get("format") == "server" else f"serve {place}"
+
+
+def _unanswered(reading: Reading, rows: Sequence[Row]) -> str:
+    """Only of servers by URL is anything asked again (`certify`); what was refused would be refused again."""
+    arms = {row[side] for row in rows for side in ("candidate", "baseline")}
+    lost = {row["candidate"] for row in reading.record.get("faults") or () if row.get("lost")}
+    if any(reading.candidate(name).get("runtime") == "openai" for name in arms & lost):
+        return "the same command asks again what was lost"
+    return "mend what the failed requests above say (a longer --context, where that is it) and decide in a new --run"
 
 
 def _fixed(rows: Sequence[Row]) -> str:

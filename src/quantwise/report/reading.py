@@ -22,7 +22,7 @@ REASONS = {
     "": "",
     "need_n": "more items are needed",
     "margin_unreachable": "the data lean towards a loss of more than the margin",
-    "missing": "answers are missing",
+    "missing": "too many answers are missing",
     "noise": "the noise floor is too high",
     "items_exhausted": "the items have run out",
     "budget": "the budget is spent",
@@ -191,6 +191,8 @@ def role(candidate: Row) -> str:
 
 def settles(row: Row) -> str:
     """What would settle an UNKNOWN, from what the verdict says of it."""
+    if row.get("reason") == "missing":  # no margin is narrow or wide enough for answers that nobody has
+        return REASONS["missing"]
     parts = []
     if row.get("n_more") is not None:
         parts.append(f"{notation.forecast(row['n_more'])} more items")
