@@ -16,6 +16,7 @@ from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
 from quantwise.losses import lost_items
 from quantwise.measure import Arm, Bench, ItemSupply, why_lost
+from quantwise.runtimes.energy import meter, meter_of
 from quantwise.settle.still_open import Why, still_open, with_baseline
 from quantwise.store import Store
 
@@ -190,7 +191,12 @@ class Certification:
     def _measure(self, arm: Arm, task: TaskQuestion, index: int) -> None:
         items = self._items(task, index)
         began = time.monotonic()
-        if (rows := self._asked(arm, task, index, items)) is None:
+        with meter_of(arm.artifact.location) if arm.candidate.runtime == "openai" else meter() as used:
+            rows = self._asked(arm, task, index, items)
+        if rows is None:
             return
+        if (used.cpu, used.gpu) != (None, None):  # before its rows: a block that is asked again is metered again
+            body = {"candidate": arm.name, "task": task.name, "block": index, "cpu": used.cpu, "gpu": used.gpu}
+            self.store.put("joules", f"{arm.name}|{task.name}|{index}", body)
         self.store.add_block(items, rows)
         self.store.put("pace", f"{arm.name}|{task.name}", (time.monotonic() - began) / len(items))

@@ -1,14 +1,17 @@
-"""Bytes and seconds of one candidate, from its rows and from what its session told."""
+"""Bytes, seconds and joules of one candidate, from its rows and from what its session told."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from types import MappingProxyType
 
 from quantwise.core.artifact import Artifact, Candidate
 from quantwise.core.evidence import ANSWERED, Measurement
 from quantwise.core.runtime import Footprint
 from quantwise.core.verdict import Cost
+from quantwise.cost.block_energy import BlockJoules
 from quantwise.stats.percentile import percentile
 
 
@@ -34,10 +37,17 @@ def tokens_per_second(rows: Sequence[Measurement]) -> float | None:
     return sum(tokens for tokens, _ in both) / sum(seconds for _, seconds in both) if both else None
 
 
-def cost(candidate: Candidate, artifact: Artifact, footprint: Footprint | None, rows: Sequence[Measurement]) -> Cost:
-    """Bytes and seconds of one candidate; time and memory are unknown where its weights are expanded to be computed.
+def cost(
+    candidate: Candidate,
+    artifact: Artifact,
+    footprint: Footprint | None,
+    rows: Sequence[Measurement],
+    joules: BlockJoules = MappingProxyType({}),
+) -> Cost:
+    """Bytes, seconds and joules of one candidate; time, energy and memory are unknown where its weights are expanded to
+    be computed.
 
-    Means are of the answers alone; what failed is counted by the tail, and shown beside (`losses.faults`).
+    Mean seconds are of the answers alone; what failed is counted by the tail, and shown beside (`losses.faults`).
     """
     real = candidate.computes_as_stored and (footprint is None or footprint.executes != "dequantized")
     timed = rows if real else []
@@ -49,6 +59,7 @@ def cost(candidate: Candidate, artifact: Artifact, footprint: Footprint | None, 
         seconds_per_item=_mean_over_tasks(answered),
         p99_over_p50=_tail(request_seconds(timed)),
         tokens_per_s=tokens_per_second(answered),
+        joules_per_item=_joules_per_request(timed, joules),
     )
 
 
@@ -60,6 +71,17 @@ def _mean_over_tasks(rows: Sequence[Measurement]) -> float | None:
             by_task.setdefault(row.task, []).append(row.seconds)
     means = [sum(times) / len(times) for times in by_task.values()]
     return sum(means) / len(means) if means else None
+
+
+def _joules_per_request(rows: Sequence[Measurement], joules: BlockJoules) -> float | None:
+    """As seconds, mean of each task, then over tasks, but of all requests; None where a block was not metered."""
+    asked = Counter(row.task for row in rows)
+    by_task: dict[str, float] = defaultdict(float)
+    for block, task in sorted({(row.block, row.task) for row in rows}):
+        if (block, task) not in joules:
+            return None
+        by_task[task] += joules[block, task]
+    return sum(by_task[task] / n for task, n in asked.items()) / len(asked) if asked else None
 
 
 def _tail(seconds: Sequence[float]) -> float | None:

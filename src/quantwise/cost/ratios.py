@@ -8,6 +8,7 @@ tasks they are.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantwise.core.evidence import ANSWERED, Measurement
+from quantwise.cost.block_energy import BlockJoules
 from quantwise.cost.candidate import request_seconds
 from quantwise.decision.objective import MEASURED_PER_ITEM
 from quantwise.stats.differences import FloatArray
@@ -34,10 +36,12 @@ class _Turn:
     """What one arm did in one turn, of the tasks that both arms answered in it.
 
     ``mean_seconds`` is the sum over its tasks of the mean seconds of an answer; ``tokens`` and ``token_seconds`` are
-    sums over the answers that tell both; ``requests`` are the seconds of every request, infinite where it failed.
+    sums over the answers that tell both; ``requests`` are the seconds of every request, infinite where it failed;
+    ``mean_joules`` the sum over its tasks of joules over requests, NaN where a block was not metered.
     """
 
     mean_seconds: float
+    mean_joules: float
     tokens: float
     token_seconds: float
     requests: tuple[float, ...]
@@ -48,6 +52,7 @@ def ratios(
     second: Sequence[Measurement],
     terms: Collection[str] = MEASURED_PER_ITEM,
     *,
+    joules: tuple[BlockJoules, BlockJoules] = ({}, {}),
     seed: int = 0,
 ) -> dict[str, Ratio | None]:
     """The interval of each of ``terms``; None where nothing can be said.
@@ -55,12 +60,13 @@ def ratios(
     That is where the arms share fewer than six turns, where a term is unknown of one of them, and for a tail of fewer
     than 299 requests or of more failed ones than p99 bears.
     """
-    one, two = _turns(first, second)
+    one, two = _turns((first, second), joules)
     if len(one) < MIN_BLOCKS:
         return dict.fromkeys(terms)
     drawn = np.random.default_rng(seed).multinomial(len(one), [1.0 / len(one)] * len(one), size=RESAMPLES)
     statistics: dict[str, Callable[[Sequence[_Turn], _Draws], FloatArray]] = {
         "seconds_per_item": _seconds,
+        "joules_per_item": _joules,
         "p99_over_p50": _tail,
         "tokens_per_s": _rate,
     }
@@ -68,13 +74,18 @@ def ratios(
     return {term: _interval(statistics[term](one, drawn), statistics[term](two, drawn), level) for term in terms}
 
 
-def _turns(first: Sequence[Measurement], second: Sequence[Measurement]) -> tuple[list[_Turn], list[_Turn]]:
+def _turns(
+    both: tuple[Sequence[Measurement], Sequence[Measurement]], joules: tuple[BlockJoules, BlockJoules]
+) -> tuple[list[_Turn], list[_Turn]]:
     """Both arms' turns, in one order, of the tasks and blocks in which both gave timed answers."""
-    arms = [_cells(rows) for rows in (first, second)]
+    arms = [_cells(rows) for rows in both]
     common: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for key in sorted(set(arms[0]) & set(arms[1])):
         common[key[0]].append(key)
-    one, two = ([_turn([cells[key] for key in keys]) for keys in common.values()] for cells in arms)
+    one, two = (
+        [_turn([cells[key] for key in keys], [used.get(key, math.nan) for key in keys]) for keys in common.values()]
+        for cells, used in zip(arms, joules, strict=True)
+    )
     return one, two
 
 
@@ -91,11 +102,12 @@ def _answers(rows: Sequence[Measurement]) -> list[tuple[float, int | None]]:
     return [(r.seconds, r.output_tokens) for r in rows if r.seconds is not None and r.finish in ANSWERED]
 
 
-def _turn(tasks: Sequence[Sequence[Measurement]]) -> _Turn:
+def _turn(tasks: Sequence[Sequence[Measurement]], joules: Sequence[float]) -> _Turn:
     answers = [_answers(rows) for rows in tasks]
     written = [(seconds, tokens) for of in answers for seconds, tokens in of if tokens is not None]
     return _Turn(
         mean_seconds=sum(sum(seconds for seconds, _ in of) / len(of) for of in answers),
+        mean_joules=sum(used / len(rows) for used, rows in zip(joules, tasks, strict=True)),
         tokens=float(sum(tokens for _, tokens in written)),
         token_seconds=sum(seconds for seconds, _ in written),
         requests=tuple(seconds for rows in tasks for seconds in request_seconds(rows)),
@@ -113,6 +125,11 @@ def _interval(top: FloatArray, bottom: FloatArray, level: float) -> Ratio | None
 def _seconds(turns: Sequence[_Turn], drawn: _Draws) -> FloatArray:
     """Tasks and blocks count alike; both arms have the same ones, so how many they are cancels in the ratio."""
     return np.asarray(drawn @ np.array([turn.mean_seconds for turn in turns]))
+
+
+def _joules(turns: Sequence[_Turn], drawn: _Draws) -> FloatArray:
+    """As `_seconds`; NaN everywhere where one turn is."""
+    return np.asarray(drawn @ np.array([turn.mean_joules for turn in turns]))
 
 
 def _rate(turns: Sequence[_Turn], drawn: _Draws) -> FloatArray:

@@ -18,7 +18,7 @@ from quantwise.core.verdict import Cost, FloorVerdict, Verdict
 # Of one: measured costs that differ by less are what nobody changes a deployment for.
 MATERIAL = 0.05
 # These carry noise from item to item, so that a difference must also be shown by resampling.
-MEASURED_PER_ITEM = ("seconds_per_item", "p99_over_p50", "tokens_per_s")
+MEASURED_PER_ITEM = ("seconds_per_item", "joules_per_item", "p99_over_p50", "tokens_per_s")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from quantwise.core.errors import InputError
 from quantwise.core.progress import Progress
 from quantwise.load.arrivals import Arrivals
-from quantwise.load.energy import Joules, meter
 from quantwise.load.findings import notes
 from quantwise.load.generator import Block, Heard, closed_loop, open_loop
 from quantwise.load.latency import ServiceLevels, summary
 from quantwise.load.ratios import block_figures, ratios, spread, tail_ratios
 from quantwise.load.watched import Watched
 from quantwise.load.workload import Asker, Items, MadeUp, Workload, find_asker, measured_words, warm_up
+from quantwise.runtimes.energy import Joules, meter_of
 from quantwise.runtimes.lean_http import LeanHttp
 from quantwise.runtimes.openai import http_client
 from quantwise.runtimes.server_metrics import Blocks, BlockWatch, Counts, cache_use, difference, read_metrics
@@ -175,8 +173,7 @@ def _named(trial: Trial, arm: _Arm, number: int) -> str:
 
 async def _block(trial: Trial, workload: Workload, arm: _Arm, number: int, heard: Heard) -> None:
     requests = arm.asker.requests(workload.draw(*trial.share(number)))
-    local = urlsplit(arm.server.root).hostname in ("localhost", "127.0.0.1", "::1")
-    with arm.watch, meter() if local else nullcontext(Joules()) as joules:
+    with arm.watch, meter_of(arm.server.root) as joules:
         if isinstance(trial.pace, int):
             block = await closed_loop(arm.http, requests, trial.pace, trial.block_seconds, trial.timeout_s, heard)
         else:

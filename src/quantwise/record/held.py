@@ -13,6 +13,7 @@ from quantwise.core.imported import Imported
 from quantwise.core.question import Question
 from quantwise.core.runtime import Executes, Footprint
 from quantwise.core.verdict import Cost
+from quantwise.cost.block_energy import BlockJoules, block_joules
 from quantwise.cost.candidate import cost, p95_seconds
 from quantwise.cost.ratios import Ratio, ratios
 from quantwise.cost.solved import priced, solved_items
@@ -39,6 +40,7 @@ class Held:
     footprints: Mapping[str, Footprint]
     fits: Mapping[str, Fit]
     costs: Mapping[str, Cost]
+    joules: Mapping[str, BlockJoules]
     accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]]
     noise: Sequence[Mapping[str, Any]]
     timing: Mapping[str, float | None]
@@ -47,7 +49,7 @@ class Held:
 def held(store: Store, question: Question) -> Held:
     """Everything of the folder that a record rests on."""
     rows = {c.name: store.rows("certify", c.name) for c in question.candidates}
-    imported = store.imported()
+    imported, joules = store.imported(), block_joules(store.all("joules").values())
     artifacts = _artifacts(store, question, imported)
     told = {name: Footprint(**body) for name, body in store.all("footprint").items()}
     executes = {c.name: _executes(c, told.get(c.name)) for c in question.candidates}
@@ -64,10 +66,11 @@ def held(store: Store, question: Question) -> Held:
         footprints=footprints,
         fits={name: Fit(**body) for name, body in store.all("fit").items()},
         costs={
-            c.name: cost(c, artifacts[c.name], footprints.get(c.name), rows[c.name])
+            c.name: cost(c, artifacts[c.name], footprints.get(c.name), rows[c.name], joules.get(c.name, {}))
             for c in question.candidates
             if c.name in artifacts
         },
+        joules=joules,
         accuracy={c.name: _accuracy(question, rows[c.name]) for c in question.candidates},
         noise=noise(store, question),
         timing=store.all("timing"),
@@ -85,7 +88,7 @@ def evidence(store: Store, question: Question, found: Held) -> Evidence:
             c.name: p95_seconds(found.rows[c.name]) if c.computes_as_stored else None for c in question.candidates
         },
         noise=_noise_rates(found.noise),
-        ratios=_ratios(question, found.rows),
+        ratios=_ratios(question, found),
         solved=solved_items(question, found.rows, found.costs, found.timing),
         floors=floor_verdicts(store, question),
         priced=priced(question, found.rows, {c.name for c in question.candidates if c.baseline or c.shippable}),
@@ -139,15 +142,15 @@ def _mean(scores: Sequence[float]) -> float | None:
     return sum(scores) / len(scores) if scores else None
 
 
-def _ratios(
-    question: Question, rows: Mapping[str, Sequence[Measurement]]
-) -> dict[tuple[str, str], Mapping[str, Ratio | None]]:
+def _ratios(question: Question, held: Held) -> dict[tuple[str, str], Mapping[str, Ratio | None]]:
     """Of every two candidates whose times are real, the measured costs that the objective asks for."""
     terms = [t for term in question.scenario["objective"] if (t := term.removeprefix("-")) in MEASURED_PER_ITEM]
     real = [c.name for c in question.candidates if c.computes_as_stored]
     found: dict[tuple[str, str], Mapping[str, Ratio | None]] = {}
     for one, two in combinations(real if terms else (), 2):
-        told = ratios(rows[one], rows[two], terms)
+        told = ratios(
+            held.rows[one], held.rows[two], terms, joules=(held.joules.get(one, {}), held.joules.get(two, {}))
+        )
         found[one, two] = told
         found[two, one] = {term: (1.0 / r[1], 1.0 / r[0]) if r else None for term, r in told.items()}
     return found

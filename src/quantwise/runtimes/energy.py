@@ -1,4 +1,4 @@
-"""Energy of this machine while a server on it works, where the machine tells: processor packages and NVIDIA GPUs.
+"""Energy of this machine while a runtime on it works, where the machine tells: processor packages and NVIDIA GPUs.
 
 Packages: the counters of Linux's powercap interface (RAPL), which mostly only root may read; memory and the rest of the
 machine are not in them. GPUs: the power that ``nvidia-smi`` says, summed over time. Whatever else runs is counted too.
@@ -12,9 +12,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit
 
 POWERCAP = Path("/sys/class/powercap")
 _EVERY_MS = 200
@@ -28,9 +29,15 @@ class Joules:
         self.gpu: float | None = None
 
 
+def meter_of(url: str) -> AbstractContextManager[Joules]:
+    """`meter` where a server is on this machine; of another one nothing is told."""
+    return meter() if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1") else nullcontext(Joules())
+
+
 @contextmanager
-def meter(powercap: Path = POWERCAP) -> Iterator[Joules]:
-    """Measure while the body runs; the figures are there when it has ended."""
+def meter(powercap: Path | None = None) -> Iterator[Joules]:
+    """Measure while the body runs; the figures are there when it has ended. ``powercap`` is Linux's own folder."""
+    powercap = POWERCAP if powercap is None else powercap
     used = Joules()
     before = _packages(powercap)
     smi = _GpuMeter() if shutil.which("nvidia-smi") else None

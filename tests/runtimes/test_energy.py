@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quantwise.load.energy import meter
+from quantwise.runtimes.energy import meter
 
 
 def zone(root: Path, name: str, microjoules: int) -> Path:
