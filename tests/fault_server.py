@@ -35,10 +35,11 @@ def never(prompt: str, time: int) -> str:
 
 class FaultServer:
     """Use as a context manager. ``asked`` counts how often each prompt came; ``times`` is the plan's second argument,
-    from 0 on; ``later`` is what Retry-After says."""
+    from 0 on; ``later`` is what Retry-After says; answers name their model where ``says_model``."""
 
     def __init__(self, plan: Plan = never, model: str = "m", later: str = "") -> None:
         self.plan, self.model, self.later = plan, model, later
+        self.says_model = True
         self.asked: Counter[str] = Counter()
         self._end = threading.Event()
         self._port = 0
@@ -107,7 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         word = {"text": prompt.split()[-1], "message": {"content": prompt.split()[-1]}, "finish_reason": "stop"}
         model = {"other model": "another", "dated": f"{outer.model}-2026-01-31"}.get(fault, outer.model)
-        return self._send(200, {"model": model, "choices": [word]}, cut=fault == "die")
+        told = {"choices": [word]} | ({"model": model} if outer.says_model else {})
+        return self._send(200, told, cut=fault == "die")
 
     def _send(self, status: int, value: Any, headers: dict[str, str] | None = None, cut: bool = False) -> None:
         data = (value if isinstance(value, str) else json.dumps(value)).encode()

@@ -304,9 +304,8 @@ def test_another_build_of_a_runtime_is_refused(request_: Request, monkeypatch: p
 
 def test_a_temperature_that_vllm_refuses_is_refused_before_anything_is_read(request_: Request) -> None:
     hot = replace(request_, candidates=(f"{request_.candidates[0]}@vllm",), decoding={"temperature": 2.5})
-    for look in (pose.check, pose.pose):
-        with pytest.raises(InputError, match=r"@vllm: vllm takes temperatures from 0 to 2, not 2\.5; give --temp"):
-            look(hot)
+    with pytest.raises(InputError, match=r"@vllm: vllm takes temperatures from 0 to 2, not 2\.5; give --temp"):
+        pose.pose(hot)
     pose.pose(replace(hot, decoding={"temperature": 2}))
     pose.pose(replace(request_, decoding={"temperature": 2.5}))
 

@@ -121,7 +121,7 @@ def test_a_server_that_comes_back_is_waited_for() -> None:
 
 def test_a_server_that_comes_back_with_another_model_ends_the_run() -> None:
     with once("503") as server, session(server) as opened:
-        server.model = ""  # answers that name no model
+        server.model, server.says_model = "another", False
         with pytest.raises(EnvironmentFailure, match="came back with another model") as caught:
             opened.ask(asks())
     assert not isinstance(caught.value, RuntimeFailure)
