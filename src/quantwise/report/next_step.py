@@ -21,7 +21,7 @@ def next_step(reading: Reading) -> str | None:
     if status == "ship":
         return _served(reading)
     if status == "keep":
-        return "nothing here to change to; other candidates, margins or limits are another question, for a new --run"
+        return "nothing; other candidates, margins or limits are another question, for a new --run"
     if any("server is away" in row["why"] for row in reading.still_open):
         return "start the server that is away; the same command goes on"
     rows = [row for row in reading.unsettled() if row["candidate"] in {r["candidate"] for r in reading.still_open}]
