@@ -156,8 +156,8 @@ Tokens per second of our exports in vLLM, started by the runtime `vllm`, beside 
 `benchmarks/vllm_speed.py`. A Llama shape of 325 million random weights (24 layers, hidden 1024, feed-forward 2816).
 Prompts of {PROMPT} tokens, answers of {first["tokens"]} unless said; requests are sent together, and it is output
 tokens over wall time until the last has ended, prompts included. The middle of {repeats} repeats, with the least and
-the most in brackets. In a piece all servers are up together and take turns in every repeat; ratios are taken repeat by repeat to
-the 16 bit of the same piece.
+the most in brackets. In a piece all servers are up together and take turns in every repeat; ratios are taken repeat by
+repeat to the 16 bit of the same piece.
 
 {table(pieces)}
 
