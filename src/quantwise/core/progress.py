@@ -13,8 +13,8 @@ class Progress(Protocol):
         ...
 
     def advance(self, n: int = 1, note: str = "", at_most_s: float | None = None) -> None:
-        """``n`` more steps are done; ``note`` says what is being done now; after ``at_most_s`` seconds the stage ends
-        in any case."""
+        """``n`` more steps are done; ``note`` says what is being done now; after ``at_most_s`` seconds the stage
+        begins nothing more."""
         ...
 
 
