@@ -97,6 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary) / "demo"
         screen, seconds, peak = run(folder)
+        screen = screen.replace(str(folder), "runs/demo")
         record = json.loads((folder / "decision.json").read_text(encoding="utf-8"))
     text = page(record, screen, seconds, peak)
     print(text)

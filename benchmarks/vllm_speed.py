@@ -120,7 +120,8 @@ def table(pieces: Sequence[dict[str, Any]]) -> str:
         base = piece["speeds"][BASE]
         for name, speeds in piece["speeds"].items():
             held, peak = piece["bytes"][name] / 1e6, piece["peaks"][name]
-            cells = [f"`{ARMS.get(name, name)}`", f"{held:.0f}", f"{peak / 1e6:.0f}" if peak else ""]
+            short = "" if piece["tokens"] == pieces[0]["tokens"] else f", answers of {piece['tokens']}"
+            cells = [f"`{ARMS.get(name, name)}`{short}", f"{held:.0f}", f"{peak / 1e6:.0f}" if peak else ""]
             for n in map(str, users):
                 cells.append(f"{middle(speeds[n]):.1f} ({min(speeds[n]):.1f} to {max(speeds[n]):.1f})")
                 ratios = [mine / its for mine, its in zip(speeds[n], base[n], strict=True)]
@@ -139,29 +140,28 @@ def page(pieces: Sequence[dict[str, Any]]) -> str:
     """The whole page."""
     first = pieces[0]
     repeats, slower = len(next(iter(first["speeds"][BASE].values()))), []
-    others = [p for p in pieces if p["tokens"] != first["tokens"]]
-    fewer = "".join(f" With `{ARMS[n]}` answers had {p['tokens']}." for p in others for n in p["speeds"] if n != BASE)
     for piece in pieces:
         for name, speeds in piece["speeds"].items():
             for n, values in speeds.items():
                 ratios = [mine / its for mine, its in zip(values, piece["speeds"][BASE][n], strict=True)]
                 if name != BASE and max(ratios) < 1:
                     slower.append(f"`{ARMS[name]}` at {n} ({middle(ratios):.2f})")
-    both = ((n, [x for p in pieces for x in p["speeds"][BASE][n]]) for n in first["speeds"][BASE])
+    alike = [p for p in pieces if p["tokens"] == first["tokens"]]
+    both = ((n, [x for p in alike for x in p["speeds"][BASE][n]]) for n in first["speeds"][BASE])
     drift = ", ".join(f"from {min(x):.0f} to {max(x):.0f} at {n} at a time" for n, x in both)
     lost = f"Slower than 16 bit in every repeat: {', '.join(slower)}." if slower else "None was slower in every repeat."
     return f"""# vLLM on a CPU: speed of fewer bits
 
 Tokens per second of our exports in vLLM, started by the runtime `vllm`, beside the 16-bit folder; made by
 `benchmarks/vllm_speed.py`. A Llama shape of 325 million random weights (24 layers, hidden 1024, feed-forward 2816).
-Prompts of {PROMPT} tokens, answers of {first["tokens"]}; requests are sent together, and it is output tokens over wall
-time until the last has ended, prompts included. The middle of {repeats} repeats, with the least and the most in
-brackets. In a piece all servers are up together and take turns in every repeat; ratios are taken repeat by repeat to
-the 16 bit of the same piece.{fewer}
+Prompts of {PROMPT} tokens, answers of {first["tokens"]} unless said; requests are sent together, and it is output
+tokens over wall time until the last has ended, prompts included. The middle of {repeats} repeats, with the least and
+the most in brackets. In a piece all servers are up together and take turns in every repeat; ratios are taken repeat by
+repeat to the 16 bit of the same piece.
 
 {table(pieces)}
 
-{lost} Over all repeats 16 bit itself went {drift}:
+{lost} With answers of {first["tokens"]} 16 bit itself went {drift}:
 ratios whose range is as wide as that say little.
 
 {first["date"]}, {first["cores"]} cores used, {first["line"]}. One machine:
@@ -190,6 +190,7 @@ def main() -> int:
         for told in measure(made, flags.users, flags.repeats, flags.tokens):
             kept.write_text(json.dumps(told), encoding="utf-8")
     pieces = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(flags.work.glob("piece-*.json"))]
+    pieces.sort(key=lambda piece: -int(piece["tokens"]))
     if not pieces:
         raise SystemExit("nothing is measured yet; name arms with --only")
     print(f"\n{table(pieces)}\n\n{pieces[0]['date']}, {pieces[0]['cores']} cores used, {pieces[0]['line']}")

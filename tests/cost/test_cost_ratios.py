@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from quantwise.core.evidence import Measurement
-from quantwise.cost.ratios import ratios
+from quantwise.cost.ratios import inverse, ratios
 
 
 def rows(
@@ -92,7 +92,9 @@ def test_failed_requests_belong_to_the_tail() -> None:
     plain, failing = rows("a", 1.0), rows("b", 1.0)
     failing = [replace(r, finish="timeout", seconds=None) if i % 48 == 7 else r for i, r in enumerate(failing)]
     found = ratios(failing, plain)
-    assert found["p99_over_p50"] is None  # one in 48 failed: nobody knows how long its slowest hundredth takes
+    assert found["p99_over_p50"] == (math.inf, math.inf)  # one in 48 failed: its slowest hundredth never ends
+    assert ratios(plain, failing)["p99_over_p50"] == inverse((math.inf, math.inf)) == (0.0, 0.0)
+    assert ratios(failing, failing)["p99_over_p50"] is None
     assert found["seconds_per_item"] is not None
 
 

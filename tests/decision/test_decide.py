@@ -1,5 +1,6 @@
 """The rule, one case at a time."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -258,3 +259,36 @@ def test_nothing_is_supported_best_before_anything_is_measured() -> None:
     decision = decide(QUESTION, unasked)
     assert decision.best_supported is None
     assert decision.headline == f"Unknown: no candidate has passed every gate yet. Until then keep {BASE.name}."
+
+
+def test_what_is_shown_of_a_candidate_stays_shown_while_its_server_is_away() -> None:
+    away = "UNKNOWN, because its server is away (refused); run the same command when it answers again"
+    both_fail = ALL_PASS | {Q8: "FAIL", Q4: "FAIL"}
+    found = decide(QUESTION, evidence(both_fail, broken={Q8.name: away}))
+    assert (found.status, why(found, Q8).split()[0]) == ("keep", "FAILs")
+    found = decide(QUESTION, evidence(ALL_PASS | {Q8: "UNKNOWN", Q4: "FAIL"}, broken={Q8.name: away}))
+    assert (found.status, why(found, Q8)) == ("unknown", away)
+
+
+def test_a_tail_that_never_ends_is_the_worst_and_not_left_out() -> None:
+    question = replace(QUESTION, scenario={**QUESTION.scenario, "objective": ["p99_over_p50", "bytes"]})
+    tails = {BASE: 20.0, Q8: 9.0, Q4: math.inf, CONTROL: 9.0, SLOW: 9.0}
+    costs = {c.name: Cost(c.name, BYTES[c.name], None, 0.01, p99_over_p50=tail) for c, tail in tails.items()}
+    ratios = {
+        (Q8.name, BASE.name): {"p99_over_p50": (0.3, 0.6)},
+        (Q4.name, BASE.name): {"p99_over_p50": (math.inf, math.inf)},
+        (Q8.name, Q4.name): {"p99_over_p50": (0.0, 0.0)},
+        (Q4.name, Q8.name): {"p99_over_p50": (math.inf, math.inf)},
+    }
+    found = decide(question, evidence(ALL_PASS, costs=costs, ratios=ratios))
+    assert found.ship == Q8.name
+    assert "without end" in why(found, Q4)
+
+
+def test_a_p95_that_falls_on_a_failed_request_is_too_slow() -> None:
+    question = replace(QUESTION, scenario={**QUESTION.scenario, "max_p95_seconds": 1.0})
+    found = decide(question, evidence(ALL_PASS, p95_seconds={Q8.name: math.inf, Q4.name: math.inf}))
+    assert found.status == "keep"
+    assert (
+        why(found, Q8) == "too slow: one request in twenty or more failed or was asked again, the scenario allows 1.0 s"
+    )

@@ -52,7 +52,7 @@ def test_no_cell_is_folded_and_every_part_names_its_options(width: int) -> None:
 
 
 def test_the_last_line_says_how_many_texts_would_settle_what_is_open() -> None:
-    assert printed(160)[-1] == "next: the same command with --documents 690 goes on from here"
+    assert printed(160)[-1] == "next: the same command with --documents 688 goes on from here"
 
 
 def test_all_stands_beside_each_other_where_it_fits() -> None:

@@ -87,6 +87,13 @@ def test_only_what_a_server_by_url_lost_is_asked_again(runtime: str, lost: int, 
     assert settles(record["verdicts"][0]) == "too many answers are missing"
 
 
+def test_a_server_that_is_away_is_to_be_started() -> None:
+    record = open_record({"n_more": [100, 312, 900]})
+    why = "UNKNOWN, because its server is away (refused); run the same command when it answers again"
+    record["decision"]["ruled_out"] = [{"candidate": FOCUS, "why": why}]
+    assert said(record) == "start the server that is away; the same command goes on"
+
+
 def test_a_fixed_number_is_looked_at_once() -> None:
     assert "larger --fixed-n" in said(open_record({"n_more": None}, mode="fixed"))
     assert "goes on to the number" in said(open_record({"n_more": [64, 64, 64]}, mode="fixed"))

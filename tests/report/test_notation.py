@@ -76,3 +76,10 @@ def test_shorten_keeps_the_end_of_a_path(width: int) -> None:
     short = n.shorten("/models/family/size-q4_0.gguf", width)
     assert len(short) <= width
     assert short.endswith("uf")
+
+
+def test_a_bound_from_above_is_rounded_up() -> None:
+    assert n.at_most(0.0512341) == "5.124 pp"
+    assert n.at_most(0.05) == "5 pp"
+    assert n.at_most(0.0) == "0 pp"
+    assert n.at_most(None) == n.margin(None)

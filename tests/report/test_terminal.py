@@ -81,7 +81,7 @@ def test_the_last_line_is_what_to_do_next_and_a_kept_baseline_is_not_called_ship
     base = next(c["name"] for c in record["candidates"] if c["baseline"])
     record["decision"] = record["decision"] | {"status": "keep", "ship": base}
     text = shown(record)
-    assert text.splitlines()[-1].startswith("next        nothing to change")
+    assert text.splitlines()[-1].startswith("next        nothing; other candidates")
     assert sum(line.startswith("KEEP ") for line in text.splitlines()) == 2, "the headline and the row"
     assert "SHIP " not in text
 

@@ -127,7 +127,7 @@ class Cost:
     artifact_bytes: int | None
     memory_bytes: int | None
     seconds_per_item: float | None
-    p99_over_p50: float | None = None
+    p99_over_p50: float | None = None  # infinite where p99 falls on a request that failed
     tokens_per_s: float | None = None
     joules_per_item: float | None = None
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from quantwise.core.artifact import Artifact, Candidate
-from quantwise.core.evidence import ANSWERED, Measurement
+from quantwise.core.evidence import ANSWERED, LOST, Measurement
 from quantwise.core.runtime import Footprint
 from quantwise.core.verdict import Cost
 from quantwise.cost.block_energy import BlockJoules
@@ -16,19 +16,21 @@ from quantwise.stats.percentile import percentile
 
 
 def request_seconds(rows: Sequence[Measurement]) -> list[float]:
-    """Seconds of each request, for percentiles; answers whose time is unknown are left out.
+    """Seconds of each request, for percentiles; left out are answers whose time is unknown, and refused requests, which
+    nothing was computed for.
 
-    A request that failed is infinite, so that it is slower than every answer. So is one that was answered after a
+    A request that was lost is infinite, so that it is slower than every answer. So is one that was answered after a
     further try (``error`` says what went before): its ``seconds`` are those of the last try alone.
     """
-    failed = [row.finish not in ANSWERED or bool(row.error) for row in rows]
-    known = zip(rows, failed, strict=True)
+    asked = [row for row in rows if row.finish in (*ANSWERED, *LOST)]
+    failed = [row.finish in LOST or bool(row.error) for row in asked]
+    known = zip(asked, failed, strict=True)
     return [math.inf if lost else row.seconds or 0.0 for row, lost in known if lost or row.seconds is not None]
 
 
 def p95_seconds(rows: Sequence[Measurement]) -> float | None:
-    """p95 of a request, for a service level; None for too few requests, and where it falls on one that failed."""
-    return _finite(percentile(request_seconds(rows), 0.95))
+    """p95 of a request, for a service level; None for too few requests, infinite where it falls on one that failed."""
+    return percentile(request_seconds(rows), 0.95)
 
 
 def tokens_per_second(rows: Sequence[Measurement]) -> float | None:
@@ -85,9 +87,6 @@ def _joules_per_request(rows: Sequence[Measurement], joules: BlockJoules) -> flo
 
 
 def _tail(seconds: Sequence[float]) -> float | None:
-    p50, p99 = _finite(percentile(seconds, 0.5)), _finite(percentile(seconds, 0.99))
-    return p99 / p50 if p50 and p99 is not None else None
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    """Infinite where p99 falls on a request that failed and p50 does not."""
+    p50, p99 = percentile(seconds, 0.5), percentile(seconds, 0.99)
+    return p99 / p50 if p50 and math.isfinite(p50) and p99 is not None else None

@@ -74,6 +74,12 @@ def ratios(
     return {term: _interval(statistics[term](one, drawn), statistics[term](two, drawn), level) for term in terms}
 
 
+def inverse(ratio: Ratio) -> Ratio:
+    """That of the second candidate over the first."""
+    low, high = ratio
+    return 1.0 / high, 1.0 / low if low else math.inf
+
+
 def _turns(
     both: tuple[Sequence[Measurement], Sequence[Measurement]], joules: tuple[BlockJoules, BlockJoules]
 ) -> tuple[list[_Turn], list[_Turn]]:
@@ -115,11 +121,14 @@ def _turn(tasks: Sequence[Sequence[Measurement]], joules: Sequence[float]) -> _T
 
 
 def _interval(top: FloatArray, bottom: FloatArray, level: float) -> Ratio | None:
-    """Percentile interval of the ratio of two statistics of the same resamples; None where a bound is not finite."""
+    """Percentile interval of the ratio of two statistics of the same resamples; a bound may be 0 or infinite where a
+    statistic is. A resample that tells nothing (NaN) may be anything; None where the interval then is.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.nan_to_num(top / bottom, nan=np.inf, posinf=np.inf)
-    low, high = np.quantile(found, [level / 2.0, 1.0 - level / 2.0], method="nearest")
-    return (float(low), float(high)) if low > 0.0 and np.isfinite(high) else None
+        found = top / bottom
+    low = np.quantile(np.where(np.isnan(found), 0.0, found), level / 2.0, method="nearest")
+    high = np.quantile(np.where(np.isnan(found), np.inf, found), 1.0 - level / 2.0, method="nearest")
+    return (float(low), float(high)) if low > 0.0 or np.isfinite(high) else None
 
 
 def _seconds(turns: Sequence[_Turn], drawn: _Draws) -> FloatArray:
@@ -134,7 +143,7 @@ def _joules(turns: Sequence[_Turn], drawn: _Draws) -> FloatArray:
 
 def _rate(turns: Sequence[_Turn], drawn: _Draws) -> FloatArray:
     sums = drawn @ np.array([[turn.tokens, turn.token_seconds] for turn in turns])
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(sums[:, 0] / sums[:, 1])
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.question import Question
-from quantwise.core.verdict import FloorVerdict, Verdict, two_digits
+from quantwise.core.verdict import FloorVerdict, RuledOut, Verdict, two_digits
 from quantwise.decision.objective import MATERIAL, Evidence, size_of
 
 _UNSURE = "UNKNOWN whether within the budget: "
@@ -37,8 +38,10 @@ def why_not(question: Question, evidence: Evidence, candidate: Candidate) -> str
     low, floor_open = (_floors(evidence, candidate, answer) for answer in ("FAIL", "UNKNOWN"))
     dearer = _dearer(question, evidence, candidate)
     over, price_open = over_budget(question, evidence, candidate)
-    if name in evidence.broken:
-        return evidence.broken[name]
+    gone = evidence.broken.get(name)
+    away = gone is not None and RuledOut(name, gone).open  # it may answer again; what is shown already stays shown
+    if gone is not None and not away:
+        return gone
     if fit is not None and fit.fits == "no":
         return f"does not fit: {fit.fix or 'needs more memory than the site has'}"
     if failed:
@@ -49,6 +52,8 @@ def why_not(question: Question, evidence: Evidence, candidate: Candidate) -> str
         return "the negative control; it is measured and never shipped"
     if dearer is not None or over is not None:
         return dearer or over
+    if away:
+        return gone
     if unknown:
         return _still_unknown(
             unknown, len(verdicts), "tasks" if len(question.gates) == len(question.tasks) else "gates"
@@ -111,10 +116,11 @@ def _too_slow(question: Question, evidence: Evidence, candidate: Candidate) -> s
         return None
     if p95 is None:
         return (
-            "UNKNOWN whether fast enough: its p95 is unknown (that takes 59 timed requests, of which fewer than one in "
-            f"twenty failed), and the scenario allows {level} s"
+            "UNKNOWN whether fast enough: its p95 is unknown (that takes 59 timed requests), and the scenario allows "
+            f"{level} s"
         )
-    return f"too slow: p95 {p95:.2f} s, the scenario allows {level} s" if p95 > level else None
+    found = f"p95 {p95:.2f} s" if math.isfinite(p95) else "one request in twenty or more failed or was asked again"
+    return f"too slow: {found}, the scenario allows {level} s" if p95 > level else None
 
 
 def _fails(candidate: Candidate, failed: Sequence[Verdict]) -> str:

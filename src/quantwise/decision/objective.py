@@ -6,6 +6,7 @@ it is material.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -147,6 +148,8 @@ def words(term: str) -> str:
 
 
 def number(value: float | None) -> str:
+    if value is not None and math.isinf(value):
+        return "without end (its p99 falls on a request that failed)"
     return "unknown" if value is None else f"{abs(value):,.4g}" if abs(value) < 1e4 else f"{abs(value):,.0f}"
 
 

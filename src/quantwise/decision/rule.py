@@ -51,10 +51,8 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         chosen = ranked[0]
         base = question.baseline_of(chosen)
         gain, out = _gain(evidence, chosen, base), why_not_baseline(question, evidence, base)
-        losers = [
-            RuledOut(c.name, f"passes, but {chosen.name} is better: {compared(question, evidence, chosen, c)}")
-            for c in ranked[1:]
-        ]
+        why = f"passes, but {chosen.name} is better: "
+        losers = [RuledOut(c.name, f"{why}{compared(question, evidence, chosen, c)}") for c in ranked[1:]]
         return Decision(
             ship=chosen.name,
             status="ship",

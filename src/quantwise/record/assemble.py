@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +13,7 @@ from quantwise.core.artifact import Artifact, Candidate
 from quantwise.core.evidence import Fit, Measurement
 from quantwise.core.question import Question
 from quantwise.core.runtime import Footprint
-from quantwise.core.verdict import Verdict
+from quantwise.core.verdict import Cost, Verdict
 from quantwise.cost.course import way_of
 from quantwise.cost.solved import run_cost
 from quantwise.decision.gates import gates_of, standing
@@ -46,7 +47,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "verdicts": [_verdict(v) for v in seen.verdicts],
         "noise": found.noise,
         "screen": screened(store, question),
-        "costs": [asdict(found.costs[c.name]) for c in question.candidates if c.name in found.costs],
+        "costs": [_cost(found.costs[c.name]) for c in question.candidates if c.name in found.costs],
         "timing": found.timing,
         "caveats": _caveats(seen.verdicts),
         "imported": [
@@ -82,6 +83,11 @@ def _candidates(store: Store, question: Question, found: Held, seen: Evidence) -
         }
         for c in question.candidates
     ]
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    """JSON has no word for infinite, so that is null there, too."""
+    return {key: None if value == math.inf else value for key, value in asdict(cost).items()}
 
 
 def _caveats(found: Sequence[Verdict]) -> list[dict[str, Any]]:

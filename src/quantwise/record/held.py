@@ -15,7 +15,7 @@ from quantwise.core.runtime import Executes, Footprint
 from quantwise.core.verdict import Cost
 from quantwise.cost.block_energy import BlockJoules, block_joules
 from quantwise.cost.candidate import cost, p95_seconds
-from quantwise.cost.ratios import Ratio, ratios
+from quantwise.cost.ratios import Ratio, inverse, ratios
 from quantwise.cost.solved import priced, solved_items
 from quantwise.decision.objective import MEASURED_PER_ITEM, Evidence
 from quantwise.screen import noise
@@ -152,7 +152,7 @@ def _ratios(question: Question, held: Held) -> dict[tuple[str, str], Mapping[str
             held.rows[one], held.rows[two], terms, joules=(held.joules.get(one, {}), held.joules.get(two, {}))
         )
         found[one, two] = told
-        found[two, one] = {term: (1.0 / r[1], 1.0 / r[0]) if r else None for term, r in told.items()}
+        found[two, one] = {term: inverse(r) if r else None for term, r in told.items()}
     return found
 
 

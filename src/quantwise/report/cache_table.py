@@ -86,11 +86,11 @@ def print_options(record: Mapping[str, Any], file: TextIO, width: int | None = N
 def _next(record: Mapping[str, Any]) -> Iterator[str]:
     """How many texts would settle what is open, counted from the first."""
     wanted = [
-        option["texts"] + option["verdict"]["n_more"][1]
+        option["texts"] + two_digits(option["verdict"]["n_more"][1])
         for option in record["options"] if option["verdict"] and option["verdict"].get("n_more")
     ]  # fmt: skip
     if wanted:
-        yield f"next: the same command with --documents {two_digits(max(wanted))} goes on from here"
+        yield f"next: the same command with --documents {max(wanted)} goes on from here"
 
 
 def _parts(rows: Sequence[tuple[str, ...]], width: int) -> list[list[int]]:

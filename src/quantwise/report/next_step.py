@@ -21,7 +21,9 @@ def next_step(reading: Reading) -> str | None:
     if status == "ship":
         return _served(reading)
     if status == "keep":
-        return "nothing to change; other candidates or margins are another question, for a new --run"
+        return "nothing; other candidates, margins or limits are another question, for a new --run"
+    if any("server is away" in row["why"] for row in reading.still_open):
+        return "start the server that is away; the same command goes on"
     rows = [row for row in reading.unsettled() if row["candidate"] in {r["candidate"] for r in reading.still_open}]
     if short := [row for row in rows if row.get("reason") == "missing"]:
         return _unanswered(reading, short)
@@ -37,7 +39,9 @@ def _served(reading: Reading) -> str | None:
     place = artifact.get("location")
     if place is None:
         return None
-    return f"send your requests to {place}" if artifact.get("format") == "server" else f"serve {place}"
+    cache = reading.candidate(reading.decision.get("ship")).get("cache") or "f16"
+    how = "" if cache == "f16" else f" with a {cache} cache"
+    return f"send your requests to {place}" if artifact.get("format") == "server" else f"serve {place}{how}"
 
 
 def _unanswered(reading: Reading, rows: Sequence[Row]) -> str:
@@ -64,7 +68,7 @@ def _more(reading: Reading, folder: str, rows: Sequence[Row]) -> str:
         if brought:
             return f"bring more rows of {brought} (`quantwise evidence import {folder} FILE`), then the same command"
         return f"every item of {', '.join(dict.fromkeys(short))} was asked; add items to it and decide in a new --run"
-    wanted = max((row["n_more"][1] for row in about if row.get("n_more")), default=_MORE)
+    wanted = max((row["n_more"][1] for row in about if row.get("n_more")), default=0) or _MORE
     known = [items for items in left.values() if items is not None]
     many = two_digits(wanted)
     if known and max(known) < many and len(known) == len(left):

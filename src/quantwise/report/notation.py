@@ -83,6 +83,15 @@ def margin(value: object) -> str:
     return UNKNOWN if number is None else f"{100 * number:.4g} pp"
 
 
+def at_most(value: object) -> str:
+    """A bound from above as a margin, rounded up in the last of four digits."""
+    number = finite(value)
+    if number is None or number <= 0.0:
+        return margin(value)
+    step = 10.0 ** (math.floor(math.log10(number)) - 3)
+    return margin(step * math.ceil(number / step - 1e-9))
+
+
 def share(value: object, digits: int = 1) -> str:
     """A fraction in per cent: ``91.4 %``; with more decimals where it is not the whole and would read as it."""
     number = finite(value)

@@ -28,6 +28,7 @@ _FILTERS = {
     "points": notation.points,
     "interval": notation.interval,
     "margin": notation.margin,
+    "at_most": notation.at_most,
     "share": notation.share,
     "size": notation.size,
     "seconds": notation.seconds,

@@ -126,12 +126,17 @@ class Reading:
     @property
     def ruled_out(self) -> list[Row]:
         """What is not shipped and why, without what more items might still settle."""
-        return [row for row in self._not_shipped if not RuledOut(row["candidate"], row["why"]).open]
+        return [row for row in self._not_shipped if not self._open(row)]
 
     @property
     def still_open(self) -> list[Row]:
         """What is not shipped yet, and might be: a verdict, a floor or a price is UNKNOWN, or its server is away."""
-        return [row for row in self._not_shipped if RuledOut(row["candidate"], row["why"]).open]
+        return [row for row in self._not_shipped if self._open(row)]
+
+    def _open(self, row: Row) -> bool:
+        candidate = self.candidate(row["candidate"])
+        may_be_shipped = candidate.get("shippable", True) and candidate.get("executes") != "dequantized"
+        return bool(may_be_shipped and RuledOut(row["candidate"], row["why"]).open)
 
     @property
     def solved_notes(self) -> list[str]:
@@ -200,7 +205,7 @@ def settles(row: Row) -> str:
         parts.append(f"{notation.seconds(60 * row['minutes_more'])} more")
     if notation.finite(row.get("smallest_margin")) is not None:
         when = "with the items left" if row.get("reason") in ("items_exhausted", "budget") else "as things stand"
-        parts.append(f"{'or ' if parts else ''}a margin of {notation.margin(row['smallest_margin'])} {when}")
+        parts.append(f"{'or ' if parts else ''}a margin of {notation.at_most(row['smallest_margin'])} {when}")
     if "floor" in row and row.get("reason") == "margin_unreachable":
         return "too near the floor for a forecast"
     reason = REASONS.get(row.get("reason") or "", plain_reason(row))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from quantwise.core.artifact import Candidate
 from quantwise.core.evidence import Measurement
 from quantwise.core.question import EndpointGate, Question, TaskQuestion
-from quantwise.core.verdict import Answer, FloorVerdict, Reason
+from quantwise.core.verdict import Answer, FloorVerdict, Reason, two_digits
 from quantwise.settle.pair import by_block, rows_about
 from quantwise.stats.floor import Scores, bounds, e_above, e_below, items_to_settle, scores_of
 from quantwise.stats.wording import MOST_MISSING, rounded_down, rounded_up
@@ -115,5 +115,5 @@ def _explained(found: FloorVerdict, counted: str) -> str:
     between = f"{lead}: between {low} and {high}"
     if found.n_more is None:
         return f"{between}; too near the floor for a forecast"
-    least, middle, most = found.n_more
+    least, middle, most = map(two_digits, found.n_more)
     return f"{between}; about {middle:,} more items ({least:,} to {most:,}) would settle it"
