@@ -310,6 +310,17 @@ def test_a_temperature_that_vllm_refuses_is_refused_before_anything_is_read(requ
     pose.pose(replace(request_, decoding={"temperature": 2.5}))
 
 
-def test_more_items_than_can_be_held_are_refused(request_: Request) -> None:
-    with pytest.raises(InputError, match="1000000000 items of each task are more than this can hold"):
-        pose.pose(replace(request_, items=10**9))
+@pytest.mark.parametrize("step", [pose.pose, pose.fits_here])
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"items": 10**9}, "more items of each task were asked for than this can hold; at most 1,000,000$"),
+        ({"parallel": 10**400}, "more requests at a time were asked for than this can hold; at most 1,000,000$"),
+        ({"context": 10**400}, "more tokens of context were asked for than this can hold; at most 1,000,000,000$"),
+    ],
+)
+def test_more_than_can_be_held_is_refused(
+    given: dict[str, int], complaint: str, step: Callable[[Request], object], request_: Request
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        step(replace(request_, **given))  # type: ignore[arg-type]

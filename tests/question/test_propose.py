@@ -99,6 +99,12 @@ def test_files_and_folders(tmp_path: Path) -> None:
         ("", "'' names no candidate"),
         ("nas:8080", "nas:8080: a server's URL begins with its scheme; write http://nas:8080"),
         ("192.168.1.5:11434/v1#m", "write http://192.168.1.5:11434/v1#m"),
+        ("localhost:80", "write http://localhost:80"),
+        ("[::1]:8080", r"write http://\[::1\]:8080"),
+        ("C:12", "unknown quantizer 'c'"),
+        ("rtn:44", "unknown scheme '44'"),
+        ("AUTO:4096", "unknown budget '4096'"),
+        ("model.gguf:8080", "model.gguf:8080: no such file or folder"),
     ],
 )
 def test_every_slip_is_named_with_what_is_allowed(text: str, complaint: str) -> None:

@@ -54,6 +54,7 @@ def test_a_signal_is_the_reason_and_the_log_says_how_far_it_came(name: str, mean
         ),
         (f"llama_init: failed to open x.gguf\n{BEFORE}\nbye", 1, "llama_init: failed to open x.gguf"),
         ("Traceback\nValueError: bad\nsrv error: exiting", 1, "srv error: exiting"),
+        ("error: 0 GPUs found\nINFO: errors=0\n0 errors\nerrors: 0", 1, "error: 0 GPUs found"),
     ],
 )
 def test_who_gives_up_has_said_why(log: str, status: int, line: str) -> None:

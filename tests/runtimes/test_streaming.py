@@ -206,7 +206,10 @@ def test_what_comes_after_done_does_no_harm() -> None:
 
 @pytest.mark.parametrize(
     ("told", "same"),
-    [("m", True), ("m:latest", True), ("m-2024-08-06", True), ("m-0613", True), ("m-mini", False), ("n", False)],
+    [
+        *((told, True) for told in ("m", "m:latest", "m-2024-08-06", "m-20240806", "m-0613", "m-1231")),
+        *((told, False) for told in ("m-mini", "n", "m-2507", "m-0132", "m-0012", "m-1301")),
+    ],
 )
 def test_a_dated_snapshot_is_the_same_model(told: str, same: bool) -> None:
     chunks = [event(chunk | {"model": told}) for chunk in (CHUNK, LAST)]

@@ -130,6 +130,32 @@ def test_a_dead_engine_is_a_dead_runtime_and_the_reason_is_that_of_its_log(tmp_p
                 session.ask([Ask(text="x")] * count)
 
 
+class _Ended(_Alive):
+    """A process whose end is told, to who waits for it."""
+
+    def gone(self) -> str | None:
+        return "it ended by SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("broke", "said"), [(False, "status 400: too long; it still runs"), (True, "broken; it ended by SIGKILL")]
+)
+def test_the_end_of_the_process_is_waited_for_only_where_a_connection_broke(
+    broke: bool, said: str, tmp_path: Path, options: RuntimeOptions
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/completions":
+            if broke:
+                raise httpx.ReadError("broken")
+            return httpx.Response(400, json={"error": {"message": "too long"}})
+        return httpx.Response(200, json={"tokens": [1, 2]})
+
+    with httpx.Client(base_url="http://vllm", transport=httpx.MockTransport(answer)) as http:
+        session = VllmSession(_Ended(), http, str(tmp_path), options)
+        with pytest.raises(RuntimeFailure, match=f"does not answer: {said}$"):
+            session.next_token_logprobs("x", 1)
+
+
 METRICS = """vllm:prefix_cache_queries_total{{engine="0"}} {asked}.0
 vllm:prefix_cache_hits_total{{engine="0"}} {hits}.0
 vllm:num_preemptions_total{{engine="0"}} 0.0

@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from quantwise import __version__
@@ -55,6 +56,15 @@ def _advice(error: OSError) -> str:
     return f"{what} or choose another folder, and run the same command again: it goes on where it was"
 
 
+def _stop() -> NoReturn:
+    """Say so and end the process here, for Python's own exit joins threads that still wait for a server's answer."""
+    with suppress(OSError):
+        print("\nquantwise: stopped; the same command goes on where it was", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        sys.stdout.flush()
+    os._exit(130)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; every error that we foresee ends in one line and its exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
@@ -76,8 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
               file=sys.stderr)  # fmt: skip
         return 1
     except KeyboardInterrupt:
-        print("\nquantwise: stopped; the same command goes on where it was", file=sys.stderr)
-        return 130
+        _stop()
 
 
 if __name__ == "__main__":

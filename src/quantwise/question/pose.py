@@ -43,6 +43,8 @@ ITEMS = 512
 """Certification items per task where they are made and nobody says how many."""
 SCREEN_ITEMS = 64
 MOST_ITEMS = 1_000_000
+MOST_REQUESTS = 1_000_000
+MOST_CONTEXT = 1_000_000_000
 
 
 def fits_here(request: Request) -> dict[str, Fit]:
@@ -54,6 +56,7 @@ def fits_here(request: Request) -> dict[str, Fit]:
     if request.models:
         found = [fits_here(part) for part in apart(request, candidates).values()]
         return {name: fit for fits in found for name, fit in fits.items()}
+    _check_sizes(request)
     model = model_of(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if is_demo(request) else "laptop"))
     _decoding(request, scenario, candidates)
@@ -86,6 +89,7 @@ def pose(request: Request) -> Posed:
     candidates = candidates_of(request)
     if request.models:
         return join(candidates, {name: pose(part) for name, part in apart(request, candidates).items()})
+    _check_sizes(request)
     model = model_of(request, candidates)
     scenario = read_scenario(request.scenario or ("demo" if is_demo(request) else "laptop"))
     tasks = read_all(request.tasks or [suite.name for suite in SUITES])
@@ -209,6 +213,17 @@ def _task(request: Request, scenario: Scenario, task: Task) -> TaskQuestion:
     )
 
 
+def _check_sizes(request: Request) -> None:
+    """Raise InputError for numbers that nothing here could hold."""
+    for given, what, most in (
+        (request.items, "items of each task", MOST_ITEMS),
+        (request.parallel, "requests at a time", MOST_REQUESTS),
+        (request.context, "tokens of context", MOST_CONTEXT),
+    ):
+        if given is not None and given > most:
+            raise InputError(f"more {what} were asked for than this can hold; at most {most:,}")
+
+
 def _context(wanted: int, model: Path | None, candidates: Sequence[Candidate]) -> int:
     """Tokens per request, no more than every model here was made for, or a server was started with."""
     brought = [c for c in candidates if not is_recipe(c)]
@@ -241,8 +256,6 @@ def _requests(runtime: str, scenario: Scenario) -> int:
 def _planned(request: Request, task: Task) -> int:
     """Certification items: whole blocks, unless a file has fewer or the question fixes the number."""
     wanted = request.items or (ITEMS if task.available is None else task.available)
-    if (request.items or 0) > MOST_ITEMS:
-        raise InputError(f"{request.items} items of each task are more than this can hold; at most {MOST_ITEMS:,}")
     if request.fixed:
         if any(item.cluster for item in task.supply("certify", wanted, request.seed)):
             raise InputError(

@@ -12,12 +12,15 @@ from quantwise.core.cache_scheme import parse_cache
 from quantwise.core.errors import InputError
 from quantwise.core.evidence import Fit
 from quantwise.core.loads import expands, homes, refused
-from quantwise.core.recipe import parse_recipe
+from quantwise.core.recipe import OPTIONS, QUANTIZERS, TRANSFORMS, parse_recipe
 from quantwise.models.config import folder_format, quantization_settings
 from quantwise.models.stored_scheme import expanded_because
 
-_ADDRESS = re.compile(r"(\[[\da-fA-F:]+\]|[\w.-]+):\d{2,5}(/[^@]*)?(#.*)?")
-"""A host and its port: a recipe has no number alone behind its colon."""
+_RECIPE_WORDS = "|".join((*QUANTIZERS, *TRANSFORMS, *OPTIONS, "auto"))
+_ADDRESS = re.compile(
+    rf"(?!({_RECIPE_WORDS}):)(\[[\da-f:]+\]|[\w.-]{{2,}}(?<!\.gguf)):\d{{2,5}}(/[^@]*)?(#.*)?", re.IGNORECASE
+)
+"""A host and its port, where the word before the colon is no drive, file or part of a recipe."""
 
 # Transformers computes with few bits where torch has a kernel for them (``core.loads.expands``).
 DEFAULT: tuple[Candidate, ...] = (
@@ -62,7 +65,7 @@ def parse(text: str, *, baseline: bool = False) -> Candidate:
     path = Path(source)
     if source.endswith(".gguf") or path.exists():
         return _brought(path, runtime, cache, baseline)
-    if ":" not in source and ("/" in source or "." in source):
+    if re.match(r"[^:]*[/.]", source):
         raise InputError(
             f"{source}: no such file or folder; a candidate is a recipe, a .gguf file, a folder or a server's URL"
         )

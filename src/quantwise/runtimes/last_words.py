@@ -14,7 +14,8 @@ _LOOKED_AT = 200  # lines
 # What programs say as they give up. ggml names the place in its source before it aborts; an uncaught exception of C++
 # says what it was on the line after its type.
 _GIVING_UP = re.compile(r"GGML_ASSERT|\.(?:c|cc|cpp|cu|h|hpp|m):\d+: |^what\(\): |^Assertion |: Assertion ")
-_TROUBLE = re.compile(r"error|failed|fatal|abort|exception|cannot", re.IGNORECASE)
+# A count of no errors is no trouble.
+_TROUBLE = re.compile(r"(?<!\b0 )error(?!s?\s*=?\s*0\b|s:\s*0\b)|failed|fatal|abort|exception|cannot", re.IGNORECASE)
 # llama.cpp says so of every file of few bits, and goes on.
 _HARMLESS = re.compile(r"cannot be used with preferred buffer type")
 _MEANING = {

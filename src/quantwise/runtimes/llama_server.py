@@ -265,8 +265,7 @@ def ask_all(
 
     A time limit, a refusal and a server error are replies. When the connection breaks, ``gone`` says whether the server
     is gone (its last word) or not (None); if it is, RuntimeFailure is raised and what waits is dropped. ``give_up`` is
-    told so whenever this ends before its time. An interrupt does not wait for answers: whoever closes the session
-    breaks their connections.
+    told so whenever this ends before its time. An interrupt does not wait for answers.
     """
 
     def one(ask: Ask) -> Reply:

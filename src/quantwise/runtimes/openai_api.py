@@ -21,7 +21,8 @@ from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import checked
 
 _CUT_SHORT = ("abort", "error")  # vLLM's words for an answer that it gave up
-_EDITION = re.compile(r"(:latest|-\d{4}(-?\d\d){0,2})")
+_EDITION = re.compile(r":latest|-\d{4}(-?\d\d){1,2}|-(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+"""Four digits alone are a date where they are a month and a day; a year and a month (2507) name another model."""
 _GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0, "stream": False}
 _THINKING = ("reasoning_content", "reasoning")
 """Where servers put what was thought: the first is DeepSeek's and llama.cpp's name, the second vLLM's and Ollama's."""

@@ -205,7 +205,8 @@ class VllmSession:
         try:
             return checked(self._http.post(path, json={"model": _MODEL, **body}))
         except (httpx.HTTPError, Refused) as error:
-            raise RuntimeFailure(f"vLLM does not answer: {error}; {self.process.gone() or 'it still runs'}") from error
+            ended = self.process.gone() if isinstance(error, httpx.TransportError) else None
+            raise RuntimeFailure(f"vLLM does not answer: {error}; {ended or 'it still runs'}") from error
 
 
 def _environment(key: str, options: RuntimeOptions) -> dict[str, str]:
