@@ -12,7 +12,6 @@ share of the processors that other programs took in that try. On a machine that 
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
 import tempfile
@@ -107,8 +106,7 @@ def decode(path: Path, tokens: int, how: How, seen: Seen) -> None:
     command = [sys.executable, "-P", "-m", "quantwise.runtimes.llamacpp_host", "--model", str(path), "--port",
                str(port), "--no-webui", "--parallel", "1", "--ctx-size", str(CONTEXT), "--fit", "off",
                "--cache-ram", "0", "--threads", str(how.threads)]  # fmt: skip
-    environment = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
-    with ServerProcess(command, url, env=environment) as process, httpx.Client(base_url=url, timeout=300) as http:
+    with ServerProcess(command, url) as process, httpx.Client(base_url=url, timeout=300) as http:
         leash = psutil.Process(process._leash.pid) if process._leash else psutil.Process()
         mine = [*leash.children(recursive=True), psutil.Process()]
         for i in range(how.tries + 1):

@@ -11,6 +11,8 @@ from hypothesis import settings
 # Loaded machines miss deadlines, and a suite that changes from run to run cannot be believed.
 settings.register_profile("quantwise", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("quantwise")
+# Nothing here measures speed, and suites share their cores: there, threads that spin while they wait cost most.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,8 @@ from typing import NoReturn
 from quantwise import __version__
 from quantwise.core.errors import QuantwiseError
 
-# Before torch is first loaded: waiting threads sleep instead of spinning (on shared cores that is a factor of ten and
-# more), and libraries keep their own progress bars and notices to themselves.
+# Before they are first loaded: libraries keep their own progress bars and notices to themselves.
 for _name, _value in (
-    ("OMP_WAIT_POLICY", "PASSIVE"),
     ("TQDM_DISABLE", "1"),
     ("TRANSFORMERS_VERBOSITY", "error"),
     ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),

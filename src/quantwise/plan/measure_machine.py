@@ -75,8 +75,7 @@ def _probe(part: str, seconds: float, threads: int) -> dict[str, Any]:
     """What one part says, or ``why`` it says nothing."""
     blas = "1" if part == "memory" else str(threads)
     counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), blas)
-    # Waiting threads sleep, as in the servers that we start: that decides what a node of a graph costs.
-    environment = {**os.environ, **counts, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    environment = {**os.environ, **counts}
     if part in ("kernels", "attention"):
         environment.pop("OMP_NUM_THREADS", None)
     try:

@@ -125,8 +125,7 @@ class LlamaCpp:
             raise RuntimeFailure(reason)
         port, key = free_port(), secrets.token_hex(16)
         url = f"http://127.0.0.1:{port}"
-        # Waiting threads of OpenMP sleep instead of spinning: on a busy machine spinning costs far more than it saves.
-        env = {"LLAMA_API_KEY": key, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+        env = {"LLAMA_API_KEY": key}
         limits = httpx.Limits(max_connections=options.parallel + 2)
         client = httpx.Client(
             base_url=url, timeout=_PROBE_S, headers=key_header(key), limits=limits, trust_env=False, verify=False

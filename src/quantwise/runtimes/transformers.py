@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -75,9 +74,6 @@ class Transformers:
 
 @contextmanager
 def _open_here(artifact: Artifact, options: RuntimeOptions) -> Iterator[TransformersSession]:
-    # Waiting threads of OpenMP sleep instead of spinning, if torch is not loaded yet: on a machine whose cores are
-    # shared, spinning was measured to cost a factor of twenty and more.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     threads = torch.get_num_threads()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ def open_in_process(artifact: Artifact, options: RuntimeOptions) -> Iterator[Tra
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-P", "-m", _HOST, "--folder", str(Path(artifact.location).resolve())]
     command += ["--format", artifact.format, "--port", str(port), "--options", json.dumps(asdict(options))]
-    env = {"QUANTWISE_HOST_KEY": key, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    env = {"QUANTWISE_HOST_KEY": key}
     http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
     with ServerProcess(command, url, env=env) as process, http:
         yield TransformersProcessSession(process, http, options)
