@@ -67,8 +67,22 @@ class GgufTable:
     shapes: Shapes
 
 
+_MADE: list[tuple[Decoder, GgufTable]] = []
+"""The last decoders asked for, which are compared by identity: a plan asks for the same one again and again."""
+_KEPT = 4
+
+
 def gguf_table(decoder: Decoder) -> GgufTable:
     """The tensors of the GGUF file that would be made of a decoder; of one that was read from a file, the file's."""
+    known = next((table for one, table in _MADE if one is decoder), None)
+    if known is None:
+        known = _made(decoder)
+        _MADE.append((decoder, known))
+        del _MADE[:-_KEPT]
+    return known
+
+
+def _made(decoder: Decoder) -> GgufTable:
     if "token_embd.weight" in decoder.tensors:
         return GgufTable(decoder.architecture, decoder.tensors)
     decoder = language_part(decoder)
