@@ -15,7 +15,7 @@ from quantwise.models.presets import PRESETS
 from quantwise.plan.serving_settings import RUNTIMES
 
 LIMIT_S = 0.5
-TRIES = 15
+TRIES = 5
 SITES = ("rtx-4090", "laptop", "h100", "m4-max", "rtx-3090", "mi300x", "x86-vnni")
 
 
