@@ -8,8 +8,8 @@ these at the positions where the text is a model's answer to a suite's question.
 other, and each with the stored numbers computed exactly, in float64; so it is seen which of the two is nearer, and how
 far apart the two likeliest tokens are where they differ. How much of it is rounding alone: the same folder in
 Transformers twice, in bfloat16 with another attention (the same sums in another order); ``computed_otherwise``. And
-with both runtimes in float32, by the dtype in the folder's config.json, where vLLM takes that (not GPTQ, nor AWQ): what
-differs then is no rounding to bfloat16. Among equal logits the lowest token id counts everywhere: bfloat16 has many
+with both runtimes in float32, by the dtype in the folder's config.json and vLLM's own flag, where vLLM takes that (not
+GPTQ, nor AWQ): what differs then is no rounding to bfloat16. Among equal logits the lowest token id counts everywhere: bfloat16 has many
 ties. What was answered is kept in the work
 folder, so that a run that was cut off goes on. Three gigabytes of memory, 15 minutes with ``--every 3``.
 """
@@ -48,7 +48,7 @@ from trained_models import ROOT, reference_model
 PAGE = ROOT / "docs" / "vllm-agreement.md"
 CONTEXT, TOP = 1024, 4
 FOUR_BITS = ("gptq:int4-g128,layout=gptq", "awq+rtn:int4-g64-asym,layout=awq")
-SWITCH = "VLLM_CPU_INT4_W4A8"
+SWITCH, FLAGS = "VLLM_CPU_INT4_W4A8", "QUANTWISE_VLLM_FLAGS"
 # Of 4-bit weights: vLLM as it is; beside Transformers and exact numbers whose inputs are rounded to int8 too; vLLM with
 # its switch for that rounding off.
 Way = Literal["", "beside int8 inputs", "16-bit inputs", "both in float32"]
@@ -90,17 +90,20 @@ class Kept:
 
 
 @contextmanager
-def switched(int8_inputs: bool) -> Iterator[None]:
-    """vLLM's own switch, as the server inherits it."""
-    before = os.environ.pop(SWITCH, None)
-    if not int8_inputs:
+def asked_of_vllm(way: Way) -> Iterator[None]:
+    """vLLM's own switch for 4-bit weights and its flag for the type, as the server takes them from us."""
+    before = {name: os.environ.pop(name, None) for name in (SWITCH, FLAGS)}
+    if way == "16-bit inputs":
         os.environ[SWITCH] = "0"
+    if way == FLOAT32:
+        os.environ[FLAGS] = "--dtype float32"
     try:
         yield
     finally:
-        os.environ.pop(SWITCH, None)
-        if before is not None:
-            os.environ[SWITCH] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def by_runtime(runtime: Runtime, artifact: Artifact, kept: Kept, texts: Sequence[str]) -> Said:
@@ -144,7 +147,7 @@ def compare(kept: Kept, artifact: Artifact, recipe: str, texts: Sequence[str], a
     def model(attention: str) -> Said:
         return by_model(model_in(folder, dtype, rounded, attention), kept)
 
-    with switched(way != "16-bit inputs"):
+    with asked_of_vllm(way):
         name = f"{recipe} vllm{run}{' 16-bit inputs' if way == '16-bit inputs' else ''}"
         theirs = kept.said(name, lambda: by_runtime(Vllm(), artifact, kept, texts))
     plain = kept.said(f"{recipe}{also}{run} sdpa", lambda: model("sdpa"))

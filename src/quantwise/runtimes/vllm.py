@@ -58,7 +58,7 @@ AMX_TILES, AMX_WITHOUT_FP8 = "amx_tiles.AmxTiles", "amx_without_fp8.AmxWithoutFp
 # Flags of the server that are decided elsewhere, and where.
 _OURS = {
     "--model": "the candidate", "--served-model-name": "quantwise", "--host": "quantwise", "--port": "quantwise",
-    "--api-key": "quantwise", "--dtype": "the folder", "--max-model-len": "--context", "--max-num-seqs": "--parallel",
+    "--api-key": "quantwise", "--max-model-len": "--context", "--max-num-seqs": "--parallel",
     "--max-logprobs": "quantwise", "--generation-config": "quantwise", "--worker-extension-cls": "quantwise",
     "--trust-remote-code": "quantwise: never",
     "--enable-prefix-caching": "quantwise: an answer must not depend on what was asked before",
