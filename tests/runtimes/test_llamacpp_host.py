@@ -24,9 +24,7 @@ from quantwise.runtimes.llamacpp_host import _flags, _params
         ("--threads-batch 4", {"cpuparams_batch.n_threads": 4}),
     ],
 )
-def test_a_further_flag_reaches_llama_cpp(
-    line: str, settings: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_further_flag_reaches_llama_cpp(line: str, settings: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QUANTWISE_LLAMA_SERVER", raising=False)
 
     def told(flags: str) -> dict[str, int]:
