@@ -213,7 +213,7 @@ class LlamaCppSession:
         return self._server.answer(replace(ask, text=text, rendered=rendered))
 
     def footprint(self) -> Footprint:
-        """Buffers as llama.cpp's log states them; the process's own peak (memory-mapped weights as far as touched)."""
+        """Buffers as llama.cpp's log states them; its processes' peaks (memory-mapped weights as far as touched)."""
         weights, cache, compute = self._buffers
         return Footprint(weights, cache, compute, self.process.peak_bytes())
 

@@ -171,7 +171,7 @@ class VllmSession:
             raise
 
     def footprint(self) -> Footprint:
-        """The process's own peak; vLLM reserves its cache at the start, whatever is asked."""
+        """The sum of its processes' peaks; vLLM reserves its cache at the start, whatever is asked."""
         return Footprint(peak_process_bytes=self.process.peak_bytes())
 
     def prompt_tokens(self, ask: Ask) -> PromptTokens:
