@@ -90,10 +90,10 @@ def test_in_vllm_it_is_one_that_the_build_has_a_kernel_for(
 ) -> None:
     monkeypatch.setenv("QUANTWISE_VLLM_PYTHON", "python")
     monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: build)
-    request = Request(model=reference.path(), candidates=("w8a8@vllm", "rtn:int4-g64@vllm"), context=64)
-    total = pose.fits_here(request)["w8a8@vllm"].total_bytes or 0
-    monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: total * 101 // 100)
-    assert stand_in.chosen(replace(request, candidates=("rtn:int4-g64@vllm",))).stand_ins == {"16bit@vllm": safest}
+    request = Request(model=reference.path(), candidates=("rtn:int4-g64@vllm",), context=64)
+    total = pose.fits_here(request)["16bit@vllm"].total_bytes or 0
+    monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: total - 1)
+    assert stand_in.chosen(request).stand_ins == {"16bit@vllm": safest}
 
 
 def test_a_baseline_that_was_named_is_never_replaced(room: Callable[[str], None], tmp_path: Path) -> None:
