@@ -149,9 +149,10 @@ def _sampling(settings: Mapping[str, Any] | None) -> dict[str, float | int]:
 
 
 def _number(key: str, value: Any) -> float | int:
-    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9
-    if not known or (key == _PENALTY and value == 0):
-        allowed = "above 0" if key == _PENALTY else "from 0 on"
+    """It, from 0 on; a penalty is a factor, so above 0."""
+    least = 1e-9 if key == _PENALTY else 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e9:
+        allowed = "above 0" if least else "from 0 on"
         raise InputError(f"generation_config.json: {key} must be a number {allowed}, not {value!r:.40}; mend it")
     return value
 
