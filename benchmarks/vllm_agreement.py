@@ -9,9 +9,9 @@ other, and each with the stored numbers computed exactly, in float64; so it is s
 far apart the two likeliest tokens are where they differ. How much of it is rounding alone: the same folder in
 Transformers twice, in bfloat16 with another attention (the same sums in another order); ``computed_otherwise``. And
 with both runtimes in float32, by the dtype in the folder's config.json and vLLM's own flag, where vLLM takes that (not
-GPTQ, nor AWQ): what differs then is no rounding to bfloat16. Among equal logits the lowest token id counts everywhere: bfloat16 has many
-ties. What was answered is kept in the work
-folder, so that a run that was cut off goes on. Three gigabytes of memory, 15 minutes with ``--every 3``.
+GPTQ, nor AWQ): what differs then is no rounding to bfloat16. Among equal logits the lowest token id counts everywhere:
+bfloat16 has many ties. What was answered is kept in the work folder, so that a run that was cut off goes on. Three
+gigabytes of memory, 15 minutes with ``--every 3``.
 """
 
 from __future__ import annotations

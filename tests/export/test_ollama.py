@@ -183,7 +183,8 @@ def test_answers_are_drawn_as_transformers_draws_them(
     generation: dict[str, Any], said: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps(generation))
-    ollama.export(file(tmp_path / "model.gguf"), tmp_path / "out")
+    done = ollama.export(file(tmp_path / "model.gguf"), tmp_path / "out")
+    assert any("measured without" in note for note in done.notes) == ("repeat_last_n" in said)
     found = [value.split(" ", 1) for name, value in modelfile(tmp_path / "out") if name == "PARAMETER"]
     assert {key: value for key, value in found if key not in ("stop", "num_ctx")} == said
     for key, value in found:

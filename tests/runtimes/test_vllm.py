@@ -209,6 +209,8 @@ def test_further_flags_are_given_to_the_server_and_part_of_the_version(
     monkeypatch.setenv("QUANTWISE_VLLM_FLAGS", "--gpu-memory-utilization 0.4")
     assert Vllm("python").version() == "vllm 0.33.0 with --gpu-memory-utilization 0.4"
     assert Vllm("python")._command("folder", 80, options)[-2:] == ["--gpu-memory-utilization", "0.4"]
+    monkeypatch.setenv("QUANTWISE_VLLM_FLAGS", "--dtype float32")  # behind our own, and the last one counts
+    assert Vllm("python")._command("folder", 80, options)[-2:] == ["--dtype", "float32"]
     for line, why in (
         ("--max_model_len=8", "decided by --context"), ("--trust-remote-code", "never"), ("'", "as for a shell"),
     ):  # fmt: skip

@@ -36,6 +36,10 @@ _GREEDY = (
     "no generation_config.json was found, so temperature is left to Ollama (0.8 as documented); verdicts of quantwise "
     "are about greedy answers"
 )
+_PENALIZED = (
+    "generation_config.json has a repetition penalty, so the Modelfile has it; verdicts of quantwise were measured "
+    "without it"
+)
 
 
 def export(artifact: Path, out: Path, *, context: int | None = None, model: Path | None = None) -> Exported:
@@ -54,6 +58,8 @@ def export(artifact: Path, out: Path, *, context: int | None = None, model: Path
     kind, notes = _template(keys, vocabulary)
     if settings is None:
         notes.append(_GREEDY)
+    elif (settings.get(_PENALTY) or 1) != 1:
+        notes.append(_PENALIZED)
     stops = _stops(keys, vocabulary, settings or {})
     tokens = context or min(CONTEXT, most or CONTEXT)
     name = f"./{file.name}"
