@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,9 +15,10 @@ from quantwise.core.evidence import ANSWERED, LOST, Measurement
 from quantwise.core.item import Item
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
+from quantwise.cost.block_energy import asks_for_energy
 from quantwise.losses import lost_items
 from quantwise.measure import Arm, Bench, ItemSupply, why_lost
-from quantwise.runtimes.energy import meter, meter_of
+from quantwise.runtimes.energy import Joules, meter, meter_of
 from quantwise.settle.still_open import Why, still_open, with_baseline
 from quantwise.store import Store
 
@@ -209,10 +211,16 @@ class Certification:
             self.store.put("broken", arm.name, {"why": why})
             return None
 
+    def _meter(self, arm: Arm) -> AbstractContextManager[Joules]:
+        """Idle where nobody asks for energy: a meter takes part of the processor that is being measured."""
+        if not asks_for_energy(self.question):
+            return nullcontext(Joules())
+        return meter_of(arm.artifact.location) if arm.candidate.runtime == "openai" else meter()
+
     def _measure(self, arm: Arm, task: TaskQuestion, index: int) -> None:
         items = self._items(task, index)
         began = time.monotonic()
-        with meter_of(arm.artifact.location) if arm.candidate.runtime == "openai" else meter() as used:
+        with self._meter(arm) as used:
             rows = self._asked(arm, task, index, items)
         if rows is None:
             return

@@ -240,3 +240,9 @@ def test_requests_that_failed_are_on_the_page() -> None:
     calm = specimen() | {"faults": [{"candidate": "x"} | faults | {"lost": 0, "refused": 0}]}
     assert "None of 300 did" in Page(render(calm)).text
     assert "no request was recorded" in Page(render(specimen() | {"faults": []})).text
+
+
+def test_whose_energy_it_is_stands_above_the_joules() -> None:
+    told = Page(render(specimen() | {"energy_meters": ["gpu"]})).text
+    assert "Joules are those of NVIDIA GPUs of this machine alone: its processors told nothing." in told
+    assert "Joules are unknown: they are metered where" in Page(render(specimen())).text

@@ -187,3 +187,11 @@ def test_what_more_items_might_settle_is_not_called_ruled_out(why: str) -> None:
     lines = shown(record).splitlines()
     assert [line for line in lines if line.startswith("ruled out")] == ["ruled out   q4_0@llamacpp  FAIL on code"]
     assert [line.split()[2] for line in lines if line.startswith("still open")] == ["q8_0@llamacpp"]
+
+
+@pytest.mark.parametrize(
+    ("meters", "said"), [(["gpu"], "NVIDIA GPUs of this machine alone"), (["cpu"], "no NVIDIA GPU")]
+)
+def test_whose_energy_it_is_is_said(meters: list[str], said: str) -> None:
+    assert said in " ".join(shown(specimen() | {"energy_meters": meters}).split())
+    assert "joules are those of" not in shown(specimen())

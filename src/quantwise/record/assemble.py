@@ -48,6 +48,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "noise": found.noise,
         "screen": screened(store, question),
         "costs": [_cost(found.costs[c.name]) for c in question.candidates if c.name in found.costs],
+        "energy_meters": list(found.meters),
         "timing": found.timing,
         "caveats": _caveats(seen.verdicts),
         "imported": [

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
+from quantwise.report.counter_lines import energy_of
 from quantwise.report.encoded import write_encoded
 from quantwise.report.endpoint_table import endpoint_table
 from quantwise.report.floor_table import floor_table
@@ -60,6 +61,8 @@ class Screen:
         yield from _rests_on(reading)
         yield from _faults(reading)
         yield from _servers(reading)
+        if (whose := energy_of(reading.record)) is not None:
+            yield _line("energy", f"joules are those of {whose}")
         yield from _rest(reading)
         yield from _provenance(reading, self._report_path)
 
