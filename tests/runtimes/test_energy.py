@@ -11,9 +11,10 @@ from quantwise.runtimes import energy
 from quantwise.runtimes.energy import meter
 
 
-def zone(root: Path, name: str, microjoules: int) -> Path:
+def zone(root: Path, name: str, microjoules: int, called: str = "package-0") -> Path:
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "name").write_text(f"{called}\n")
     (folder / "energy_uj").write_text(f"{microjoules}\n")
     (folder / "max_energy_range_uj").write_text("9999999\n")
     return folder
@@ -41,6 +42,15 @@ def test_packages_are_added_up_and_a_wrapped_counter_goes_on(tmp_path: Path) -> 
         zone(tmp_path, "intel-rapl:0:0", 900_000)
     assert used.cpu == pytest.approx(3 + 2)
     assert used.gpu is None
+
+
+def test_the_zone_of_the_whole_board_is_no_package(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", 1_000_000, "package-0-die-0")
+    zone(tmp_path, "intel-rapl:1", 1_000_000, "psys")
+    with meter(tmp_path) as used:
+        zone(tmp_path, "intel-rapl:0", 4_000_000, "package-0-die-0")
+        zone(tmp_path, "intel-rapl:1", 9_000_000, "psys")
+    assert used.cpu == pytest.approx(3)
 
 
 def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:

@@ -47,19 +47,21 @@ def meter(powercap: Path | None = None) -> Iterator[Joules]:
     try:
         yield used
     finally:
-        used.gpu = smi.stop() if smi else None
         used.cpu = _spent(before, _packages(powercap), powercap)
+        used.gpu = smi.stop() if smi else None
 
 
 def _packages(powercap: Path) -> dict[str, int]:
-    """Microjoules by package zone. Zones below a package (``intel-rapl:0:1``) are part of it."""
+    """Microjoules by package zone. Zones below a package (``intel-rapl:0:1``) are part of it, and packages are part of
+    the zone ``psys``, which is the whole board's.
+    """
     found: dict[str, int] = {}
-    for zone in powercap.glob("intel-rapl:*"):
-        if zone.name.count(":") == 1:
-            try:
+    try:
+        for zone in powercap.glob("intel-rapl:*"):
+            if zone.name.count(":") == 1 and (zone / "name").read_text().startswith("package"):
                 found[zone.name] = int((zone / "energy_uj").read_text())
-            except (OSError, ValueError):
-                return {}
+    except (OSError, ValueError):
+        return {}
     return found
 
 
