@@ -205,7 +205,7 @@ def test_reports_change_nothing() -> None:
 def test_what_a_solved_item_costs_stands_in_a_table_of_its_own(page: Page) -> None:
     found = Page(render(priced()))
     assert found.open == []
-    assert "Table 5. Cost of a solved item, in EUR: an hour of the machine costs 3.6" in found.text
+    assert "Table 6. Cost of a solved item, in EUR: an hour of the machine costs 3.6" in found.text
     assert "asked again up to 2 times; of what is left 25.0 % goes to a person at 0.6 each" in found.text
     for text in ("0.00131", "0.0012 to 0.0014", "1.31", "1.22 to 1.41", "30.0 %", "Energy is unknown."):
         assert text in found.text
@@ -246,3 +246,16 @@ def test_whose_energy_it_is_stands_above_the_joules() -> None:
     told = Page(render(specimen() | {"energy_meters": ["gpu"]})).text
     assert "Joules are those of NVIDIA GPUs of this machine alone: its processors told nothing." in told
     assert "Joules are unknown: they are metered where" in Page(render(specimen())).text
+
+
+def test_a_tail_without_end_is_told_from_an_unknown_one() -> None:
+    record = specimen()
+    row = next(cost for cost in record["costs"] if cost["candidate"] == "q4_0@llamacpp")
+    row |= {"p50_seconds": 0.25, "p95_seconds": 1.5, "p99_seconds": None, "p99_seconds_infinite": True}
+    row |= {"p50_first_token_seconds": 0.031, "p95_first_token_seconds": None}
+    record["question"]["scenario"]["max_p95_seconds"] = 20
+    found = Page(render(record))
+    assert "q4_0@llamacpp 250 ms 1.50 s ∞ 31 ms unknown" in found.text
+    assert "The scenario allows a p95 of 20.0 s." in found.text
+    row |= {"p99_over_p50": None, "p99_over_p50_infinite": True}
+    assert Page(render(record)).cells.count("∞") == found.cells.count("∞") + 1
