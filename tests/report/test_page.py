@@ -259,3 +259,12 @@ def test_a_tail_without_end_is_told_from_an_unknown_one() -> None:
     assert "The scenario allows a p95 of 20.0 s." in found.text
     row |= {"p99_over_p50": None, "p99_over_p50_infinite": True}
     assert Page(render(record)).cells.count("∞") == found.cells.count("∞") + 1
+
+
+def test_what_a_server_counted_of_its_cache_is_on_the_page() -> None:
+    record = specimen()
+    use = {"blocks": 64, "block_tokens": 16, "most_blocks_seen": 8, "prefix_caching": False, "preemptions": 0}
+    record["candidates"][1]["cache_use"] = use | {"prefix_cache_hit_rate": None}
+    said = "at most 8 of 64 blocks of 16 tokens seen in use, prefix caching off, requests preempted 0."
+    assert f"Paged cache of {record['candidates'][1]['name']} : {said}" in Page(render(record)).text
+    assert "Paged cache" not in Page(render(specimen())).text

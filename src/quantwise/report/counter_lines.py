@@ -1,9 +1,11 @@
-"""What meters told, in a sentence: of which devices the energy is."""
+"""What meters and a server's own counters told, in a sentence: whose energy it is, and how paged caches were used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from quantwise.report.notation import UNKNOWN, count, share
 
 _METERS = {
     ("cpu", "gpu"): "processors and NVIDIA GPUs of this machine, with whatever else ran on them",
@@ -15,3 +17,18 @@ _METERS = {
 def energy_of(record: Mapping[str, Any]) -> str | None:
     """Whose energy ``joules_per_item`` is; None where no meter told anything."""
     return _METERS.get(tuple(record.get("energy_meters") or ()))
+
+
+def cache_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(candidate, what its server counted of its paged cache), of those whose server counts."""
+    return [(str(c["name"]), _used(c["cache_use"])) for c in record.get("candidates") or () if c.get("cache_use")]
+
+
+def _used(use: Mapping[str, Any]) -> str:
+    found = f"{share(use.get('prefix_cache_hit_rate'))} of prompt tokens found there"
+    prefixes = {True: f"on, {found}", False: "off"}.get(use.get("prefix_caching"), UNKNOWN)
+    return (
+        f"at most {count(use.get('most_blocks_seen'))} of {count(use.get('blocks'))} blocks of "
+        f"{count(use.get('block_tokens'))} tokens seen in use, prefix caching {prefixes}, "
+        f"requests preempted {count(use.get('preemptions'))}"
+    )
