@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quantwise.runtimes import energy
-from quantwise.runtimes.energy import meter
+from quantwise.runtimes.energy import meter, meter_of
 
 
 def zone(root: Path, name: str, microjoules: int, called: str = "package-0") -> Path:
@@ -51,6 +51,26 @@ def test_the_zone_of_the_whole_board_is_no_package(tmp_path: Path) -> None:
         zone(tmp_path, "intel-rapl:0", 4_000_000, "package-0-die-0")
         zone(tmp_path, "intel-rapl:1", 9_000_000, "psys")
     assert used.cpu == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    ("url", "joules"),
+    [
+        ("http://localhost:8080", 2.0),
+        ("http://127.0.0.1:8080#model", 2.0),
+        ("http://[::1]:8080/v1", 2.0),
+        ("http://10.0.0.7:8080", None),
+        ("https://localhost.example.org", None),
+    ],
+)
+def test_a_server_is_metered_where_it_is_on_this_machine(
+    url: str, joules: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    zone(tmp_path, "intel-rapl:0", 1_000_000)
+    with meter_of(url) as used:
+        zone(tmp_path, "intel-rapl:0", 3_000_000)
+    assert (used.cpu, used.gpu) == (joules, None)
 
 
 def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:
