@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -118,9 +119,11 @@ def test_a_program_that_does_not_end_holds_nothing_up(
     tmp_path: Path, no_gpu: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(energy, "_END_S", 0.3)
-    smi(no_gpu, "trap '' TERM; while :; do echo '0, 100.00'; /bin/sleep 0.05; done")
+    smi(no_gpu, f"echo $$ > {tmp_path}/id; trap '' TERM; while :; do echo '0, 100.00'; /bin/sleep 0.05; done")
     with meter(tmp_path / "nothing") as used:
         time.sleep(0.5)
         ended = time.monotonic()
     assert time.monotonic() - ended < 30
     assert used.gpu is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "id").read_text()), 0)
