@@ -26,7 +26,8 @@ def cache_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _used(use: Mapping[str, Any]) -> str:
     found = f"{share(use.get('prefix_cache_hit_rate'))} of prompt tokens found there"
-    prefixes = {True: f"on, {found}", False: "off"}.get(use.get("prefix_caching"), UNKNOWN)
+    on = use.get("prefix_caching")
+    prefixes = UNKNOWN if on is None else f"on, {found}" if on else "off"
     return (
         f"at most {count(use.get('most_blocks_seen'))} of {count(use.get('blocks'))} blocks of "
         f"{count(use.get('block_tokens'))} tokens seen in use, prefix caching {prefixes}, "
