@@ -57,9 +57,8 @@ def ratios(
 ) -> dict[str, Ratio | None]:
     """The interval of each of ``terms``; None where nothing can be said.
 
-    That is where the arms share fewer than six turns, where a term is unknown of one of them, for a tail of fewer than
-    299 requests, and where the p99 of both falls on requests that were lost or answered only after a further try; where
-    that of one does, a bound is infinite, or 0.
+    That is where the arms share fewer than six turns, where a term is unknown of one of them, and for a tail of fewer
+    than 299 requests or of more failed ones than p99 bears.
     """
     one, two = _turns((first, second), joules)
     if len(one) < MIN_BLOCKS:
