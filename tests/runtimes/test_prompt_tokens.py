@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,29 @@ def test_another_familys_template_is_caught(adding_gguf: Artifact, adding_server
     found = compare(reference, ours)
     assert found.compared == "token ids"
     assert "differs at token 1" in str(found.differs)
+
+
+HYBRID = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def test_a_llama_servers_own_template_is_told_what_ours_is(
+    folder: Artifact, gguf_file: Artifact, options: RuntimeOptions
+) -> None:
+    arguments = {"enable_thinking": False}
+    default, quick = (told(Transformers(), folder, options, ChatTemplate(HYBRID, arguments=a)) for a in ({}, arguments))
+    assert compare(default, quick).differs is not None
+    turns = asks(None, chats=True, plain=False, arguments=arguments)
+    for url in _serve(gguf_file.location, "--jinja", "--chat-template", HYBRID):
+        with OpenAI().open(server_artifact(url), options) as session:
+            served = probe(session, turns)
+            (reply,) = session.ask([replace(turns[USER], max_tokens=2)])
+    assert (compare(quick, served).compared, compare(quick, served).differs) == ("token ids", None)
+    assert disagreement(served) is None, "its chat endpoint is told the same"
+    assert reply.prompt_tokens == len(quick[USER].ids)
 
 
 def test_a_file_whose_tokenizer_and_template_both_begin_is_told_when_planning(

@@ -186,6 +186,31 @@ def test_broken_service_levels_are_refused_by_name(tmp_path: Path, text: str, me
     assert "\n" not in str(caught.value)
 
 
+def test_template_arguments_are_plain_values_by_name(tmp_path: Path) -> None:
+    told = "enable_thinking = false\nreasoning_effort = 'high'\nbudget = 3\n"
+    scenario = read_scenario(write(tmp_path / "mine.toml", f'base = "laptop"\n[template_arguments]\n{told}'))
+    assert scenario.template_arguments == {"enable_thinking": False, "reasoning_effort": "high", "budget": 3}
+    assert read_scenario(json.loads(json.dumps(scenario.to_json()))) == scenario
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("template_arguments = false", "template_arguments must be a table, such as { enable_thinking = false }"),
+        ("template_arguments = { messages = 'x' }", "template argument messages is given by quantwise itself"),
+        ("template_arguments = { enable-thinking = true }", "'enable-thinking' is no name of a template argument"),
+        ("template_arguments = { thinking = [1] }", "template argument thinking must be true, false, a number or a t"),
+        ("template_arguments = { thinking = nan }", "template argument thinking must be true, false, a number or a t"),
+    ],
+)
+def test_broken_template_arguments_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path / "mine.toml", f'base = "laptop"\n{text}')
+    with pytest.raises(InputError) as caught:
+        read_scenario(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(caught.value)
+
+
 PRICED = """
 base = "laptop"
 reruns = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from quantwise.core.artifact import Artifact
@@ -41,7 +41,8 @@ class Ask:
     leaves it; where it is False the tokenizer adds what it adds by default (a beginning-of-sequence token).
     Decoding is greedy at ``temperature`` 0; else the answer is drawn, by ``seed``, after the temperature from the
     likeliest tokens that reach ``top_p``, and what is asked beside it changes nothing but rounding. ``tools`` go with
-    ``messages``: what the server's own template is to show of functions that can be called.
+    ``messages``: what the server's own template is to show of functions that can be called; likewise
+    ``template_arguments``, what it is told beside.
     """
 
     text: str | None = None
@@ -54,6 +55,7 @@ class Ask:
     top_p: float = 1.0
     seed: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.runtime import Ask, Finish, Reply
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import checked
+from quantwise.runtimes.prompt import chat_fields
 
 _CUT_SHORT = ("abort", "error")  # vLLM's words for an answer that it gave up
 _EDITION = re.compile(r":latest|-\d{4}(-?\d\d){1,2}|-(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
@@ -47,9 +48,7 @@ class OpenAIServer:
         if ask.stop:
             body["stop"] = list(ask.stop)
         if ask.text is None:
-            turns = [{"role": m.role, "content": m.content} for m in ask.messages]
-            shown = {"tools": list(ask.tools)} if ask.tools else {}
-            got = self._post("/v1/chat/completions", body | {"messages": turns} | shown)
+            got = self._post("/v1/chat/completions", body | chat_fields(ask))
             message = got["choices"][0]["message"]
             text = _calls(message) or message.get("content")
             thinking = next((said for name in _THINKING if isinstance(said := message.get(name), str) and said), None)
