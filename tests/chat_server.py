@@ -129,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(400, {"error": {"message": f"unknown {sorted(unknown)}"}})
         if "no tools" in can and "tools" in body:
             return self._send(400, {"error": {"message": "tools need --enable-auto-tool-choice"}})
+        if "no further" in can and (unknown := sorted(body.keys() & {"top_k", "min_p", "chat_template_kwargs"})):
+            return self._send(400, {"error": {"message": f"Unrecognized request argument supplied: {unknown[0]}"}})
         if "no heat" in can and body.get("temperature", 0) > 2:
             return self._send(400, {"error": {"message": f"temperature must be in [0, 2], got {body['temperature']}."}})
         if body.get("logprobs") is True and "logprobs" in can:

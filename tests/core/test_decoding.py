@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -26,6 +26,13 @@ SAMPLED = Decoding(temperature=0.7, top_p=0.9, repeats=4)
         ({"temperature": 1, "repeats": 65}, "repeats"),
         ({"repeats": 4}, "greedy"),
         ({"top_p": 0.5}, "greedy"),
+        ({"top_k": 20}, "top_k 20 of greedy decoding change nothing"),
+        ({"min_p": 0.05}, "min_p 0.05 of greedy decoding change nothing"),
+        ({"temperature": 1, "top_k": -1}, "top_k must be a whole number from 0"),
+        ({"temperature": 1, "top_k": 20.0}, "top_k must be a whole number from 0"),
+        ({"temperature": 1, "top_k": 10**7}, "top_k must be a whole number from 0"),
+        ({"temperature": 1, "min_p": 1.5}, "min_p must be a number from 0 to 1"),
+        ({"temperature": 1, "min_p": float("nan")}, "min_p must be a number from 0 to 1"),
         ({"thinking_cap": 0}, "thinking_cap"),
         ({"heat": 1}, "heat"),
         ([0.7], "table"),
@@ -48,7 +55,10 @@ def test_sampled_questions_have_hashes_of_their_own_and_are_read_back() -> None:
     assert sampled.to_json()["decoding"] == {"temperature": 0.7, "top_p": 0.9, "repeats": 4}
     assert Question.from_json(sampled.to_json()) == sampled
     capped = question(decoding=Decoding(thinking_cap=100))
-    assert len({question().hash, sampled.hash, capped.hash}) == 3
+    cut = [question(decoding=replace(SAMPLED, **kept)) for kept in ({"top_k": 20}, {"min_p": 0.05})]
+    assert len({question().hash, sampled.hash, capped.hash, *(one.hash for one in cut)}) == 5
+    assert cut[0].to_json()["decoding"] == sampled.to_json()["decoding"] | {"top_k": 20}
+    assert [Question.from_json(one.to_json()) for one in cut] == cut
     assert GREEDY.to_json() == {}
 
 

@@ -200,11 +200,11 @@ def _text(piece: object) -> str:
 
 
 def _drawing(ask: Ask) -> Mapping[str, Any]:
-    """How the server is to choose tokens: temperature before top_p, as Transformers and vLLM do, and nothing else."""
+    """How the server is to choose tokens: the samplers of `core.decoding` in its order, and nothing else."""
     if ask.temperature == 0:
         return GREEDY
-    plain = {"temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed, "cache_prompt": True}
-    return plain | {"samplers": ["temperature", "top_p"]}
+    chosen = {"temperature": ask.temperature, "top_k": ask.top_k, "top_p": ask.top_p, "min_p": ask.min_p}
+    return chosen | {"samplers": list(chosen), "seed": ask.seed, "cache_prompt": True}
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:

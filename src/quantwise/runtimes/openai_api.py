@@ -141,7 +141,9 @@ def same_model(asked: str, told: str) -> bool:
 def _drawing(ask: Ask) -> dict[str, Any]:
     if ask.temperature == 0:
         return _GREEDY
-    return {"temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed, "stream": False}
+    # Not OpenAI's: vLLM, SGLang and llama.cpp know these two, and others are not troubled with them for nothing.
+    further = {name: value for name, value in (("top_k", ask.top_k), ("min_p", ask.min_p)) if value}
+    return {"temperature": ask.temperature, "top_p": ask.top_p, **further, "seed": ask.seed, "stream": False}
 
 
 def _calls(message: dict[str, Any]) -> str:

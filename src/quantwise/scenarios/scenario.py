@@ -36,7 +36,7 @@ class Scenario:
 
     With ``prices`` the decision also asks what a solved item costs: an answer that is not valid is asked again up to
     ``reruns`` times and then goes to ``review``; ``requests_per_month`` are the items to be solved in a month.
-    ``decoding`` is how the answers are drawn, ``template_arguments`` what the chat template is told beside the messages;
+    ``decoding`` is how the answers are drawn, ``template_arguments`` what chat templates are told beside the messages;
     ``endpoints`` are margins for signs that no scorer looks for. A ``budget`` bounds what a solved item or a month may
     cost. With ``compare`` = "floor" the absolute floors alone decide what is good enough, and the comparison with the
     baseline is only shown.
