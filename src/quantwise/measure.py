@@ -191,8 +191,8 @@ def _ask(item: Item, arm: Arm, repeat: int) -> Ask:
         shape = replace(shape, max_tokens=item.max_tokens + how.thinking_cap, stop=())
     if how.sampled and not item.choices:
         seed = seed_of(arm.seed, item.task, item.id, repeat)
-        kept = {"top_k": how.top_k, "top_p": how.top_p, "min_p": how.min_p}
-        shape = replace(shape, temperature=how.temperature, seed=seed, **kept)
+        shape = replace(shape, temperature=how.temperature, top_p=how.top_p, seed=seed)
+        shape = replace(shape, top_k=how.top_k, min_p=how.min_p)
     if item.prompt is not None:
         return replace(shape, text=item.prompt, rendered=False)
     tools = tuple(item.options["tools"]) if item.scorer == "tool_call" else ()

@@ -144,7 +144,7 @@ def test_a_llama_servers_own_template_is_told_what_ours_is(
     default, quick = (told(Transformers(), folder, options, ChatTemplate(HYBRID, arguments=a)) for a in ({}, arguments))
     assert compare(default, quick).differs is not None
     turns = asks(None, chats=True, plain=False, arguments=arguments)
-    for url in _serve(gguf_file.location, "--jinja", "--chat-template", HYBRID):
+    for url in _serve(gguf_file.location, "--chat-template", HYBRID):
         with OpenAI().open(server_artifact(url), options) as session:
             served = probe(session, turns)
             (reply,) = session.ask([replace(turns[USER], max_tokens=2)])
