@@ -140,17 +140,23 @@ HYBRID = (
 def test_a_llama_servers_own_template_is_told_what_ours_is(
     folder: Artifact, gguf_file: Artifact, options: RuntimeOptions
 ) -> None:
-    arguments = {"enable_thinking": False}
-    default, quick = (told(Transformers(), folder, options, ChatTemplate(HYBRID, arguments=a)) for a in ({}, arguments))
-    assert compare(default, quick).differs is not None
-    turns = asks(None, chats=True, plain=False, arguments=arguments)
+    """Both modes, since one of them is the server's own default."""
+    served: dict[bool, Any] = {}
+    reads: dict[bool, int | None] = {}
     for url in _serve(gguf_file.location, "--chat-template", HYBRID):
         with OpenAI().open(server_artifact(url), options) as session:
-            served = probe(session, turns)
-            (reply,) = session.ask([replace(turns[USER], max_tokens=2)])
-    assert (compare(quick, served).compared, compare(quick, served).differs) == ("token ids", None)
-    assert disagreement(served) is None, "its chat endpoint is told the same"
-    assert reply.prompt_tokens == len(quick[USER].ids)
+            for thinks in (True, False):
+                turns = asks(None, chats=True, plain=False, arguments={"enable_thinking": thinks})
+                served[thinks] = probe(session, turns)
+                (reply,) = session.ask([replace(turns[USER], max_tokens=2)])
+                reads[thinks] = reply.prompt_tokens
+    for thinks, theirs in served.items():
+        template = ChatTemplate(HYBRID, arguments={"enable_thinking": thinks})
+        ours = told(Transformers(), folder, options, template)
+        assert (compare(ours, theirs).compared, compare(ours, theirs).differs) == ("token ids", None)
+        assert disagreement(theirs) is None, "its chat endpoint is told the same"
+        assert reads[thinks] == len(ours[USER].ids)
+    assert compare(served[True], served[False]).differs is not None
 
 
 def test_a_file_whose_tokenizer_and_template_both_begin_is_told_when_planning(
