@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
 from fake_arms import question
+from quantwise.cli.arguments import add_decoding, decoding_given
 from quantwise.core.decoding import GREEDY, Decoding, decoding_of, seed_of
 from quantwise.core.errors import InputError
 from quantwise.core.question import Question
@@ -41,6 +43,15 @@ SAMPLED = Decoding(temperature=0.7, top_p=0.9, repeats=4)
 def test_what_makes_no_sense_is_refused_by_its_name(given: Any, named: str) -> None:
     with pytest.raises(InputError, match=named):
         decoding_of(given)
+
+
+def test_options_give_the_fields_that_they_are_named_after() -> None:
+    parser = argparse.ArgumentParser()
+    add_decoding(parser)
+    given = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.05, "repeats": 4, "thinking_cap": 99}
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert decoding_given(parser.parse_args(words)) == given == asdict(decoding_of(given))
+    assert decoding_given(parser.parse_args([])) == {}
 
 
 def test_greedy_questions_are_the_records_that_they_were() -> None:
