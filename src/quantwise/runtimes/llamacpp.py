@@ -48,9 +48,9 @@ _OURS = {
         "the candidate": "-m --model -mu --model-url -hf -hfr --hf-repo -hff --hf-file -dr --docker-repo --models-dir "
         "--models-preset -ctk --cache-type-k -ctv --cache-type-v",
         f"{_QUESTION} (--parallel, --context)": "-np --parallel -c --ctx-size --kv-unified-per-slot",
-        f"{_QUESTION} (--temperature, --top-p), and by each item": "--temp --temperature --top-k --top-p --min-p -s "
-        "--seed --samplers --sampler-seq --sampling-seq --repeat-penalty --repeat-last-n --presence-penalty "
-        "--frequency-penalty --dry-multiplier --mirostat -n --predict --n-predict",
+        f"{_QUESTION} (--temperature, --top-k, --top-p, --min-p), and by each item": "--temp --temperature --top-k "
+        "--top-p --min-p -s --seed --samplers --sampler-seq --sampling-seq --repeat-penalty --repeat-last-n "
+        "--presence-penalty --frequency-penalty --dry-multiplier --mirostat -n --predict --n-predict",
         "quantwise, which starts and asks the server": "--host --port --api-key --api-key-file --api-prefix --fit -fit "
         "--ssl-key-file --ssl-cert-file --embedding --embeddings --rerank --reranking --log-disable",
         "the model's own template, which quantwise renders": "--chat-template --chat-template-file "
