@@ -18,6 +18,7 @@ import httpx
 
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import UNREADABLE, checked
+from quantwise.runtimes.whole_answer import whole
 
 _CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"
 _SCHEMA = {
@@ -233,22 +234,12 @@ def _prompt_tokens(got: dict[str, Any]) -> int | None:
 
 
 def _whole(http: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
-    """The response with its body, read to the end or to the end of a stream of events.
+    """The response with its body, read to the end or to the end of a stream of events, as `whole` does.
 
-    Raises ValueError for a body that has no end within `_MOST_BYTES` and `_MOST_SECONDS`: who ignores ``max_tokens``
-    may stream for ever.
+    It has to end within `_MOST_BYTES` and `_MOST_SECONDS`: who ignores ``max_tokens`` may stream for ever.
     """
-    content = bytearray()
     with http.stream(method, path, json=body) as response:
-        ends = time.monotonic() + _MOST_SECONDS
-        for part in response.iter_bytes():
-            content += part
-            if content[-32:].rstrip().endswith(b"data: [DONE]"):
-                break
-            if len(content) > _MOST_BYTES or time.monotonic() > ends:
-                raise ValueError(f"an answer without an end: {len(content)} bytes so far")
-    kind = {"content-type": response.headers.get("content-type", "application/json")}
-    return httpx.Response(response.status_code, headers=kind, content=bytes(content), request=response.request)
+        return whole(response, time.monotonic() + _MOST_SECONDS, _MOST_BYTES, b"data: [DONE]")
 
 
 def _model_entry(http: httpx.Client, model: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.runtime import Ask, Finish, Reply
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import checked
+from quantwise.runtimes.whole_answer import asked
 
 _CUT_SHORT = ("abort", "error")  # vLLM's words for an answer that it gave up
 _EDITION = re.compile(r":latest|-\d{4}(-?\d\d){1,2}|-(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
@@ -105,13 +106,14 @@ class OpenAIServer:
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer. A server that refuses seeds, which greedy answers hardly need, is asked without from then on."""
-        asked = body if self._takes_seeds else {key: value for key, value in body.items() if key != "seed"}
+        sent = body if self._takes_seeds else {key: value for key, value in body.items() if key != "seed"}
         try:
-            got = checked(self._http.post(path, json=asked))
+            got = checked(asked(self._http, "POST", path, sent))
         except Refused as error:
-            if "seed" not in asked or "seed" not in str(error):
+            if "seed" not in sent or "seed" not in str(error):
                 raise
-            got = checked(self._http.post(path, json={key: value for key, value in body.items() if key != "seed"}))
+            seedless = {key: value for key, value in body.items() if key != "seed"}
+            got = checked(asked(self._http, "POST", path, seedless))
             self._takes_seeds = False
         self._check_model(got.get("model"))
         return got

@@ -16,8 +16,9 @@ from types import TracebackType
 import httpx
 
 from quantwise.core.runtime import CacheUse
-from quantwise.runtimes.openai import http_client
+from quantwise.runtimes.server_address import http_client
 from quantwise.runtimes.streaming import Server
+from quantwise.runtimes.whole_answer import asked
 
 # What we call it, and who counts it by which name. The text format puts _total behind a counter, old servers did not.
 COUNTERS: Mapping[str, tuple[str, ...]] = {
@@ -48,8 +49,8 @@ def read_metrics(server: Server) -> tuple[Counts, Blocks | None]:
 def metrics_text(http: httpx.Client) -> str:
     """All that a server shows of itself now; empty where it shows nothing."""
     try:
-        response = http.get("/metrics", timeout=_PATIENCE_S)
-    except httpx.HTTPError:
+        response = asked(http, "GET", "/metrics", limit_s=_PATIENCE_S)
+    except (httpx.HTTPError, ValueError):
         return ""
     return response.text if response.is_success else ""
 
