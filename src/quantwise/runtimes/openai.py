@@ -2,8 +2,8 @@
 
 What a server can do is asked of it, never assumed from its name: a llama-server (it answers ``/props`` and
 ``/tokenize``) is used through its native interface; every other one through ``/v1/completions`` for rendered prompts,
-through its echoed log-probabilities for choices (as vLLM gives them), and through ``/v1/chat/completions`` for
-messages. QUANTWISE_API_KEY, where set, is sent as the bearer token.
+through its echoed log-probabilities for choices and its ``prompt_logprobs`` for distributions (as vLLM gives them), and
+through ``/v1/chat/completions`` for messages. QUANTWISE_API_KEY, where set, is sent as the bearer token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import httpx
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.prompt_tokens import PromptTokens
-from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
+from quantwise.core.runtime import Ask, CacheUse, Footprint, Reply, RuntimeOptions
 from quantwise.runtimes import capabilities
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import UNREADABLE, KeyRefused, LlamaServer, ask_all
@@ -27,6 +27,7 @@ from quantwise.runtimes.openai_api import OpenAIServer
 from quantwise.runtimes.openai_prompts import prompt_tokens
 from quantwise.runtimes.patience import Patience
 from quantwise.runtimes.server_address import KEY, chosen_model, http_client, split_url, why
+from quantwise.runtimes.server_metrics import CacheWatch
 from quantwise.runtimes.whole_answer import asked
 
 _PROBE_S = 15.0
@@ -69,9 +70,11 @@ class OpenAI:
             except (httpx.HTTPError, Refused, *UNREADABLE) as error:
                 raise RuntimeFailure(f"{root} does not answer as a llama-server: {why(error)}") from error
             server = native or OpenAIServer(http, model)
+            watch = CacheWatch(http)
             http.timeout = httpx.Timeout(options.timeout_s)
             self._patience = self._patience or Patience(options.retry_s)
-            yield OpenAISession(found, model, http, server, options.parallel, self._patience)
+            told = (found, model, http, server, options.parallel, self._patience)
+            yield PagedSession(watch, *told) if watch.tells else OpenAISession(*told)
 
 
 class OpenAISession:
@@ -144,15 +147,18 @@ class OpenAISession:
     def capabilities(self) -> dict[str, Any]:
         """As in `TellsCapabilities`; it takes a dozen short requests."""
         native = isinstance(self._server, LlamaServer)
-        return capabilities.probe(self._http, self._model, distributions=native).to_json()
+        return capabilities.probe(self._http, self._model, native=native).to_json()
 
     def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
-        """As in the protocol, from a llama-server. Raises InputError for servers that do not tell token ids."""
-        if not isinstance(self._server, LlamaServer):
-            raise InputError(f"{self._url} does not tell next-token distributions by token id; only llama-server does")
+        """As in the protocol, from a llama-server or a vLLM. Raises InputError for servers that do not tell them."""
         try:
             return self._server.next_token_logprobs(text, top)
-        except (httpx.HTTPError, Refused, *UNREADABLE) as error:
+        except Refused as error:
+            raise InputError(
+                f"{self._url} does not tell next-token distributions by token id ({why(error)}); llama-server and "
+                "vLLM do"
+            ) from error
+        except (httpx.HTTPError, *UNREADABLE) as error:
             raise RuntimeFailure(f"{self._url} gave no distributions: {why(error)}") from error
 
     def _gone(self) -> str | None:
@@ -161,6 +167,23 @@ class OpenAISession:
                 return None
         except httpx.TransportError as error:
             return f"{self._url} no longer answers ({why(error)})"
+
+
+class PagedSession(OpenAISession):
+    """One whose server counts what its cache does. Requests of others to the same server are counted too."""
+
+    def __init__(self, watch: CacheWatch, *told: Any) -> None:
+        super().__init__(*told)
+        self._watch = watch
+
+    def ask(self, asks: Sequence[Ask]) -> list[Reply]:
+        """As in `OpenAISession`, with a look at the blocks now and then."""
+        with self._watch:
+            return super().ask(asks)
+
+    def cache_use(self) -> CacheUse:
+        """What its ``/metrics`` say since it was opened."""
+        return self._watch.use()
 
 
 def server_artifact(url: str) -> Artifact:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -142,6 +142,26 @@ class BlockWatch:
                 if found is None:
                     return
                 self.seen, self.most = found, max(self.most, found.used)
+
+
+class CacheWatch(BlockWatch):
+    """A server's cache since this was made: its counters, and its blocks while a ``with`` lasts."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        super().__init__(lambda: nullcontext(http))
+        self._http = http
+        self._before = counts(text := metrics_text(http))
+        self.tells = counts_cache(text)
+
+    def use(self) -> CacheUse:
+        """What the server says now, less what it said before."""
+        text = metrics_text(self._http)
+        return cache_use(difference(self._before, counts(text)), self, blocks(text))
+
+
+def counts_cache(text: str) -> bool:
+    """Whether a text in Prometheus' format tells of hits in a cache of prefixes, of preemptions or of blocks."""
+    return not {"prefix_cache_hits", "preemptions"}.isdisjoint(counts(text)) or blocks(text) is not None
 
 
 def cache_use(counted: Mapping[str, float | None], watch: BlockWatch, now: Blocks | None) -> CacheUse:
