@@ -15,7 +15,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Break = Literal["", "double", "lost", "default", "stripped", "no system", "other", "in chat only"]
+Break = Literal["", "double", "lost", "default", "stripped", "no system", "other", "texts too"]
 Tells = Literal["ids", "tokenize", "counts", "cached counts", "nothing"]
 Turns = list[dict[str, str]]
 
@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/models":
             return self._send(200, {"data": [{"id": "m", "max_model_len": 4096, "quantization": "awq"}]})
         if self.path == "/metrics" and "metrics" in self.of.can:
-            return self._send(200, "# HELP x y\n# TYPE x counter\nx 1\n")
+            return self._send(200, "# HELP x y\n# TYPE x counter\nx 1\nvllm:num_preemptions_total 0\n")
         return self._send(404, {"error": {"message": "not here"}})
 
     def do_POST(self) -> None:
@@ -108,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(404, {"error": {"message": "not here"}})
         chat = self.path == "/v1/chat/completions"
         prompt = of.asked(body)
+        if of.broken == "texts too" and not chat:
+            prompt = of.render([{"role": "user", "content": prompt}])
         with of.lock:
             of.answers += 1
             times = of.words[prompt] = of.words.get(prompt, 0) + 1
@@ -131,6 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(400, {"error": {"message": "tools need --enable-auto-tool-choice"}})
         if "no further" in can and (unknown := sorted(body.keys() & {"top_k", "min_p", "chat_template_kwargs"})):
             return self._send(400, {"error": {"message": f"Unrecognized request argument supplied: {unknown[0]}"}})
+        if "few prompt logprobs" in can and body.get("prompt_logprobs", 0) > 20:
+            return self._send(400, {"error": {"message": "prompt logprobs: at most 20"}})
         if "no heat" in can and body.get("temperature", 0) > 2:
             return self._send(400, {"error": {"message": f"temperature must be in [0, 2], got {body['temperature']}."}})
         if body.get("logprobs") is True and "logprobs" in can:
@@ -138,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         if body.get("echo") and "echo" in can:
             choice["text"] = body["prompt"] + " x"
             choice["logprobs"] = {"token_logprobs": [None, -1.0, -2.0, -1.0], "text_offset": [0, 3, 5, 9]}
+        if body.get("prompt_logprobs") and "prompt logprobs" in can:
+            choice |= self._distributions(body["prompt"], body["prompt_logprobs"])
         if "response_format" in body and "schema" in can:
             schema = body["response_format"]["json_schema"]["schema"]["properties"]
             choice["message"]["content"] = json.dumps({name: of["enum"][0] for name, of in schema.items()})
@@ -148,6 +154,13 @@ class _Handler(BaseHTTPRequestHandler):
             event = json.dumps({"choices": [{"delta": {"content": "w"}, "finish_reason": "stop"}]})
             return self._send(200, f"data: {event}\n\ndata: [DONE]\n\n", "text/event-stream")
         return self._send(200, said)
+
+    def _distributions(self, prompt: str, top: int) -> dict[str, Any]:
+        """As vLLM: for each token but the first itself and, up to ``top``, those with the ids from 1 on."""
+        ids, _ = self.of.tokens(prompt)
+        likeliest = {str(rank): {"logprob": -float(rank), "rank": rank} for rank in range(1, top + 1)}
+        places = [likeliest | {str(i): {"logprob": -9.0, "rank": top + 1}} for i in ids[1:]]
+        return {"prompt_logprobs": [None, *places], "prompt_token_ids": ids}
 
     def _send(self, status: int, value: Any, form: str = "application/json") -> None:
         data = (value if isinstance(value, str) else json.dumps(value)).encode()

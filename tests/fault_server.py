@@ -11,6 +11,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -74,8 +75,8 @@ class FaultServer:
         self._thread.join()
         self._server.server_close()
 
-    def wait_for_the_end(self) -> None:
-        self._end.wait(30)
+    def wait_for_the_end(self, seconds: float = 30) -> bool:
+        return self._end.wait(seconds)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -109,7 +110,21 @@ class _Handler(BaseHTTPRequestHandler):
         word = {"text": prompt.split()[-1], "message": {"content": prompt.split()[-1]}, "finish_reason": "stop"}
         model = {"other model": "another", "dated": f"{outer.model}-2026-01-31"}.get(fault, outer.model)
         told = {"choices": [word]} | ({"model": model} if outer.says_model else {})
+        if fault == "dribble":
+            return self._dribble(json.dumps(told))
         return self._send(200, told, cut=fault == "die")
+
+    def _dribble(self, answer: str) -> None:
+        """A blank every 20 ms for three seconds, as a gateway keeps a connection, and the right answer at last."""
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):  # who asked has gone
+            for _ in range(150):
+                self.wfile.write(b"\n")
+                if self.server_of_faults.wait_for_the_end(0.02):
+                    return
+            self.wfile.write(answer.encode())
 
     def _send(self, status: int, value: Any, headers: dict[str, str] | None = None, cut: bool = False) -> None:
         data = (value if isinstance(value, str) else json.dumps(value)).encode()

@@ -81,18 +81,20 @@ def test_passing_faults_change_no_verdict_and_are_told(tmp_path: Path, copying: 
         assert "answered after further tries" in " ".join(shown.read().split())
 
 
-@pytest.mark.parametrize("fault", ["500", "die", "hang", "html"])
+@pytest.mark.parametrize("fault", ["500", "die", "hang", "dribble", "html"])
 def test_lost_items_are_no_pass_and_no_fail(
     tmp_path: Path, copying: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One in 25 is lost for good: fewer than 5 %, but more than what a margin of 5 % could bear."""
     monkeypatch.setattr(patience, "RUN_SHARE", 1000)
-    limit(monkeypatch, 0.25 if fault == "hang" else 30.0)
+    slow = fault in ("hang", "dribble")
+    limit(monkeypatch, 0.25 if slow else 30.0)
     with FaultServer() as base, FaultServer(one_in(25, fault)) as ours:
         record = decided(tmp_path, copying, base, ours, retry=0.05)
         assert verdict(record) == ("UNKNOWN", "missing")
         lost = faults(record)["lost"]
         assert lost >= ITEMS // 40
+        assert ("no answer in" in record["faults"][1]["example"]) == slow
         assert record["decision"]["status"] == "unknown"
         assert record["verdicts"][0]["delta"] < 0
         assert any("lost items on copying: 0 of " in said for said in record["verdicts"][0]["caveats"])

@@ -20,6 +20,7 @@ from quantwise.store import Store
 from quantwise.tasks import SUITES
 from quantwise.tasks.built_in import built_in_task
 from quantwise.tasks.task import Task
+from quantwise.testing.fake_runtime import FakeSession
 
 TEXTS = ["the cat sat on the mat", "a dog ran to the sea and back"]
 
@@ -98,6 +99,22 @@ def test_divergence_is_measured_although_only_one_arm_fits_at_a_time(tmp_path: P
             found.append(screened(store, asked))
     assert found[0] == found[1]
     assert 0.0 < found[0][1]["kl_mean"] < found[0][2]["kl_mean"]
+
+
+def test_a_server_that_leaves_a_token_out_leaves_its_divergence_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, tell = question("small", "other"), FakeSession.next_token_logprobs
+
+    def shorter(session: Any, text: str, top: int) -> Any:
+        return tell(session, text, top)[int(session._location == "small") :]
+
+    monkeypatch.setattr(FakeSession, "next_token_logprobs", shorter)
+    assert screen_in(tmp_path, asked, fake(errors={"small": 0.05, "other": 0.2})) == {}
+    with Store(tmp_path, create=True) as store:
+        told = {line["candidate"]: line["kl_mean"] for line in screened(store, asked)}
+    assert told["small@fake"] is None
+    assert told["other@fake"] > 0.0
 
 
 def test_screening_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from chat_server import Break, ChatServer, Tells
 from quantwise import workbench
+from quantwise.chat import ChatTemplate
 from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.progress import Silent
+from quantwise.models import reference
 from quantwise.prompts import check as prompt_check
 from quantwise.question.pose import Request
 from quantwise.report.page import render
@@ -122,6 +124,15 @@ def test_where_only_counts_are_told_counts_are_compared_and_it_is_said(
     verdicts = {v["candidate"]: v["verdict"] for v in record["verdicts"]}
     assert verdicts == {f"{ours.url}@openai": "UNKNOWN", f"{good.url}@openai": "PASS"}
     assert "only the numbers of prompt tokens could be compared with" in screen_of(record, tmp_path / "screen")
+
+
+def test_a_server_that_templates_rendered_texts_once_more_is_named(task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As beside a model of this machine, whose template then renders for all."""
+    rendered = ChatTemplate.from_folder(reference.path())
+    monkeypatch.setattr("quantwise.question.pose.one_template", lambda model, brought: rendered)
+    with ChatServer(tells="counts") as base, ChatServer("texts too", "counts") as ours:
+        record = decided(task, base, ours)
+    assert "its own template, which this server seems to put around texts too; name servers alone" in why_out(record)
 
 
 @pytest.mark.parametrize("tells", ["nothing", "cached counts"])

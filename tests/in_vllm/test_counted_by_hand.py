@@ -11,9 +11,10 @@ from chain_model import write_chain_model
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.item import Message
-from quantwise.core.runtime import Ask, CacheUse, RuntimeOptions
+from quantwise.core.runtime import Ask, CacheUse, PagedCache, RuntimeOptions
 from quantwise.models import reference
 from quantwise.runtimes.openai import OpenAI, server_artifact
+from quantwise.runtimes.prompt_logprobs import prompt_logprobs
 from quantwise.runtimes.vllm import Vllm, VllmSession
 
 PYTHON = os.environ.get("QUANTWISE_VLLM_PYTHON", "")
@@ -70,10 +71,10 @@ def test_what_a_vllm_server_can_do_is_found_out(monkeypatch: pytest.MonkeyPatch)
             found = asked.capabilities()
             print(f"\n{found}")
             able = ("chat", "completions", "usage", "log_probabilities", "scores_given_text", "json_schema", "seeds")
-            assert [name for name in (*able, "streaming", "metrics") if found[name] is not True] == []
+            able += ("streaming", "metrics", "cache_counters", "distributions")
+            assert [name for name in able if found[name] is not True] == []
             # Calls are read by a parser that a server is started with or not.
             assert found["tools"] is False
-            assert found["distributions"] is False
             assert found["told"]["max_model_len"] == 512
             turn = (Message("user", "What is 12 + 30?"),)
             (reply,) = asked.ask([Ask(messages=turn)])
@@ -82,3 +83,10 @@ def test_what_a_vllm_server_can_do_is_found_out(monkeypatch: pytest.MonkeyPatch)
             (told,) = asked.ask([Ask(messages=turn, tools=(tool,))])
             assert told.finish == "refused"
             assert "--enable-auto-tool-choice" in (told.error or "")
+            text = "the cat sat on the mat"
+            ours, theirs = prompt_logprobs(served._post, served.tokenize(text), 8), asked.next_token_logprobs(text, 8)
+            assert [place.keys() for place in theirs] == [place.keys() for place in ours]
+            assert theirs == [pytest.approx(place, abs=1e-3) for place in ours]
+            assert isinstance(asked, PagedCache)
+            used = asked.cache_use()
+            assert (used.preemptions, used.prefix_caching, used.blocks) == (0, False, served.cache_use().blocks)

@@ -70,6 +70,14 @@ def test_counts_alone_show_it_too_and_say_that_they_are_counts(broken: Break, re
         assert str(found.differs).endswith(f"likely {reason} (only counts could be compared)")
 
 
+def test_a_template_around_rendered_texts_is_named_with_what_to_do() -> None:
+    wrapped = {n: replace(p, count=int(p.count or 0) + 8) for n, p in counts(told()).items()}
+    assert "name servers alone" in str(compare(told(), wrapped, rendered=True).differs)
+    assert "name servers alone" not in str(compare(told(), wrapped).differs)
+    for broken, reason in (("double", "a beginning token that comes twice"), ("stripped", "another template")):
+        assert reason in str(compare(told(), counts(told(broken)), rendered=True).differs)  # type: ignore[arg-type]
+
+
 def test_texts_are_shown_and_ids_where_no_texts_are_told() -> None:
     assert "'<s>' where the other reads nothing" in str(compare(told(), told("double")).differs)
     bare = {name: replace(prompt, pieces=()) for name, prompt in told("double").items()}

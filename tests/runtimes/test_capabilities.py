@@ -17,12 +17,13 @@ from quantwise.runtimes.process import ServerProcess
 EXTRA = {
     "logprobs": "log_probabilities", "schema": "json_schema", "seeds": "seeds", "tools": "tools", "stream": "streaming",
     "metrics": "metrics", "echo": "scores_given_text",
+    "prompt logprobs": "distributions",
 }  # fmt: skip
 
 
 def found(url: str, model: str = "m", **known: Any) -> Capabilities:
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
-        return probe(http, model, **{"distributions": False} | known)
+        return probe(http, model, **{"native": False} | known)
 
 
 @pytest.mark.parametrize("name", EXTRA)
@@ -33,7 +34,8 @@ def test_one_ability_is_found_and_the_others_are_not(name: str) -> None:
     assert {ability: getattr(told, ability) for ability in wanted} == wanted
     assert (told.chat, told.completions, told.usage) == (True, True, True)
     assert not told.unclear
-    assert len(missing(told)) == len(EXTRA)
+    assert len(missing(told)) == len(EXTRA) - 1
+    assert told.cache_counters is (name == "metrics")
 
 
 def test_a_server_that_refuses_what_it_does_not_know_lacks_it() -> None:
@@ -92,7 +94,7 @@ def test_tools_are_asked_for_as_items_ask(
         return httpx.Response(200, json=said | {"usage": {"prompt_tokens": counts["tools" not in body]}})
 
     with httpx.Client(base_url="http://here", transport=httpx.MockTransport(server)) as http:
-        told = probe(http, "m", distributions=False)
+        told = probe(http, "m", native=False)
     assert told.tools is wanted
     assert ("tools" in told.unclear) == (wanted is None)
     said = next((words for words in missing(told) if words.startswith("no tool calls")), "")
@@ -124,7 +126,7 @@ def test_answers_without_an_end_are_unknown_and_not_read_for_ever(part: bytes) -
 
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=endless()))
     with httpx.Client(base_url="http://here", transport=transport) as http:
-        told = probe(http, "m", distributions=False)
+        told = probe(http, "m", native=False)
     assert (told.streaming, told.metrics, told.chat, told.told) == (None, None, None, {})
     assert "without an end" in told.unclear["streaming"]
 
@@ -133,12 +135,32 @@ def test_a_slow_answer_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("quantwise.runtimes.capabilities._MOST_SECONDS", -1.0)
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=iter([b"data: {}\n\n"] * 3)))
     with httpx.Client(base_url="http://here", transport=transport) as http:
-        assert "without an end" in probe(http, "m", distributions=False).unclear["streaming"]
+        assert "without an end" in probe(http, "m", native=False).unclear["streaming"]
+
+
+def test_metrics_that_tell_nothing_of_the_cache_are_not_taken_for_counts_of_it() -> None:
+    page = "# TYPE llamacpp:prompt_tokens_total counter\nllamacpp:prompt_tokens_total 12\n"
+
+    def server(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text=page) if request.url.path == "/metrics" else httpx.Response(404)
+
+    with httpx.Client(base_url="http://here", transport=httpx.MockTransport(server)) as http:
+        told = probe(http, "m", native=True)
+    assert (told.metrics, told.cache_counters) == (True, False)
+    assert "its /metrics tells nothing of its cache: cache hits and preemptions are unknown" in missing(told)
+
+
+def test_places_that_do_not_tell_of_the_tokens_that_were_read_are_no_distributions() -> None:
+    for places, wanted in (([None, {"5": {"logprob": -1.0}}], True), ([None, {"6": {}}], False), ([None], False)):
+        choice = {"text": "x", "prompt_token_ids": [4, 5], "prompt_logprobs": places}
+        transport = httpx.MockTransport(lambda request, choice=choice: httpx.Response(200, json={"choices": [choice]}))
+        with httpx.Client(base_url="http://here", transport=transport) as http:
+            assert probe(http, "m", native=False).distributions is wanted
 
 
 def test_a_llama_server_is_found_out(server: ServerProcess) -> None:
     with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as http:
-        told = probe(http, http.get("/v1/models").json()["data"][0]["id"], distributions=True)
+        told = probe(http, http.get("/v1/models").json()["data"][0]["id"], native=True)
     assert (told.chat, told.completions, told.usage, told.streaming) == (True, True, True, True)
     assert (told.log_probabilities, told.json_schema, told.seeds) == (True, True, True)
     assert (told.scores_given_text, told.distributions, told.metrics) == (True, True, False)

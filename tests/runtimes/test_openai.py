@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from chat_server import ChatServer
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.item import Message
-from quantwise.core.runtime import Ask, RuntimeOptions
+from quantwise.core.runtime import Ask, CacheUse, PagedCache, RuntimeOptions
 from quantwise.runtimes.openai import OpenAI, server_artifact, server_props
 from quantwise.runtimes.openai_api import OpenAIServer
 from quantwise.runtimes.process import ServerProcess, free_port
@@ -124,8 +126,50 @@ def test_a_llama_server_is_known_by_its_answers(
             session.ask([Ask(text="once", max_tokens=5)])
 
 
-def test_a_server_is_no_place_for_distributions_unless_it_tells_ids(options: RuntimeOptions) -> None:
-    with stub({"/v1/models": MODEL}) as url:
+@pytest.mark.parametrize("said", [(404, "not here"), (200, {"choices": [{"text": "!"}]})])
+def test_a_server_is_no_place_for_distributions_unless_it_tells_ids(options: RuntimeOptions, said: Any) -> None:
+    with stub({"/v1/models": MODEL, "/v1/completions": said}) as url:
         artifact: Artifact = server_artifact(url)
-        with OpenAI().open(artifact, options) as session, pytest.raises(InputError, match="only llama-server does"):
+        with OpenAI().open(artifact, options) as session, pytest.raises(InputError, match="llama-server and vLLM do"):
             session.next_token_logprobs("a b c", 3)
+
+
+def test_a_vllm_by_url_tells_distributions_as_many_as_it_may(options: RuntimeOptions) -> None:
+    for can, most in ((("prompt logprobs",), 128), (("prompt logprobs", "few prompt logprobs"), 20)):
+        with ChatServer(can=can) as server, OpenAI().open(server_artifact(server.url), options) as session:
+            few, many = session.next_token_logprobs("a b", 3), session.next_token_logprobs("a b", 128)
+            _, blank, b = server.tokens("a b")[0]
+        assert [sorted(place) for place in few] == [[1, 2, 3, blank], [1, 2, 3, b]]
+        assert few[0][2] == -2.0
+        assert [len(place) for place in many] == [most + 1] * 2
+
+
+PAGE = """vllm:num_preemptions_total {preempted}
+vllm:prefix_cache_queries_total {asked}
+vllm:prefix_cache_hits_total {hits}
+vllm:kv_cache_usage_perc 0.5
+vllm:cache_config_info{{block_size="16",enable_prefix_caching="True",num_gpu_blocks="81"}} 1.0
+"""
+
+
+def test_a_server_that_counts_its_cache_is_asked_what_it_counted(
+    options: RuntimeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantwise.runtimes.server_metrics._FIRST_LOOK_S", 0.001)
+    routes: dict[str, Any] = {"/v1/models": MODEL, "/metrics": (200, PAGE.format(preempted=3, asked=100, hits=60))}
+
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.2)  # long enough to be looked at meanwhile
+        routes["/metrics"] = (200, PAGE.format(preempted=5, asked=300, hits=110))
+        return {"choices": [{"text": "!", "finish_reason": "stop"}]}
+
+    routes["/v1/completions"] = (200, answer)
+    with stub(routes) as url:
+        with OpenAI().open(server_artifact(url), options) as session:
+            assert isinstance(session, PagedCache)
+            session.ask([Ask(text="pp")])
+            told = session.cache_use()
+        routes["/metrics"] = (200, "llamacpp:prompt_tokens_total 1")
+        with OpenAI().open(server_artifact(url), options) as session:
+            assert not isinstance(session, PagedCache)
+    assert told == CacheUse(80, 16, 40, True, 0.25, 2)

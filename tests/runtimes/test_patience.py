@@ -43,7 +43,7 @@ def asks(count: int = 1) -> list[Ask]:
     return [Ask(text=f"say w{i}") for i in range(count)]
 
 
-FAULTS = ["408", "429", "500", "502", "503", "504", "reset", "die", "hang", *BODIES]
+FAULTS = ["408", "429", "500", "502", "503", "504", "reset", "die", "hang", "dribble", *BODIES]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -55,13 +55,13 @@ def test_a_passing_fault_is_tried_again_and_said(fault: str) -> None:
     assert set(server.asked.values()) == {2}
 
 
-@pytest.mark.parametrize("fault", ["500", "reset", "die", "hang", "html"])
+@pytest.mark.parametrize("fault", ["500", "reset", "die", "hang", "dribble", "html"])
 def test_what_may_be_the_items_doing_is_tried_four_times_and_lost(fault: str) -> None:
     plan = FaultServer(lambda prompt, time: fault if prompt == "say w1" else "")
     with plan as server, session(server) as opened:
         fine, lost, too = opened.ask(asks(3))
     assert (fine.text, too.text, fine.error) == ("w0", "w2", None)
-    assert lost.finish == ("timeout" if fault == "hang" else "crash")
+    assert lost.finish == ("timeout" if fault in ("hang", "dribble") else "crash")
     assert lost.text == ""
     assert "4 tries" in str(lost.error)
     assert server.asked["say w1"] == 4

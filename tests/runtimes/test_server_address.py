@@ -14,8 +14,9 @@ import pytest
 
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.runtime import Ask, RuntimeOptions
-from quantwise.runtimes import openai
-from quantwise.runtimes.openai import OpenAI, server_artifact, split_url
+from quantwise.runtimes import server_address
+from quantwise.runtimes.openai import OpenAI, server_artifact
+from quantwise.runtimes.server_address import split_url
 from quantwise.runtimes.streaming import find_server
 from stub_server import MODEL, MODELS, serving, stub
 
@@ -147,13 +148,13 @@ def test_encryption_that_does_not_fit_is_said(tmp_path: Path, monkeypatch: pytes
     ):
         server_artifact(url.replace("http:", "https:"))
     with stub({"/v1/models": MODEL}, certificate=certificate) as url:
-        openai._certificates.cache_clear()
+        server_address._certificates.cache_clear()
         with pytest.raises(InputError, match=r"CERTIFICATE_VERIFY_FAILED.*in SSL_CERT_FILE"):
             server_artifact(url)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        openai._certificates.cache_clear()
+        server_address._certificates.cache_clear()
         assert server_artifact(url).hash
-    openai._certificates.cache_clear()
+    server_address._certificates.cache_clear()
 
 
 def self_signed(folder: Path) -> Path:

@@ -128,6 +128,8 @@ def test_a_dead_engine_is_a_dead_runtime_and_the_reason_is_that_of_its_log(tmp_p
                 RuntimeFailure, match=r"engine is gone: .*RPC call to execute_model timed out.*kept\.log"
             ):
                 session.ask([Ask(text="x")] * count)
+        with pytest.raises(RuntimeFailure, match=r"its engine is gone: .*RPC call to execute_model timed out"):
+            session.next_token_logprobs("x", 1)
 
 
 class _Ended(_Alive):
@@ -137,21 +139,34 @@ class _Ended(_Alive):
         return "it ended by SIGKILL"
 
 
+class _Stays(_Alive):
+    """A process that goes on, whatever it answers."""
+
+    def gone(self) -> str | None:
+        return None
+
+
 @pytest.mark.parametrize(
-    ("broke", "said"), [(False, "status 400: too long; it still runs"), (True, "broken; it ended by SIGKILL")]
+    ("status", "process", "said"),
+    [
+        (0, _Ended, "broken; it ended by SIGKILL"),
+        (400, _Ended, "status 400: no"),
+        (500, _Ended, "status 500: no; it ended by SIGKILL"),
+        (500, _Stays, "status 500: no; it still runs"),
+    ],
 )
-def test_the_end_of_the_process_is_waited_for_only_where_a_connection_broke(
-    broke: bool, said: str, tmp_path: Path, options: RuntimeOptions
+def test_the_end_of_the_process_is_waited_for_only_where_a_connection_broke_or_it_failed(
+    status: int, process: type[_Alive], said: str, tmp_path: Path, options: RuntimeOptions
 ) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/completions":
-            if broke:
+            if not status:
                 raise httpx.ReadError("broken")
-            return httpx.Response(400, json={"error": {"message": "too long"}})
+            return httpx.Response(status, json={"error": {"message": "no"}})
         return httpx.Response(200, json={"tokens": [1, 2]})
 
     with httpx.Client(base_url="http://vllm", transport=httpx.MockTransport(answer)) as http:
-        session = VllmSession(_Ended(), http, str(tmp_path), options)
+        session = VllmSession(process(), http, str(tmp_path), options)
         with pytest.raises(RuntimeFailure, match=f"does not answer: {said}$"):
             session.next_token_logprobs("x", 1)
 

@@ -20,7 +20,7 @@ from quantwise.load.watched import Watched
 from quantwise.load.workload import Asker, Items, MadeUp, Workload, find_asker, measured_words, warm_up
 from quantwise.runtimes.energy import Joules, meter_of
 from quantwise.runtimes.lean_http import LeanHttp
-from quantwise.runtimes.openai import http_client
+from quantwise.runtimes.server_address import http_client
 from quantwise.runtimes.server_metrics import Blocks, BlockWatch, Counts, cache_use, difference, read_metrics
 from quantwise.runtimes.streaming import Server, Streamed, find_server, streaming_client
 from quantwise.stats.differences import FloatArray

@@ -117,7 +117,8 @@ def _record(store: Store, question: Question, arm: Arm, told: Told, why: str) ->
     differs = doubled_beginning(told) or disagreement(told)
     finding = Finding("nothing")
     if theirs is not None and told:
-        finding = compare(prompt_probes.from_json(theirs["told"]), told)
+        rendered = arm.template is not None and arm.candidate.runtime == "openai"
+        finding = compare(prompt_probes.from_json(theirs["told"]), told, rendered)
         if differs is None and finding.differs is not None:
             differs = f"it does not read what {other} reads: {finding.differs}"
     said = _BY[finding.compared].format(other=other, why=why or _why_not(theirs)) if other else why

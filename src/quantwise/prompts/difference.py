@@ -53,8 +53,11 @@ def disagreement(told: Mapping[str, PromptTokens]) -> str | None:
     return None
 
 
-def compare(theirs: Mapping[str, PromptTokens], ours: Mapping[str, PromptTokens]) -> Finding:
-    """Compare probe by probe; ``theirs`` are those of the arm that ``ours`` is compared with."""
+def compare(theirs: Mapping[str, PromptTokens], ours: Mapping[str, PromptTokens], rendered: bool = False) -> Finding:
+    """Compare probe by probe; ``theirs`` are those of the arm that ``ours`` is compared with.
+
+    ``rendered``: ours is a server by URL, and its conversations were sent as texts that our template made of them.
+    """
     names = [name for name in ours if name in theirs]
     for name in names:
         mine, other = ours[name], theirs[name]
@@ -71,7 +74,7 @@ def compare(theirs: Mapping[str, PromptTokens], ours: Mapping[str, PromptTokens]
             return Finding(_by(theirs, ours), f"{_of(name)} differs {_place(name, other, mine)}")
     offsets = {name: _size(ours[name]) - _size(theirs[name]) for name in names}
     if any(offsets.values()):
-        return Finding(_by(theirs, ours), _by_counts(offsets, theirs, ours))
+        return Finding(_by(theirs, ours), _by_counts(offsets, theirs, ours, rendered))
     return Finding(_by(theirs, ours))
 
 
@@ -134,7 +137,9 @@ def _reason(
     return "another template"
 
 
-def _by_counts(offsets: Mapping[str, int], theirs: Mapping[str, PromptTokens], ours: Mapping[str, PromptTokens]) -> str:
+def _by_counts(
+    offsets: Mapping[str, int], theirs: Mapping[str, PromptTokens], ours: Mapping[str, PromptTokens], rendered: bool
+) -> str:
     name = next(name for name, offset in offsets.items() if offset)
     counted = f"{_of(name)} has {_size(ours[name])} tokens where the other reads {_size(theirs[name])}"
     chats = {n: o for n, o in offsets.items() if n != PLAIN}
@@ -147,6 +152,11 @@ def _by_counts(offsets: Mapping[str, int], theirs: Mapping[str, PromptTokens], o
         reason = "a beginning token that comes twice, or that only one of them has"
     elif set(offsets.values()) == {-1}:
         reason = "a lost beginning token"
+    elif rendered and chats and min(chats.values()) > 1:
+        reason = (
+            "its own template, which this server seems to put around texts too; name servers alone, without MODEL, "
+            "recipes and files, so that messages go to its chat endpoint"
+        )
     elif with_system < 0 and not any(alone):
         reason = "a lost system turn"
     elif not with_system and alone and min(alone) > 0:

@@ -18,6 +18,8 @@ import httpx
 
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import UNREADABLE, checked
+from quantwise.runtimes.server_metrics import counts_cache
+from quantwise.runtimes.whole_answer import whole
 
 _CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"
 _SCHEMA = {
@@ -57,6 +59,7 @@ class Capabilities:
     tools: bool | None = None
     streaming: bool | None = None
     metrics: bool | None = None
+    cache_counters: bool | None = None
     told: dict[str, Any] = field(default_factory=dict)
     unclear: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -87,24 +90,28 @@ _WITHOUT = {
     "tools": "no tool calls",
     "streaming": "no streaming: the time to the first token is unknown",
     "metrics": "no /metrics: cache hits and preemptions are unknown",
+    "cache_counters": "its /metrics tells nothing of its cache: cache hits and preemptions are unknown",
 }
 
 
 def missing(found: Capabilities) -> list[str]:
     """What the server cannot do, each with what follows from it; then what could not be found out."""
-    lacks = [words for name, words in _WITHOUT.items() if getattr(found, name) is False]
+    names = [name for name in _WITHOUT if name != "cache_counters" or found.metrics]
+    lacks = [_WITHOUT[name] for name in names if getattr(found, name) is False]
     if found.tools is False and "tools" in found.refused:  # mostly a flag that the server was started without
         lacks[lacks.index(_WITHOUT["tools"])] += f" ({found.refused['tools']})"
-    unknown = [name.replace("_", " ") for name in _WITHOUT if getattr(found, name) is None]
+    unknown = [name.replace("_", " ") for name in names if getattr(found, name) is None]
     return lacks + ([f"not found out: {', '.join(unknown)}"] if unknown else [])
 
 
-def probe(http: httpx.Client, model: str, *, distributions: bool) -> Capabilities:
-    """Ask for each once. ``distributions`` is known from the interface: whether it tells log-probabilities by id."""
-    found: dict[str, bool | None] = {"distributions": distributions}
+def probe(http: httpx.Client, model: str, *, native: bool) -> Capabilities:
+    """Ask for each once. ``native``: of a llama-server's own interface it is known that it tells log-probabilities by
+    token id and scores what is given to it.
+    """
+    found: dict[str, bool | None] = {"distributions": True, "scores_given_text": True} if native else {}
     refused: dict[str, str] = {}
     ask = _Asking(http, model)
-    names = {f.name for f in fields(Capabilities)} - {"distributions", "told", "unclear", "refused"}
+    names = {f.name for f in fields(Capabilities)} - {"told", "unclear", "refused", *found}
     for name in sorted(names):
         look: Callable[[], bool | None] = getattr(ask, name)
         try:
@@ -115,8 +122,6 @@ def probe(http: httpx.Client, model: str, *, distributions: bool) -> Capabilitie
         except (httpx.HTTPError, *UNREADABLE) as error:
             found[name] = None
             ask.unclear[name] = " ".join(f"{type(error).__name__} {error}".split())[:200]
-    if distributions:
-        found["scores_given_text"] = True
     return Capabilities(**found, told=_model_entry(http, model), unclear=ask.unclear, refused=refused)
 
 
@@ -153,6 +158,15 @@ class _Asking:
         told = self._post(_TEXT, {"prompt": "One, two,", "echo": True, "logprobs": 1})["choices"][0]
         values = (told.get("logprobs") or {}).get("token_logprobs") or []
         return str(told.get("text", "")).startswith("One, two,") and len(values) > 2
+
+    def distributions(self) -> bool:
+        """As vLLM tells them: the likeliest tokens by id for each token that was read, itself among them."""
+        asked = {"prompt": "One, two,", "prompt_logprobs": 1, "return_token_ids": True}
+        told = self._post(_TEXT, asked)["choices"][0]
+        ids, places = told.get("prompt_token_ids"), told.get("prompt_logprobs")
+        if not ids or not places or len(ids) != len(places):
+            return False
+        return len(ids) > 1 and all(str(read) in place for read, place in zip(ids[1:], places[1:], strict=True))
 
     def json_schema(self) -> bool | None:
         """The one object that satisfies it. White space is free, and a small model may go on with it until it is cut
@@ -207,6 +221,11 @@ class _Asking:
         response = _whole(self._http, "GET", "/metrics")
         return response.is_success and any(line.startswith("# TYPE ") for line in response.text.splitlines())
 
+    def cache_counters(self) -> bool:
+        """Of what vLLM counts; a llama-server counts tokens and requests only."""
+        response = _whole(self._http, "GET", "/metrics")
+        return response.is_success and counts_cache(response.text)
+
     def _chat(self, most: int = 2, **fields: Any) -> dict[str, Any]:
         return self._post(_CHAT, self._body(most) | fields)
 
@@ -233,22 +252,12 @@ def _prompt_tokens(got: dict[str, Any]) -> int | None:
 
 
 def _whole(http: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
-    """The response with its body, read to the end or to the end of a stream of events.
+    """The response with its body, read to the end or to the end of a stream of events, as `whole` does.
 
-    Raises ValueError for a body that has no end within `_MOST_BYTES` and `_MOST_SECONDS`: who ignores ``max_tokens``
-    may stream for ever.
+    It has to end within `_MOST_BYTES` and `_MOST_SECONDS`: who ignores ``max_tokens`` may stream for ever.
     """
-    content = bytearray()
     with http.stream(method, path, json=body) as response:
-        ends = time.monotonic() + _MOST_SECONDS
-        for part in response.iter_bytes():
-            content += part
-            if content[-32:].rstrip().endswith(b"data: [DONE]"):
-                break
-            if len(content) > _MOST_BYTES or time.monotonic() > ends:
-                raise ValueError(f"an answer without an end: {len(content)} bytes so far")
-    kind = {"content-type": response.headers.get("content-type", "application/json")}
-    return httpx.Response(response.status_code, headers=kind, content=bytes(content), request=response.request)
+        return whole(response, time.monotonic() + _MOST_SECONDS, _MOST_BYTES, b"data: [DONE]")
 
 
 def _model_entry(http: httpx.Client, model: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, Finish, Reply
 from quantwise.runtimes.forced_tokens import GREEDY, ForcedTokens, Refused
 from quantwise.runtimes.prompt import align, chat_fields
+from quantwise.runtimes.whole_answer import asked
 
 _BESIDE = 64  # likeliest tokens reported beside a choice of one token; its rivals are mostly among them
 _BUSY = (408, 425, 429)  # of status 4xx those that are no word on the request
@@ -180,16 +181,10 @@ class LlamaServer:
         return Phases(read, float(told["prompt_ms"]) / 1000, max(written - 1, 0), float(told["predicted_ms"]) / 1000)
 
     def _get(self, path: str) -> dict[str, Any]:
-        return checked(self._http.get(path))
+        return checked(asked(self._http, "GET", path))
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        start = time.perf_counter()
-        response = self._http.post(path, json=body)
-        limit = self._http.timeout.read
-        # A client that was not scheduled meanwhile finds an answer that came too late.
-        if limit is not None and time.perf_counter() - start > limit:
-            raise httpx.ReadTimeout("answered too late", request=response.request)
-        return checked(response)
+        return checked(asked(self._http, "POST", path, body))
 
 
 def _text(piece: object) -> str:

@@ -2,39 +2,35 @@
 
 What a server can do is asked of it, never assumed from its name: a llama-server (it answers ``/props`` and
 ``/tokenize``) is used through its native interface; every other one through ``/v1/completions`` for rendered prompts,
-through its echoed log-probabilities for choices (as vLLM gives them), and through ``/v1/chat/completions`` for
-messages. QUANTWISE_API_KEY, where set, is sent as the bearer token.
+through its echoed log-probabilities for choices and its ``prompt_logprobs`` for distributions (as vLLM gives them), and
+through ``/v1/chat/completions`` for messages. QUANTWISE_API_KEY, where set, is sent as the bearer token.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import os
-import re
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import EnvironmentFailure, InputError, RuntimeFailure
 from quantwise.core.prompt_tokens import PromptTokens
-from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
+from quantwise.core.runtime import Ask, CacheUse, Footprint, Reply, RuntimeOptions
 from quantwise.runtimes import capabilities
 from quantwise.runtimes.forced_tokens import Refused
-from quantwise.runtimes.llama_server import NOT_LET_IN, UNREADABLE, KeyRefused, LlamaServer, ask_all, key_header, said
+from quantwise.runtimes.llama_server import UNREADABLE, KeyRefused, LlamaServer, ask_all
 from quantwise.runtimes.openai_api import OpenAIServer
 from quantwise.runtimes.openai_prompts import prompt_tokens
 from quantwise.runtimes.patience import Patience
+from quantwise.runtimes.server_address import KEY, chosen_model, http_client, split_url, why
+from quantwise.runtimes.server_metrics import CacheWatch
+from quantwise.runtimes.whole_answer import asked
 
 _PROBE_S = 15.0
-_KEY = "set QUANTWISE_API_KEY to the key of that server"
-_ENDPOINT = re.compile(r"/*(/v1(/(models|(chat/)?completions))?)?/*$")
 
 
 class OpenAI:
@@ -72,11 +68,13 @@ class OpenAI:
             try:
                 native = LlamaServer(http) if props is not None else None
             except (httpx.HTTPError, Refused, *UNREADABLE) as error:
-                raise RuntimeFailure(f"{root} does not answer as a llama-server: {_why(error)}") from error
+                raise RuntimeFailure(f"{root} does not answer as a llama-server: {why(error)}") from error
             server = native or OpenAIServer(http, model)
+            watch = CacheWatch(http)
             http.timeout = httpx.Timeout(options.timeout_s)
             self._patience = self._patience or Patience(options.retry_s)
-            yield OpenAISession(found, model, http, server, options.parallel, self._patience)
+            told = (found, model, http, server, options.parallel, self._patience)
+            yield PagedSession(watch, *told) if watch.tells else OpenAISession(*told)
 
 
 class OpenAISession:
@@ -107,14 +105,15 @@ class OpenAISession:
         except KeyRefused as error:
             if error.status == httpx.codes.FORBIDDEN and self._lists_models():
                 raise Refused(str(error)) from error  # gateways bar single prompts so
-            raise EnvironmentFailure(f"{self._url} says {error}; {_KEY}, and run the same command again") from error
+            raise EnvironmentFailure(f"{self._url} says {error}; {KEY}, and run the same command again") from error
         if reply.error is not None and reply.finish in ("stop", "length"):
             self._check_same()
         return reply
 
     def _lists_models(self) -> bool:
         try:
-            return self._http.get("/v1/models").is_success
+            with self._http.stream("GET", "/v1/models") as response:
+                return response.is_success
         except httpx.HTTPError:
             return False
 
@@ -143,28 +142,48 @@ class OpenAISession:
         except Refused as error:
             return PromptTokens(refused=str(error))
         except (httpx.HTTPError, *UNREADABLE) as error:
-            raise RuntimeFailure(f"{self._url} does not tell what it reads: {_why(error)}") from error
+            raise RuntimeFailure(f"{self._url} does not tell what it reads: {why(error)}") from error
 
     def capabilities(self) -> dict[str, Any]:
         """As in `TellsCapabilities`; it takes a dozen short requests."""
         native = isinstance(self._server, LlamaServer)
-        return capabilities.probe(self._http, self._model, distributions=native).to_json()
+        return capabilities.probe(self._http, self._model, native=native).to_json()
 
     def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
-        """As in the protocol, from a llama-server. Raises InputError for servers that do not tell token ids."""
-        if not isinstance(self._server, LlamaServer):
-            raise InputError(f"{self._url} does not tell next-token distributions by token id; only llama-server does")
+        """As in the protocol, from a llama-server or a vLLM. Raises InputError for servers that do not tell them."""
         try:
             return self._server.next_token_logprobs(text, top)
-        except (httpx.HTTPError, Refused, *UNREADABLE) as error:
-            raise RuntimeFailure(f"{self._url} gave no distributions: {_why(error)}") from error
+        except Refused as error:
+            raise InputError(
+                f"{self._url} does not tell next-token distributions by token id ({why(error)}); llama-server and "
+                "vLLM do"
+            ) from error
+        except (httpx.HTTPError, *UNREADABLE) as error:
+            raise RuntimeFailure(f"{self._url} gave no distributions: {why(error)}") from error
 
     def _gone(self) -> str | None:
         try:
-            self._http.get("/v1/models", timeout=_PROBE_S)
+            with self._http.stream("GET", "/v1/models", timeout=_PROBE_S):
+                return None
         except httpx.TransportError as error:
-            return f"{self._url} no longer answers ({_why(error)})"
-        return None
+            return f"{self._url} no longer answers ({why(error)})"
+
+
+class PagedSession(OpenAISession):
+    """One whose server counts what its cache does. Requests of others to the same server are counted too."""
+
+    def __init__(self, watch: CacheWatch, *told: Any) -> None:
+        super().__init__(*told)
+        self._watch = watch
+
+    def ask(self, asks: Sequence[Ask]) -> list[Reply]:
+        """As in `OpenAISession`, with a look at the blocks now and then."""
+        with self._watch:
+            return super().ask(asks)
+
+    def cache_use(self) -> CacheUse:
+        """What its ``/metrics`` say since it was opened."""
+        return self._watch.use()
 
 
 def server_artifact(url: str) -> Artifact:
@@ -197,93 +216,12 @@ def server_context(url: str) -> int | None:
     return tokens if isinstance(tokens, int) and tokens > 0 else None
 
 
-def split_url(url: str) -> tuple[str, str | None]:
-    """(address without ``/v1`` and what an endpoint adds to it, model after ``#``)."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError
-    except ValueError as error:  # also what urlsplit says of a port or an address that cannot be
-        raise InputError(f"{url!r} is no URL of a server; write http://HOST:PORT or http://HOST:PORT#MODEL") from error
-    if "@" in parts.netloc:  # not said again: it would stand in every report
-        raise InputError(f"the URL of the server at {parts.hostname} holds a password; leave it out, and {_KEY}")
-    if parts.query:
-        raise InputError(f"{url!r}: servers are asked without what follows the question mark; leave it out")
-    return f"{parts.scheme}://{parts.netloc}{_ENDPOINT.sub('', parts.path)}", parts.fragment or None
-
-
-def http_client(root: str, timeout_s: float, parallel: int) -> httpx.Client:
-    """A proxy from the environment is for hosts elsewhere, never for this machine."""
-    address = urlsplit(root)
-    here = address.hostname in ("localhost", "127.0.0.1", "::1")
-    headers = key_header(os.environ.get("QUANTWISE_API_KEY"))
-    limits = httpx.Limits(max_connections=parallel + 2)
-    # Authorities take a tenth of a second to read, and nobody shows a certificate where nothing is encrypted.
-    verify = _certificates() if address.scheme == "https" else False
-    return httpx.Client(
-        base_url=root, timeout=timeout_s, headers=headers, limits=limits, trust_env=not here, verify=verify
-    )
-
-
-@functools.cache
-def _certificates() -> ssl.SSLContext:
-    """Who is believed: the usual authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
-    return httpx.create_ssl_context()
-
-
-def chosen_model(http: httpx.Client, root: str, wanted: str | None) -> str:
-    """The model that is ``wanted``, or the only one there is. Raises InputError where that is none or several."""
-    models = model_ids(http, root)
-    named = f"{', '.join(models[:8])}{' ...' if len(models) > 8 else ''}"
-    if wanted and wanted not in models:
-        raise InputError(f"{root} has no model {wanted!r}; it has {named}")
-    if not wanted and len(models) > 1:
-        raise InputError(f"{root} has several models ({named}); say which one is meant, as {root}#{models[0]}")
-    return wanted or models[0]
-
-
-def model_ids(http: httpx.Client, root: str) -> list[str]:
-    """The models that a server names. Raises InputError naming ``root`` when nothing there speaks this protocol."""
-    advice = "give the URL of a running llama-server, Ollama or vLLM"
-    try:
-        response = http.get("/v1/models")
-    except httpx.HTTPError as error:
-        raise InputError(f"no server answers at {root} ({_why(error)}); {_encryption(error) or advice}") from error
-    if response.status_code in NOT_LET_IN:
-        raise InputError(f"{root}/v1/models says {said(response)}; {_KEY}")
-    if response.is_redirect:
-        advice = f"give the address that it sends to: {response.headers.get('location', 'it does not say')}"
-    if not response.is_success:
-        raise InputError(f"{root}/v1/models says {said(response)}; {advice}")
-    try:
-        models = [entry["id"] for entry in response.json()["data"]]
-        if not all(isinstance(name, str) and name for name in models):
-            raise ValueError("a model without a name")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{root} answers, but not as an OpenAI-compatible server does; {advice}") from error
-    if not models:
-        raise InputError(f"{root} serves no model; load one there first")
-    return models
-
-
-def _encryption(error: httpx.HTTPError) -> str | None:
-    """What to do where the two sides did not agree on encryption, or the certificate is not believed."""
-    text = str(error)
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return "name the file of the authority that signed its certificate (or the certificate itself) in SSL_CERT_FILE"
-    return "it may not be encrypted: try http://" if "[SSL" in text else None
-
-
 def _props(http: httpx.Client) -> dict[str, Any] | None:
     """The ``/props`` of a llama-server that also tokenizes; None where that is not to be had."""
     try:
-        response = http.get("/props")
+        response = asked(http, "GET", "/props")
         props = response.json() if response.is_success else None
-        told = http.post("/tokenize", json={"content": "a"}) if isinstance(props, dict) else None
+        told = asked(http, "POST", "/tokenize", {"content": "a"}) if isinstance(props, dict) else None
         return props if told is not None and told.is_success and "tokens" in told.json() else None
     except (httpx.HTTPError, ValueError):
         return None
-
-
-def _why(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -20,6 +20,8 @@ from quantwise.core.runtime import Ask, Finish, Reply
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import checked
 from quantwise.runtimes.prompt import chat_fields
+from quantwise.runtimes.prompt_logprobs import COMMON_TOP, prompt_logprobs
+from quantwise.runtimes.whole_answer import asked
 
 _CUT_SHORT = ("abort", "error")  # vLLM's words for an answer that it gave up
 _EDITION = re.compile(r":latest|-\d{4}(-?\d\d){1,2}|-(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
@@ -102,15 +104,34 @@ class OpenAIServer:
         ends = [*offsets[1:count], len(text)]
         return ends, [0.0 if value is None else float(value) for value in values[:count]]
 
+    def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
+        """As in the protocol, of a vLLM; where it may not tell as many, of `COMMON_TOP`.
+
+        Raises Refused where the server does not tell them, and what httpx raises. Before a text to which the tokenizer
+        adds nothing stands nothing, so its first token is left out: by what token texts end is not told by URL.
+        """
+        try:
+            return prompt_logprobs(self._named, text, top)
+        except Refused:
+            if top <= COMMON_TOP:
+                raise
+            return prompt_logprobs(self._named, text, COMMON_TOP)
+        except (KeyError, TypeError) as error:
+            raise Refused("it leaves prompt_logprobs out") from error
+
+    def _named(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._post(path, {"model": self._model} | body)
+
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer. A server that refuses seeds, which greedy answers hardly need, is asked without from then on."""
-        asked = body if self._takes_seeds else {key: value for key, value in body.items() if key != "seed"}
+        sent = body if self._takes_seeds else {key: value for key, value in body.items() if key != "seed"}
         try:
-            got = checked(self._http.post(path, json=asked))
+            got = checked(asked(self._http, "POST", path, sent))
         except Refused as error:
-            if "seed" not in asked or "seed" not in str(error):
+            if "seed" not in sent or "seed" not in str(error):
                 raise
-            got = checked(self._http.post(path, json={key: value for key, value in body.items() if key != "seed"}))
+            seedless = {key: value for key, value in body.items() if key != "seed"}
+            got = checked(asked(self._http, "POST", path, seedless))
             self._takes_seeds = False
         self._check_model(got.get("model"))
         return got

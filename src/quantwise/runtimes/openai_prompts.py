@@ -17,6 +17,7 @@ from quantwise.core.runtime import Ask
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import UNREADABLE, checked
 from quantwise.runtimes.prompt import chat_fields
+from quantwise.runtimes.whole_answer import asked
 
 
 def prompt_tokens(http: httpx.Client, model: str, ask: Ask) -> PromptTokens:
@@ -50,9 +51,9 @@ def _request(model: str, ask: Ask) -> tuple[str, dict[str, Any]]:
 
 def _asked(http: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
     try:
-        return checked(http.post(path, json=body | {"return_token_ids": True}))
+        return checked(asked(http, "POST", path, body | {"return_token_ids": True}))
     except Refused:
-        return checked(http.post(path, json=body))
+        return checked(asked(http, "POST", path, body))
 
 
 def _tokenized(http: httpx.Client, model: str, ask: Ask) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
@@ -61,7 +62,7 @@ def _tokenized(http: httpx.Client, model: str, ask: Ask) -> tuple[tuple[int, ...
     if ask.text is not None:
         what = {"prompt": ask.text, "add_special_tokens": not ask.rendered}
     try:
-        got = checked(http.post("/tokenize", json={"model": model, "return_token_strs": True} | what))
+        got = checked(asked(http, "POST", "/tokenize", {"model": model, "return_token_strs": True} | what))
     except (httpx.HTTPError, Refused, *UNREADABLE):
         return None, ()
     ids, pieces = _ids(got.get("tokens")), got.get("token_strs")

@@ -54,15 +54,16 @@ class Patience:
         Of what is lost, a reply that says so, or the TransportError of a server that breaks connections. Raises
         EnvironmentFailure where retries have taken the budget of the run.
         """
+        asked = time.monotonic()
         try:
             return once(ask)
         except (httpx.HTTPStatusError, *_AGAIN) as error:
             if not _transient(error):
                 raise
             with self._overtime():
-                return self._again(ask, once, error)
+                return self._again(ask, once, error, asked)
 
-    def _again(self, ask: Ask, once: Callable[[Ask], Reply], error: Exception) -> Reply:
+    def _again(self, ask: Ask, once: Callable[[Ask], Reply], error: Exception, asked: float) -> Reply:
         began = time.monotonic()
         faults = [error]
         while (wait := self._wait(faults, time.monotonic() - began)) is not None:
@@ -82,7 +83,7 @@ class Patience:
         last = faults[-1]
         if isinstance(last, httpx.TransportError) and not isinstance(last, httpx.TimeoutException):
             raise type(last)(f"{_why(last)} ({tries})") from last
-        lost = failure(last, waited)
+        lost = failure(last, time.monotonic() - asked)
         return replace(lost, error=f"{lost.error} ({tries})")
 
     def give_up(self, yes: bool) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 
 import httpx
 
 from quantwise.core.runtime import CacheUse
-from quantwise.runtimes.openai import http_client
+from quantwise.runtimes.server_address import http_client
 from quantwise.runtimes.streaming import Server
+from quantwise.runtimes.whole_answer import asked
 
 # What we call it, and who counts it by which name. The text format puts _total behind a counter, old servers did not.
 COUNTERS: Mapping[str, tuple[str, ...]] = {
@@ -48,8 +49,8 @@ def read_metrics(server: Server) -> tuple[Counts, Blocks | None]:
 def metrics_text(http: httpx.Client) -> str:
     """All that a server shows of itself now; empty where it shows nothing."""
     try:
-        response = http.get("/metrics", timeout=_PATIENCE_S)
-    except httpx.HTTPError:
+        response = asked(http, "GET", "/metrics", limit_s=_PATIENCE_S)
+    except (httpx.HTTPError, ValueError):
         return ""
     return response.text if response.is_success else ""
 
@@ -141,6 +142,26 @@ class BlockWatch:
                 if found is None:
                     return
                 self.seen, self.most = found, max(self.most, found.used)
+
+
+class CacheWatch(BlockWatch):
+    """A server's cache since this was made: its counters, and its blocks while a ``with`` lasts."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        super().__init__(lambda: nullcontext(http))
+        self._http = http
+        self._before = counts(text := metrics_text(http))
+        self.tells = counts_cache(text)
+
+    def use(self) -> CacheUse:
+        """What the server says now, less what it said before."""
+        text = metrics_text(self._http)
+        return cache_use(difference(self._before, counts(text)), self, blocks(text))
+
+
+def counts_cache(text: str) -> bool:
+    """Whether a text in Prometheus' format tells of hits in a cache of prefixes, of preemptions or of blocks."""
+    return not {"prefix_cache_hits", "preemptions"}.isdisjoint(counts(text)) or blocks(text) is not None
 
 
 def cache_use(counted: Mapping[str, float | None], watch: BlockWatch, now: Blocks | None) -> CacheUse:

@@ -21,8 +21,8 @@ from quantwise.core.runtime import Ask
 from quantwise.runtimes.event_stream import EventStream, NotEvents, ServerSaid, one_line
 from quantwise.runtimes.lean_http import LeanHttp, NotHttp, Response
 from quantwise.runtimes.llama_server import key_header, said
-from quantwise.runtimes.openai import chosen_model, http_client, split_url
 from quantwise.runtimes.openai_api import same_model
+from quantwise.runtimes.server_address import chosen_model, http_client, split_url
 
 Outcome = Literal[
     "ok", "refused", "overloaded", "error", "timeout", "broken", "malformed", "unfinished", "other_model", "not_sent"

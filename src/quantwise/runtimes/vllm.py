@@ -15,7 +15,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -38,7 +38,8 @@ from quantwise.runtimes.openai_api import OpenAIServer
 from quantwise.runtimes.openai_prompts import prompt_tokens
 from quantwise.runtimes.process import ServerProcess, free_port
 from quantwise.runtimes.prompt import prompt_text
-from quantwise.runtimes.server_metrics import BlockWatch, blocks, cache_use, counts, difference, metrics_text
+from quantwise.runtimes.prompt_logprobs import prompt_logprobs
+from quantwise.runtimes.server_metrics import CacheWatch
 
 _MODEL = "quantwise"
 _MISSING = (
@@ -149,8 +150,7 @@ class VllmSession:
         self._server = OpenAIServer(http, _MODEL)
         self._parallel = options.parallel
         self._context = options.context
-        self._watch = BlockWatch(lambda: nullcontext(http))
-        self._before = counts(metrics_text(http))
+        self._watch = CacheWatch(http)
         self._opening = None if self.tokenize("") else _end_token(Path(folder))
 
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
@@ -184,8 +184,7 @@ class VllmSession:
 
     def cache_use(self) -> CacheUse:
         """What its ``/metrics`` say since it was opened."""
-        text = metrics_text(self._http)
-        return cache_use(difference(self._before, counts(text)), self._watch, blocks(text))
+        return self._watch.use()
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a raw text."""
@@ -200,16 +199,21 @@ class VllmSession:
         ids = ids if self._opening is None else [self._opening, *ids]
         if len(ids) >= self._context:
             raise InputError(f"the text has {len(ids)} tokens, the context {self._context}; give a shorter text")
-        body = {"prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": top}
-        told = self._post("/v1/completions", body)["choices"][0]["prompt_logprobs"]
-        return [{int(token): float(said["logprob"]) for token, said in place.items()} for place in told[1:]]
+        return prompt_logprobs(self._post, ids, top)
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
             return checked(self._http.post(path, json={"model": _MODEL, **body}))
         except (httpx.HTTPError, Refused) as error:
-            ended = self.process.gone() if isinstance(error, httpx.TransportError) else None
-            raise RuntimeFailure(f"vLLM does not answer: {error}; {ended or 'it still runs'}") from error
+            raise RuntimeFailure("; ".join(("vLLM does not answer: " + str(error), *self._state(error)))) from error
+
+    def _state(self, error: Exception) -> tuple[str, ...]:
+        """What has become of it, where a connection broke or it failed; one that refuses runs."""
+        if isinstance(error, Refused):
+            return ()
+        if _ENGINE_GONE in str(error):
+            return (f"its engine is gone: {self.process.last_word(*_FATAL)}",)
+        return (self.process.gone() or "it still runs",)
 
 
 def _environment(key: str, options: RuntimeOptions) -> dict[str, str]:
