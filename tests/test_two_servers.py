@@ -129,7 +129,7 @@ def test_where_only_counts_are_told_counts_are_compared_and_it_is_said(
 def test_a_server_that_templates_rendered_texts_once_more_is_named(task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As beside a model of this machine, whose template then renders for all."""
     rendered = ChatTemplate.from_folder(reference.path())
-    monkeypatch.setattr("quantwise.question.pose.one_template", lambda model, brought: rendered)
+    monkeypatch.setattr("quantwise.question.pose.one_template", lambda *given: rendered)
     with ChatServer(tells="counts") as base, ChatServer("texts too", "counts") as ours:
         record = decided(task, base, ours)
     assert "its own template, which this server seems to put around texts too; name servers alone" in why_out(record)
