@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import EnvironmentFailure, InputError
 from quantwise.core.runtime import Ask, Footprint, RuntimeOptions
+from quantwise.runtimes import transformers_folder
 from quantwise.runtimes.greedy import CausalModel, Row
 from quantwise.runtimes.transformers import Transformers
 from quantwise.runtimes.transformers_device import VARIABLE, device, peak_bytes
@@ -111,6 +115,25 @@ def test_a_process_on_a_gpu_tells_the_peak_there_and_not_that_of_this_machine(mo
         for there, peak in ((True, 7), (False, 5)):
             monkeypatch.setattr("quantwise.runtimes.transformers_process.is_cuda", lambda there=there: there)
             assert session.footprint() == Footprint(weights_bytes=3, peak_process_bytes=peak)
+
+
+@pytest.mark.parametrize("method", [None, "gptq", "bitsandbytes"])
+def test_a_model_is_put_where_it_is_told(method: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes is told while it loads: its layers of eight bits cannot be moved, and it would take any GPU."""
+    settings: dict[str, Any] = {"model_type": "llama"}
+    settings |= {"quantization_config": {"quant_method": method}} if method else {}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    told = []
+
+    def loaded(*_: object, **options: Any) -> nn.Module:
+        told.append(options.get("device_map"))
+        return nn.Linear(1, 1)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loaded)
+    monkeypatch.setattr(transformers_folder, "_read_here", loaded)
+    places = [next(transformers_folder.model_of(tmp_path, place).parameters()).device.type for place in ("cpu", "meta")]
+    assert places == ["cpu", "cpu" if method == "bitsandbytes" else "meta"]
+    assert told == ([{"": "cpu"}, {"": "meta"}] if method == "bitsandbytes" else [None, None])
 
 
 @pytest.mark.gpu
