@@ -25,6 +25,7 @@ class Compared:
     """
 
     name: str
+    float32: bool  # what both computed in; else bfloat16
     text: NDArray[np.int64]  # (P,) which text
     answer: Flags  # (P,) whether the position is of an answer
     gap: Reals  # (P,) of the exact logits
@@ -47,10 +48,12 @@ How often vLLM and the Transformers runtime name the same next token for one and
 `benchmarks/vllm_agreement.py`. {told}
 
 "Exact" are the stored numbers computed in float64, read from the files by other code than the runtime's. "Other
-attention" is Transformers in bfloat16 beside itself with `eager` for `sdpa`: the same sums in another order, and no
+attention" is Transformers beside itself with `eager` for `sdpa`: the same sums in another order, and no
 vLLM in it. "Beside int8 inputs" is vLLM as it is, beside Transformers and exact numbers with the inputs of quantized
 layers rounded to int8, token by token: what vLLM does of its own for 4-bit weights on a processor with AMX;
-"16-bit inputs" is vLLM with that switched off (`VLLM_CPU_INT4_W4A8=0`). Intervals resample whole texts.
+"16-bit inputs" is vLLM with that switched off (`VLLM_CPU_INT4_W4A8=0`). "Both in float32": the same files with float32
+as the folder's dtype, which both runtimes then compute in, beside 16-bit weights computed so; of GPTQ and AWQ vLLM
+does not take it. Intervals resample whole texts.
 
 {agreement(found)}
 
@@ -76,14 +79,14 @@ and how often the exactly likeliest token is named:
 
 def agreement(found: Sequence[Compared]) -> str:
     """The first table."""
-    base = found[0]
     lines = [
         "| folder | vLLM and Transformers agree | less 16 bit's, points (95 %) | Transformers, other attention "
         "| at answers |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for one in found:
-        over = "" if one is base else _points(_over(one, base))
+        base = _base(one, found)
+        over = "" if base is None or base is one else _points(_over(one, base))
         lost = int((~one.same[one.answer]).sum())
         at = f"{one.same[one.answer].mean():.2%} ({lost} of {int(one.answer.sum()):,} differ)"
         lines.append(f"| {one.name} | {one.same.mean():.2%} | {over} | {one.again.mean():.2%} | {at} |")
@@ -92,9 +95,10 @@ def agreement(found: Sequence[Compared]) -> str:
 
 def conclusion(found: Sequence[Compared]) -> str:
     """Which are within a point of what 16 bit reaches, over all positions and at answers."""
-    base, others = found[0], found[1:]
-    within = [one.name for one in others if (low := _over(one, base).low) is not None and low >= -ALLOWED]
-    shares = [one.same[one.answer].mean() - base.same[base.answer].mean() for one in others]
+    pairs = [(one, base) for one in found if (base := _base(one, found)) is not None and base is not one]
+    others = [one for one, _ in pairs]
+    within = [one.name for one, base in pairs if (low := _over(one, base).low) is not None and low >= -ALLOWED]
+    shares = [one.same[one.answer].mean() - base.same[base.answer].mean() for one, base in pairs]
     at = [one.name for one, share in zip(others, shares, strict=True) if share >= -ALLOWED]
     whole = f"{', '.join(within)} {'is' if len(within) == 1 else 'are'}" if within else "none is"
     places = "all are" if len(at) == len(others) else f"{', '.join(at) or 'none'} {'is' if len(at) < 2 else 'are'}"
@@ -147,6 +151,11 @@ def _nearer(found: Sequence[Compared]) -> str:
         "The Transformers runtime (packed kernels, texts in batches) and "
         f"a plain pass over expanded weights agree at: {', '.join(packed)}."
     )
+
+
+def _base(one: Compared, found: Sequence[Compared]) -> Compared | None:
+    """16 bit, computed in the same type."""
+    return next((o for o in found if o.float32 == one.float32 and o.name.startswith("`16bit`")), None)
 
 
 def _over(one: Compared, base: Compared) -> Estimate:

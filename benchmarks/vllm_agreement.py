@@ -7,9 +7,11 @@ The reference model's exports, at every position of held-out texts that nobody t
 these at the positions where the text is a model's answer to a suite's question. Both runtimes are compared with each
 other, and each with the stored numbers computed exactly, in float64; so it is seen which of the two is nearer, and how
 far apart the two likeliest tokens are where they differ. How much of it is rounding alone: the same folder in
-Transformers twice, in bfloat16 with another attention (the same sums in another order); ``computed_otherwise``. Among
-equal logits the lowest token id counts everywhere: bfloat16 has many ties. What was answered is kept in the work
-folder, so that a run that was cut off goes on. Three gigabytes of memory, 15 minutes with ``--every 3``.
+Transformers twice, in bfloat16 with another attention (the same sums in another order); ``computed_otherwise``. And
+with both runtimes in float32, by the dtype in the folder's config.json and vLLM's own flag, where vLLM takes that (not
+GPTQ, nor AWQ): what differs then is no rounding to bfloat16. Among equal logits the lowest token id counts everywhere:
+bfloat16 has many ties. What was answered is kept in the work folder, so that a run that was cut off goes on. Three
+gigabytes of memory, 15 minutes with ``--every 3``.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -45,11 +48,12 @@ from trained_models import ROOT, reference_model
 PAGE = ROOT / "docs" / "vllm-agreement.md"
 CONTEXT, TOP = 1024, 4
 FOUR_BITS = ("gptq:int4-g128,layout=gptq", "awq+rtn:int4-g64-asym,layout=awq")
-SWITCH = "VLLM_CPU_INT4_W4A8"
+SWITCH, FLAGS = "VLLM_CPU_INT4_W4A8", "QUANTWISE_VLLM_FLAGS"
 # Of 4-bit weights: vLLM as it is; beside Transformers and exact numbers whose inputs are rounded to int8 too; vLLM with
 # its switch for that rounding off.
-Way = Literal["", "beside int8 inputs", "16-bit inputs"]
+Way = Literal["", "beside int8 inputs", "16-bit inputs", "both in float32"]
 WAYS: tuple[Way, ...] = ("", "beside int8 inputs", "16-bit inputs")
+FLOAT32: Way = "both in float32"
 Places = Sequence[Sequence[bool]]
 RECIPES = ("16bit", "w8a8", "fp8", *FOUR_BITS)
 
@@ -86,17 +90,20 @@ class Kept:
 
 
 @contextmanager
-def switched(int8_inputs: bool) -> Iterator[None]:
-    """vLLM's own switch, as the server inherits it."""
-    before = os.environ.pop(SWITCH, None)
-    if not int8_inputs:
+def asked_of_vllm(way: Way) -> Iterator[None]:
+    """vLLM's own switch for 4-bit weights and its flag for the type, as the server takes them from us."""
+    before = {name: os.environ.pop(name, None) for name in (SWITCH, FLAGS)}
+    if way == "16-bit inputs":
         os.environ[SWITCH] = "0"
+    if way == FLOAT32:
+        os.environ[FLAGS] = "--dtype float32"
     try:
         yield
     finally:
-        os.environ.pop(SWITCH, None)
-        if before is not None:
-            os.environ[SWITCH] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def by_runtime(runtime: Runtime, artifact: Artifact, kept: Kept, texts: Sequence[str]) -> Said:
@@ -131,19 +138,22 @@ def by_model(model: Any, kept: Kept) -> Said:
 
 def compare(kept: Kept, artifact: Artifact, recipe: str, texts: Sequence[str], at: Places, way: Way) -> Compared:
     """One folder, one way."""
-    folder, rounded = Path(artifact.location), way == "beside int8 inputs"
-    also = " int8 inputs" if rounded else ""
+    rounded, wide = way == "beside int8 inputs", way == FLOAT32
+    if wide:
+        artifact = in_float32(artifact, kept.work / "float32" / Path(artifact.location).name)
+    folder, dtype = Path(artifact.location), torch.float32 if wide else torch.bfloat16
+    also, run = " int8 inputs" if rounded else "", " float32" if wide else ""
 
-    def model(dtype: torch.dtype, attention: str) -> Said:
+    def model(attention: str) -> Said:
         return by_model(model_in(folder, dtype, rounded, attention), kept)
 
-    with switched(way != "16-bit inputs"):
-        name = f"{recipe} vllm{' 16-bit inputs' if way == '16-bit inputs' else ''}"
+    with asked_of_vllm(way):
+        name = f"{recipe} vllm{run}{' 16-bit inputs' if way == '16-bit inputs' else ''}"
         theirs = kept.said(name, lambda: by_runtime(Vllm(), artifact, kept, texts))
-    plain = kept.said(f"{recipe}{also} sdpa", lambda: model(torch.bfloat16, "sdpa"))
-    again = kept.said(f"{recipe}{also} eager", lambda: model(torch.bfloat16, "eager"))
+    plain = kept.said(f"{recipe}{also}{run} sdpa", lambda: model("sdpa"))
+    again = kept.said(f"{recipe}{also}{run} eager", lambda: model("eager"))
     exact = kept.said(f"{recipe}{also} exact", lambda: by_model(exact_model(reference_path(), folder, rounded), kept))
-    runtime = kept.said(f"{recipe} transformers", lambda: by_runtime(Transformers(), artifact, kept, texts))
+    runtime = kept.said(f"{recipe} transformers{run}", lambda: by_runtime(Transformers(), artifact, kept, texts))
     ours = plain if rounded else runtime
     named = {who: flat(said.likeliest) for who, said in
              {"theirs": theirs, "plain": plain, "again": again, "exact": exact, "ours": ours}.items()}  # fmt: skip
@@ -151,12 +161,26 @@ def compare(kept: Kept, artifact: Artifact, recipe: str, texts: Sequence[str], a
            {"theirs": theirs, "ours": ours, "again": again}.items()}  # fmt: skip
     return Compared(
         name=f"`{recipe}`" + (f", {way}" if way else ""),
+        float32=wide,
         text=np.repeat(np.arange(len(kept.texts)), [len(text) for text in kept.texts]),
         answer=flat(at), gap=flat(exact.gap), same=named["theirs"] == named["ours"],
         again=named["plain"] == named["again"], theirs=named["theirs"] == named["exact"],
         ours=named["ours"] == named["exact"], packed=named["ours"] == named["plain"],
         theirs_off=off["theirs"], ours_off=off["ours"], again_off=off["again"],
     )  # fmt: skip
+
+
+def in_float32(artifact: Artifact, folder: Path) -> Artifact:
+    """The same files, with float32 as the dtype that a runtime is to compute in."""
+    if not folder.exists():
+        partly = folder.with_name(folder.name + ".part")
+        shutil.rmtree(partly, ignore_errors=True)
+        shutil.copytree(artifact.location, partly)
+        config = json.loads((partly / "config.json").read_text(encoding="utf-8"))
+        config.pop("torch_dtype", None)
+        (partly / "config.json").write_text(json.dumps(config | {"dtype": "float32"}), encoding="utf-8")
+        partly.rename(folder)
+    return replace(artifact, location=str(folder))
 
 
 def flat(lists: Sequence[Sequence[Any]]) -> NDArray[Any]:
@@ -180,12 +204,13 @@ def main() -> int:
     found: list[Compared] = []
     failed: list[str] = []
     for recipe, artifact in zip(flags.recipes, made, strict=True):
-        for way in WAYS if recipe in FOUR_BITS else WAYS[:1]:
+        for way in WAYS if recipe in FOUR_BITS else (WAYS[0], FLOAT32):
             try:
                 found.append(compare(kept, artifact, recipe, texts, places, way))
             except RuntimeFailure as error:
                 failed.append(f"`{recipe}`{', ' * bool(way)}{way}: {error}")
                 print(f"- {failed[-1]}", flush=True)
+    found.sort(key=lambda one: one.float32)
     every = f", one in {flags.every}" if flags.every > 1 else ""
     told = f"""Exports of the reference model at {found[0].gap.size:,} positions of {len(texts)} held-out texts{every},
 {int(found[0].answer.sum()):,} of them of answers to the suites' questions; of equal logits the lowest id counts.

@@ -49,6 +49,13 @@ class ChatServer:
         self._thread.join()
         self._server.server_close()
 
+    def asked(self, body: dict[str, Any]) -> str:
+        """The prompt of a request. Who ``can`` "think" and is told not to finds the thinking at its end already."""
+        if "messages" not in body:
+            return str(body["prompt"])
+        thinks = body.get("chat_template_kwargs", {}).get("enable_thinking", True)
+        return self.render(body["messages"]) + ("" if thinks or "think" not in self.can else "<think></think>")
+
     def render(self, turns: Turns) -> str:
         """The prompt, as broken as it is meant to be."""
         broken = self.broken
@@ -95,12 +102,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         of = self.of
         if self.path == "/tokenize" and of.tells == "tokenize":
-            ids, pieces = of.tokens(of.render(body["messages"]) if "messages" in body else body["prompt"])
+            ids, pieces = of.tokens(of.asked(body))
             return self._send(200, {"tokens": ids, "token_strs": pieces, "count": len(ids)})
         if self.path not in ("/v1/chat/completions", "/v1/completions"):
             return self._send(404, {"error": {"message": "not here"}})
         chat = self.path == "/v1/chat/completions"
-        prompt = of.render(body["messages"]) if chat else body["prompt"]
+        prompt = of.asked(body)
         with of.lock:
             of.answers += 1
             times = of.words[prompt] = of.words.get(prompt, 0) + 1
@@ -122,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(400, {"error": {"message": f"unknown {sorted(unknown)}"}})
         if "no tools" in can and "tools" in body:
             return self._send(400, {"error": {"message": "tools need --enable-auto-tool-choice"}})
+        if "no further" in can and (unknown := sorted(body.keys() & {"top_k", "min_p", "chat_template_kwargs"})):
+            return self._send(400, {"error": {"message": f"Unrecognized request argument supplied: {unknown[0]}"}})
         if "no heat" in can and body.get("temperature", 0) > 2:
             return self._send(400, {"error": {"message": f"temperature must be in [0, 2], got {body['temperature']}."}})
         if body.get("logprobs") is True and "logprobs" in can:

@@ -106,3 +106,32 @@ def test_folders_and_gguf_headers_tell_the_same(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(InputError, match=r"tokenizer_config\.json is not JSON"):
         ChatTemplate.from_folder(tmp_path)
+
+
+# As Qwen3 has it: thinking that is not wanted stands in the prompt, begun and ended.
+HYBRID = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}{% endif %}"
+)
+
+
+def test_what_a_template_is_told_is_in_every_rendering_and_in_the_hash() -> None:
+    plain = ChatTemplate(HYBRID, {"bos_token": "<s>"})
+    quick = plain.told({"enable_thinking": False})
+    assert quick.render(TURNS[:1]) == plain.render(TURNS[:1]) + "<think></think>"
+    assert plain.told({"enable_thinking": True}).render(TURNS) == plain.render(TURNS)
+    assert len({plain.hash, quick.hash, plain.told({"enable_thinking": True}).hash}) == 3
+    assert plain.told({}).hash == plain.hash
+    assert (quick.tokens, quick.today) == (plain.tokens, plain.today)
+
+
+@pytest.mark.parametrize(
+    "source", [HYBRID, "{% if enable_thinking is not defined %}{% set enable_thinking = 1 %}{% endif %}"]
+)
+def test_an_argument_that_a_template_never_reads_is_refused(source: str) -> None:
+    told = {"enable_thinking": False}
+    assert ChatTemplate(source).told(told).arguments == told
+    with pytest.raises(InputError, match=r"reads no argument 'thinking'; leave it out; it reads: enable_thinking$"):
+        ChatTemplate(source).told(told | {"thinking": True})
+    with pytest.raises(InputError, match="it reads: none"):
+        ChatTemplate("{{ messages }}").told(told)

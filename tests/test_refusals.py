@@ -88,6 +88,20 @@ def test_where_both_refuse_nothing_passes(calling: Path, choosing: Path) -> None
         assert base.url in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["top_k", "min_p"])
+def test_a_server_that_refuses_what_is_not_openais_is_refused_in_its_words(tmp_path: Path, name: str) -> None:
+    task = written(tmp_path, "saying", {"scorer": "exact", "prompt": "say gull", "target": "gull"})
+    with ChatServer(can=("no further",)) as base, ChatServer() as ours:
+        request = Request(
+            scenario="laptop", tasks=(str(task),), candidates=(ours.url,), baseline=base.url, parallel=4, items=96,
+            margins={"saying": 0.1}, decoding={"temperature": 0.7, name: 1}, run=tmp_path / "run",
+        )  # fmt: skip
+        with pytest.raises(EnvironmentFailure, match=f"Unrecognized request argument supplied: {name}") as caught:
+            workbench.decide(request, Silent(), retry_seconds=60)
+    assert "\n" not in str(caught.value)
+    assert base.url in str(caught.value)
+
+
 def test_a_temperature_that_a_server_refuses_is_said_in_its_words_and_not_asked_again(tmp_path: Path) -> None:
     task = written(tmp_path, "saying", {"scorer": "exact", "prompt": "say gull", "target": "gull"})
     with ChatServer(can=("no heat",)) as base, ChatServer() as ours:

@@ -22,7 +22,7 @@ from quantwise.scenarios.prices import Prices
 from quantwise.store import Store
 from test_measure import Parrot
 
-FOUR = Decoding(temperature=0.8, top_p=0.95, repeats=4)
+FOUR = Decoding(temperature=0.8, top_p=0.95, repeats=4, top_k=20, min_p=0.05)
 
 
 def drawn(asked: Question, runtime: Any) -> dict[str, Arm]:
@@ -41,7 +41,7 @@ def test_every_item_is_asked_k_times_by_seeds_that_all_arms_share() -> None:
     one, two = seen.values()
     assert one == two
     assert [a.seed for a in one[:4]] == [seed_of(3, "copy", "00000", k) for k in range(4)]
-    assert {(a.temperature, a.top_p) for a in one} == {(0.8, 0.95)}
+    assert {(a.temperature, a.top_p, a.top_k, a.min_p) for a in one} == {(0.8, 0.95, 20, 0.05)}
 
 
 def test_a_look_beforehand_and_a_choice_are_asked_once() -> None:

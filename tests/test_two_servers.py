@@ -43,9 +43,11 @@ def task(tmp_path: Path) -> Path:
     return written(tmp_path, every=1)
 
 
-def decided(task: Path, base: ChatServer, *others: ChatServer, run: str = "run", seed: int = 0) -> dict[str, Any]:
+def decided(
+    task: Path, base: ChatServer, *others: ChatServer, run: str = "run", seed: int = 0, scenario: str = "laptop"
+) -> dict[str, Any]:
     request = Request(
-        scenario="laptop", tasks=(str(task),), candidates=tuple(o.url for o in others), baseline=base.url,
+        scenario=scenario, tasks=(str(task),), candidates=tuple(o.url for o in others), baseline=base.url,
         margins={"obeying": 0.05}, parallel=4, run=task.parent / run, seed=seed, items=ITEMS,
     )  # fmt: skip
     return workbench.decide(request, Silent(), retry_seconds=1.0)
@@ -210,3 +212,47 @@ def test_what_servers_lack_is_in_the_record_the_screen_and_the_page(task: Path, 
     assert f"{ours.url}@openai this server gives no log-probabilities" in said
     assert "divergence is unknown" in said
     assert "no JSON Schema" in render(record)
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> str:
+    """A scenario in which models are told not to think."""
+    path = tmp_path / "quick.toml"
+    path.write_text('base = "laptop"\n[template_arguments]\nenable_thinking = false\n')
+    return str(path)
+
+
+@pytest.mark.parametrize("tells", ["ids", "tokenize", "counts"])
+def test_a_server_whose_template_is_told_and_does_not_heed_is_caught(task: Path, quick: str, tells: Tells) -> None:
+    with ChatServer(tells=tells, can=("think",)) as base, ChatServer(tells=tells) as ours:
+        record = decided(task, base, ours, scenario=quick)
+    assert f"{ours.url}@openai: it does not read what {base.url}@openai reads" in why_out(record)
+
+
+def test_servers_that_heed_are_told_with_every_item(task: Path, quick: str) -> None:
+    with ChatServer(can=("think",)) as base, ChatServer(can=("think",)) as ours:
+        record = decided(task, base, ours, scenario=quick)
+        prompts = [prompt for prompt in (*base.words, *ours.words) if "Always say w" in prompt]
+    assert record["verdicts"][0]["verdict"] == "PASS"
+    assert len(prompts) > 2 * 64
+    assert all(prompt.endswith("<think></think>") for prompt in prompts)
+    assert [row["notes"] for row in record["prompts"]] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("tells", "says"),
+    [
+        (
+            "ids",
+            "it reads the same prompt with enable_thinking and without: that is its template's default, or it is ign",
+        ),
+        ("counts", "it reads the same prompt with enable_thinking and without"),
+        ("nothing", "whether its template heeds enable_thinking cannot be seen"),
+    ],
+)
+def test_that_nobody_heeds_is_said(task: Path, quick: str, tells: Tells, says: str, tmp_path: Path) -> None:
+    with ChatServer(tells=tells) as base, ChatServer(tells=tells) as ours:
+        record = decided(task, base, ours, scenario=quick)
+    assert record["verdicts"][0]["verdict"] == "PASS"
+    assert all(row["notes"][0].startswith(says) for row in record["prompts"])
+    assert says in screen_of(record, tmp_path / "screen")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from quantwise.core.artifact import Candidate
 from quantwise.core.errors import RuntimeFailure
-from quantwise.core.evidence import Measurement
+from quantwise.core.evidence import ANSWERED, LOST, Measurement
 from quantwise.core.item import Item
 from quantwise.core.progress import Progress
 from quantwise.core.question import Question, TaskQuestion
+from quantwise.cost.block_energy import asks_for_energy
 from quantwise.losses import lost_items
 from quantwise.measure import Arm, Bench, ItemSupply, why_lost
-from quantwise.runtimes.energy import meter, meter_of
+from quantwise.runtimes.energy import Joules, meter, meter_of
 from quantwise.settle.still_open import Why, still_open, with_baseline
 from quantwise.store import Store
 
@@ -31,6 +33,23 @@ class Limits:
 
 def _open(pairs: Mapping[tuple[str, str], Why]) -> str:
     return f"{len(pairs)} verdict{'' if len(pairs) == 1 else 's'} open"
+
+
+def _place(arm: Arm, task: TaskQuestion, index: int) -> str:
+    return f"{arm.name}|{task.name}|{index}"
+
+
+def _answered_late(rows: Iterable[Measurement], before: Iterable[Measurement]) -> list[Measurement]:
+    """``rows`` with ``error`` saying of each answer that it was lost ``before``, as it does of one after a retry."""
+    lost = {(row.item, row.repeat): row for row in before if row.finish in LOST}
+    told = []
+    for row in rows:
+        old = lost.get((row.item, row.repeat))
+        if old is not None and row.finish in ANSWERED:
+            why = f"answered only when a later run asked again, after {old.finish}: {old.error or 'no reason was told'}"
+            row = replace(row, error="; ".join(filter(None, (row.error, why))))
+        told.append(row)
+    return told
 
 
 def _none_unpriced(store: Store, question: Question, blocks: int) -> frozenset[str]:
@@ -147,7 +166,8 @@ class Certification:
     def _ask_lost_again(self, open_pairs: Mapping[tuple[str, str], Why]) -> None:
         """Ask once more what servers of somebody else lost in an earlier process, if a verdict is still open on it.
 
-        An answer replaces what was unknown and was held against every verdict, so those that were reached stand.
+        An answer replaces what was unknown and was held against every verdict, so those that were reached stand. For
+        times it stays what it was, a request that failed: this server may be less busy than the one that was measured.
         """
         left: dict[tuple[str, str], Why] = {}
         for candidate in self.question.candidates:
@@ -162,13 +182,16 @@ class Certification:
             if arm.candidate.runtime != "openai":
                 continue
             for task in (t for t in self.question.tasks if t.name in needed.get(name, ())):
-                for index, ids in sorted(lost_items(self.store.rows("certify", name, task.name)).items()):
+                before = self.store.rows("certify", name, task.name)
+                for index, ids in sorted(lost_items(before).items()):
                     if self.limits.deadline is not None and time.monotonic() >= self.limits.deadline:
                         return
                     self.progress.advance(0, f"{len(ids)} lost before, {task.name} {name}")
                     items = [item for item in self._items(task, index) if item.id in ids]
                     if (rows := self._asked(arm, task, index, items)) is not None:
-                        self.store.replace_rows(rows)
+                        # What was spent on asking again was not metered.
+                        self.store.forget("joules", _place(arm, task, index))
+                        self.store.replace_rows(_answered_late(rows, before))
 
     def _items(self, task: TaskQuestion, index: int) -> Sequence[Item]:
         first = index * self.question.block
@@ -188,15 +211,21 @@ class Certification:
             self.store.put("broken", arm.name, {"why": why})
             return None
 
+    def _meter(self, arm: Arm) -> AbstractContextManager[Joules]:
+        """Idle where nobody asks for energy: a meter takes part of the processor that is being measured."""
+        if not asks_for_energy(self.question):
+            return nullcontext(Joules())
+        return meter_of(arm.artifact.location) if arm.candidate.runtime == "openai" else meter()
+
     def _measure(self, arm: Arm, task: TaskQuestion, index: int) -> None:
         items = self._items(task, index)
         began = time.monotonic()
-        with meter_of(arm.artifact.location) if arm.candidate.runtime == "openai" else meter() as used:
+        with self._meter(arm) as used:
             rows = self._asked(arm, task, index, items)
         if rows is None:
             return
         if (used.cpu, used.gpu) != (None, None):  # before its rows: a block that is asked again is metered again
             body = {"candidate": arm.name, "task": task.name, "block": index, "cpu": used.cpu, "gpu": used.gpu}
-            self.store.put("joules", f"{arm.name}|{task.name}|{index}", body)
+            self.store.put("joules", _place(arm, task, index), body)
         self.store.add_block(items, rows)
         self.store.put("pace", f"{arm.name}|{task.name}", (time.monotonic() - began) / len(items))

@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.exceptions import TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -23,10 +23,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from quantwise.core.errors import InputError
 from quantwise.core.item import Message
+from quantwise.core.template_arguments import RESERVED, TOKEN_NAMES
 
 # A template that prints today's date would give another prompt tomorrow, and another answer; so today never changes.
 FROZEN_TODAY = date(2024, 7, 26)
-_TOKEN_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class _Generation(Extension):
@@ -43,12 +43,17 @@ class _Generation(Extension):
 class ChatTemplate:
     """A compiled chat template with its special tokens.
 
-    ``source`` is the Jinja text; ``tokens`` maps names such as ``bos_token`` to their text. Raises InputError when the
-    source does not compile.
+    ``source`` is the Jinja text; ``tokens`` maps names such as ``bos_token`` to their text; ``arguments`` are told to
+    every rendering, such as ``enable_thinking``. Raises InputError when the source does not compile, and for an
+    argument that it never reads.
     """
 
-    def __init__(self, source: str, tokens: Mapping[str, str] | None = None, today: date = FROZEN_TODAY) -> None:
+    def __init__(
+        self, source: str, tokens: Mapping[str, str] | None = None, today: date = FROZEN_TODAY,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         self.source = source
+        self.arguments = dict(arguments or {})
         self.tokens = {"bos_token": "", "eos_token": ""} | dict(tokens or {})
         self.today = today
         environment = ImmutableSandboxedEnvironment(
@@ -59,10 +64,18 @@ class ChatTemplate:
         environment.globals["strftime_now"] = today.strftime
         try:
             self._template = environment.from_string(source)
+            read = meta.find_undeclared_variables(environment.parse(source)) if self.arguments else set()
         except TemplateError as error:
             raise InputError(
                 f"the chat template does not compile: {_line(error)}; mend it or give raw prompts"
             ) from error
+        if unread := sorted(set(self.arguments) - read):
+            named = ", ".join(sorted(read - set(RESERVED))) or "none"
+            raise InputError(f"the chat template reads no argument {unread[0]!r}; leave it out; it reads: {named:.200}")
+
+    def told(self, arguments: Mapping[str, Any]) -> ChatTemplate:
+        """The same template with these arguments."""
+        return ChatTemplate(self.source, self.tokens, self.today, arguments)
 
     def render(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, tools: Sequence[Mapping[str, Any]] = ()
@@ -78,7 +91,7 @@ class ChatTemplate:
         try:
             return self._template.render(
                 messages=turns, add_generation_prompt=add_generation_prompt, tools=list(tools) or None, documents=None,
-                **self.tokens,
+                **self.tokens, **self.arguments,
             )  # fmt: skip
         except (TemplateError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
             roles = ", ".join(m.role for m in messages)
@@ -86,9 +99,10 @@ class ChatTemplate:
 
     @property
     def hash(self) -> str:
-        """Hash of everything that shapes a rendering: source, special tokens, the date it is told."""
-        what = json.dumps([self.source, sorted(self.tokens.items()), self.today.isoformat()], ensure_ascii=False)
-        return hashlib.blake2b(what.encode(), digest_size=16).hexdigest()
+        """Hash of everything that shapes a rendering: source, special tokens, the date it is told, arguments if any."""
+        what: list[Any] = [self.source, sorted(self.tokens.items()), self.today.isoformat()]
+        what += [sorted(self.arguments.items())] if self.arguments else []
+        return hashlib.blake2b(json.dumps(what, ensure_ascii=False).encode(), digest_size=16).hexdigest()
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> ChatTemplate | None:
@@ -102,7 +116,7 @@ class ChatTemplate:
         source = file.read_text(encoding="utf-8") if file.is_file() else _default_of(config.get("chat_template"))
         if source is None:
             return None
-        return cls(source, {name: text for name in _TOKEN_NAMES if (text := _token_text(config.get(name)))})
+        return cls(source, {name: text for name in TOKEN_NAMES if (text := _token_text(config.get(name)))})
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> ChatTemplate | None:

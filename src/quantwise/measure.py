@@ -7,9 +7,10 @@ runtime that dies is started again once; what dies twice on the same block is re
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from quantwise.chat import ChatTemplate, with_tools
 from quantwise.core.artifact import Artifact, Candidate
@@ -27,7 +28,10 @@ ItemSupply = Callable[[str, int], Sequence[Item]]
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A candidate with its bytes, its runtime, and the way it is run and asked; ``seed`` is the question's."""
+    """A candidate with its bytes, its runtime, and the way it is run and asked; ``seed`` is the question's.
+
+    ``template_arguments`` are for a server that renders by its own template; those of ``template`` are in it.
+    """
 
     candidate: Candidate
     artifact: Artifact
@@ -36,6 +40,7 @@ class Arm:
     template: ChatTemplate | None
     decoding: Decoding = GREEDY
     seed: int = 0
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -187,6 +192,7 @@ def _ask(item: Item, arm: Arm, repeat: int) -> Ask:
     if how.sampled and not item.choices:
         seed = seed_of(arm.seed, item.task, item.id, repeat)
         shape = replace(shape, temperature=how.temperature, top_p=how.top_p, seed=seed)
+        shape = replace(shape, top_k=how.top_k, min_p=how.min_p)
     if item.prompt is not None:
         return replace(shape, text=item.prompt, rendered=False)
     tools = tuple(item.options["tools"]) if item.scorer == "tool_call" else ()
@@ -195,7 +201,7 @@ def _ask(item: Item, arm: Arm, repeat: int) -> Ask:
     if tools and arm.artifact.format != "server":
         # A model without a template reads plain text, and there is no other place for the functions.
         return replace(shape, messages=with_tools(item.messages, tools))
-    return replace(shape, messages=item.messages, tools=tools)
+    return replace(shape, messages=item.messages, tools=tools, template_arguments=arm.template_arguments)
 
 
 def _row(place: Measurement, item: Item, reply: Reply, arm: Arm, real: bool) -> Measurement:

@@ -84,9 +84,10 @@ def plan(request: PlanRequest, models: Sequence[Model] | None = None) -> dict[st
     if len(models) > 1:
         from quantwise.plan.frontier import frontier
 
-        return _with_units(frontier(models, wanted, own_constants()), request)
+        return _with_units(_with_outdated(frontier(models, wanted, own_constants()), request, wanted), request)
     name = request.models[0] if request.models else ""
-    found = _with_units(answer(models[0], wanted, own_constants(), smaller=family(name)), request)
+    found = _with_outdated(answer(models[0], wanted, own_constants(), smaller=family(name)), request, wanted)
+    found = _with_units(found, request)
     return _with_failure(_with_beginning(found, Path(name)), wanted.site)
 
 
@@ -97,6 +98,14 @@ def _with_beginning(record: dict[str, Any], path: Path) -> dict[str, Any]:
     from quantwise.formats.gguf.beginning_token import beginning_twice
 
     said = beginning_twice(path)
+    return record if said is None else record | {"notes": [*record.get("notes", ()), said]}
+
+
+def _with_outdated(record: dict[str, Any], request: PlanRequest, wanted: Wanted) -> dict[str, Any]:
+    """The record, and a note where its speeds are of this machine as it is not any more."""
+    beside = wanted.host is not None and request.host is None
+    machine = read_rates(rates_path()) if beside else wanted.machine
+    said = None if machine is None else machine.outdated()
     return record if said is None else record | {"notes": [*record.get("notes", ()), said]}
 
 
@@ -135,7 +144,7 @@ def train(request: PlanRequest, job: TrainingJob) -> dict[str, Any]:
 
     name = request.models[0] if request.models else ""
     wanted = wanted_of(request)
-    found = training_answer(model_of(request).decoder, job, wanted, family(name))
+    found = _with_outdated(training_answer(model_of(request).decoder, job, wanted, family(name)), request, wanted)
     return _with_failure(_with_units(found, request), wanted.site)
 
 

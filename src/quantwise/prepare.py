@@ -147,6 +147,7 @@ def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) ->
             template=posed.of(candidate).template,
             decoding=question.decoding,
             seed=question.seed,
+            template_arguments=question.template_arguments,
         )
     return found
 

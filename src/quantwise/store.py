@@ -208,10 +208,10 @@ class Store:
         with self._transaction() as db:
             _put(db, kind, name, body)
 
-    def forget(self, kind: str) -> None:
-        """Drop every record of a kind."""
+    def forget(self, kind: str, name: str | None = None) -> None:
+        """Drop every record of a kind, or the one of that name."""
         with self._transaction() as db:
-            db.execute("DELETE FROM records WHERE kind=?", (kind,))
+            db.execute("DELETE FROM records WHERE kind=? AND name=coalesce(?, name)", (kind, name))
 
     def get(self, kind: str, name: str) -> Any | None:
         """The record, or None."""

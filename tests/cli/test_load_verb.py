@@ -128,3 +128,29 @@ def test_levels_have_units() -> None:
     for wrong in ("", "ttft", "ttft=0", "ttft=1h", "p99=3ms", "ttft=1,ttft=2", "ttft=" + "9" * 400):
         with pytest.raises(argparse.ArgumentTypeError, match="no list of levels"):
             service_levels(wrong)
+
+
+@pytest.mark.parametrize(
+    ("slo", "kept"),
+    [
+        ([], {"ttft": 20.0, "tpot": None, "e2el": 60000.0}),
+        (["--slo", "e2e=9s"], {"ttft": 20.0, "tpot": None, "e2el": 9000.0}),
+    ],
+)
+def test_goodput_is_under_the_levels_of_the_scenario_but_for_those_of_slo(
+    url: str, slo: list[str], kept: dict[str, float | None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server's first text takes 20 ms and more, so no request keeps the scenario's level."""
+    scenario = tmp_path / "mine.toml"
+    scenario.write_text('base = "laptop"\n[service_levels]\nttft = 20\ne2el = 60000\n')
+    base = ["load", url, "--users", "2", "--requests", "5", "--warm-up", "0", "--json", "--quiet"]
+    assert main([*base, "--scenario", str(scenario), *slo]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["service_levels_ms"], record["good_share"]) == (kept, 0.0)
+
+
+def test_a_scenario_without_levels_is_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["load", url, "--users", "2", "--scenario", "laptop"]) == 2
+    err = capsys.readouterr().err
+    assert "the scenario laptop has no service levels; add [service_levels]" in err
+    assert err.count("\n") == 1

@@ -61,6 +61,7 @@ OF_SCENARIO: dict[str, Any] = {
     "budget_seconds": 9.0, "alpha": 0.01, "note": "x", "prices": Prices("EUR", 1.9), "reruns": 1,
     "review": Review(0.25, 0.7, 0.9), "requests_per_month": 2000.0, "decoding": Decoding(0.7, 0.95, 2),
     "endpoints": {"non_termination": 0.03}, "budget": Budget(0.005, 1500.0), "compare": "baseline",
+    "service_levels": {"ttft": 500.0}, "template_arguments": {"enable_thinking": False},
 }  # fmt: skip
 OF_TASK: dict[str, Any] = {
     "name": "x", "source": "x", "source_hash": "x", "kind": "code", "margin": 0.02, "items": 64, "screen_items": 32,

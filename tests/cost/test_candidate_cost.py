@@ -8,7 +8,7 @@ import pytest
 
 from quantwise.core.artifact import Artifact, Candidate
 from quantwise.core.evidence import Measurement
-from quantwise.cost.candidate import cost, p95_seconds, request_seconds
+from quantwise.cost.candidate import cost, first_token_seconds, p95_seconds, request_seconds
 
 HERE = Candidate("q4_0", "llamacpp")
 ARTIFACT = Artifact("a.gguf", "gguf", "0", 1000)
@@ -57,3 +57,28 @@ def test_the_mean_is_of_the_answers_and_weighs_tasks_alike() -> None:
     short = [row(i, 1.0) for i in range(5)]
     found = cost(HERE, ARTIFACT, None, [*long, *short, row(99, 60.0, "timeout")])
     assert found.seconds_per_item == pytest.approx(5.0)
+
+
+def test_percentiles_of_requests_have_their_sample_floors() -> None:
+    found = cost(HERE, ARTIFACT, None, [row(i, (1 + i) / 100) for i in range(400)])
+    assert (found.p50_seconds, found.p95_seconds, found.p99_seconds) == (2.01, 3.81, 3.97)
+    few = cost(HERE, ARTIFACT, None, [row(i, (1 + i) / 100) for i in range(58)])
+    assert (few.p50_seconds, few.p95_seconds, few.p99_seconds) == (0.30, None, None)
+    none = cost(HERE, ARTIFACT, None, [])
+    assert (none.p50_seconds, none.p95_first_token_seconds) == (None, None)
+    expanded = Candidate("int2-g64", "transformers", computes_as_stored=False)
+    assert cost(expanded, ARTIFACT, None, [row(0, 1.0)]).p50_seconds is None
+
+
+def test_the_first_token_is_of_the_tasks_that_tell_it_and_never_comes_where_a_request_failed() -> None:
+    written = [row(i, 2.0, first_token_seconds=(1 + i) / 100) for i in range(60)]
+    choices = [Measurement("x", "certify", "c", str(i), 0, 0, 1.0, "stop", "", seconds=1.0) for i in range(40)]
+    dead = [Measurement("x", "certify", "c", f"d{i}", 0, 0, 0.0, "crash", "") for i in range(40)]
+    found = cost(HERE, ARTIFACT, None, [*written, *choices, *dead])
+    assert (found.p50_first_token_seconds, found.p95_first_token_seconds) == (0.31, 0.58)
+    assert cost(HERE, ARTIFACT, None, [*choices, *dead]).p50_first_token_seconds is None
+    assert first_token_seconds([*written[:1], row(99, None, "timeout")]) == [0.01, math.inf]
+    assert (
+        cost(HERE, ARTIFACT, None, [*written, *(row(90 + i, None, "crash") for i in range(5))]).p95_first_token_seconds
+        == math.inf
+    )

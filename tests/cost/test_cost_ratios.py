@@ -94,6 +94,7 @@ def test_failed_requests_belong_to_the_tail() -> None:
     found = ratios(failing, plain)
     assert found["p99_over_p50"] == (math.inf, math.inf)  # one in 48 failed: its slowest hundredth never ends
     assert ratios(plain, failing)["p99_over_p50"] == inverse((math.inf, math.inf)) == (0.0, 0.0)
+    assert inverse((0.0, 0.0)) == (math.inf, math.inf)
     assert ratios(failing, failing)["p99_over_p50"] is None
     assert found["seconds_per_item"] is not None
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from priced_worlds import BASE, SMALL, World
 
-from quantwise.core.evidence import Pair
+from quantwise.core.evidence import Measurement, Pair
 from quantwise.core.solved_item import SolvedItem
 from quantwise.cost import solved, turn_luck
 from quantwise.decision.objective import MATERIAL
@@ -62,6 +62,29 @@ def test_the_truth_is_what_many_items_show() -> None:
     for world in (World(0.05, 0.2), World(0.2, 0.4, reruns=2, repeats=3), World(0.1, 0.2, solves=0.5)):
         item = found(replace(world, items=12_000), 7)
         assert item.ratio == pytest.approx(world.truth, rel=0.04)
+
+
+def test_the_interval_of_seconds_by_hand() -> None:
+    """Nothing fails and every answer takes as long: resamples differ by how often they draw half an item that does.
+
+    A resample of 100 items draws it k times, each with probability 1/202: k is 0 in 61 of 100 resamples, and at most 1
+    in 91.1, at most 2 in 98.6. So it is 2 at the upper end of 95 %, and 98 items pay for 100 answers; of 75 % it is 1.
+    """
+    question = World(0.0, 0.0).question
+    question = replace(question, scenario={k: v for k, v in question.scenario.items() if k not in ("reruns", "review")})
+    rows = {
+        arm.name: [
+            Measurement(arm.name, "certify", "t0", f"{i:03d}", 0, i // 32, 1.0, "stop", "", seconds=took)
+            for i in range(100)
+        ]
+        for arm, took in ((SMALL, 2.0), (BASE, 0.5))
+    }
+    item = solved.solved_items(question, rows, {}, {})[SMALL.name]
+    assert (item.ours.seconds, item.theirs.seconds) == (2.0, 0.5)
+    assert item.ours.seconds_interval == pytest.approx((2.0, 2.0 * 100 / 98))
+    assert item.theirs.seconds_interval == pytest.approx((0.5, 0.5 * 100 / 98))
+    item = solved.solved_items(replace(question, alpha=0.25), rows, {}, {})[SMALL.name]
+    assert item.ours.seconds_interval == pytest.approx((2.0, 2.0 * 100 / 99))
 
 
 @pytest.mark.parametrize("name", ["three in ten fail", "sampled, three repeats"])

@@ -133,7 +133,7 @@ def test_the_folder_holds_the_file_and_a_modelfile_as_its_reference_allows(tmp_p
     assert go(dict(said)["TEMPLATE"], TALK) == ChatTemplate(CHATML).render(TALK)
     assert [value for key, value in parameters if key == "stop"] == ["</s>", "<|eot_id|>", 'say "x"']
     assert {key: value for key, value in parameters if key != "stop"} == {
-        "num_ctx": "4096", "temperature": "0.6", "top_p": "0.9", "top_k": "50",
+        "num_ctx": "4096", "temperature": "0.6", "top_p": "0.9", "top_k": "50", "repeat_penalty": "1.0",
     }  # fmt: skip
     assert done.notes == ()
     assert done.status == json.loads((tmp_path / "out" / "quantwise-export.json").read_text())["status"]
@@ -163,7 +163,39 @@ def test_settings_of_the_model_and_greedy_answers(tmp_path: Path) -> None:
     (tmp_path / "m" / "generation_config.json").write_text('{"eos_token_id": 4}')
     ollama.export(file(tmp_path / "model.gguf"), tmp_path / "out", context=100, model=tmp_path / "m")
     values = [value for name, value in modelfile(tmp_path / "out") if name == "PARAMETER"]
-    assert values == ["stop </s>", "stop <|eot_id|>", "stop word", "num_ctx 100", "temperature 0"]
+    greedy = ["temperature 0", "repeat_penalty 1.0"]
+    assert values == ["stop </s>", "stop <|eot_id|>", "stop word", "num_ctx 100", *greedy]
+
+
+@pytest.mark.parametrize(
+    ("generation", "said"),
+    [
+        # What Transformers takes for what is not said; Ollama would take 0.8, 0.9 and 40.
+        ({"do_sample": True}, {"temperature": "1.0", "top_k": "50", "top_p": "1.0", "repeat_penalty": "1.0"}),
+        ({"do_sample": True, "temperature": 0.5, "top_k": 0, "top_p": None, "min_p": 0.1},
+         {"temperature": "0.5", "top_k": "0", "top_p": "1.0", "min_p": "0.1", "repeat_penalty": "1.0"}),
+        # A penalty changes greedy answers too, and counts the whole text.
+        ({"repetition_penalty": 1.05}, {"temperature": "0", "repeat_penalty": "1.05", "repeat_last_n": "-1"}),
+        ({}, {"temperature": "0", "repeat_penalty": "1.0"}),
+    ],
+)  # fmt: skip
+def test_answers_are_drawn_as_transformers_draws_them(
+    generation: dict[str, Any], said: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    done = ollama.export(file(tmp_path / "model.gguf"), tmp_path / "out")
+    assert any("measured without" in note for note in done.notes) == ("repeat_last_n" in said)
+    found = [value.split(" ", 1) for name, value in modelfile(tmp_path / "out") if name == "PARAMETER"]
+    assert {key: value for key, value in found if key not in ("stop", "num_ctx")} == said
+    for key, value in found:
+        assert MODELFILE_PARAMETERS[key](value) is not None
+
+
+@pytest.mark.parametrize("value", ["0", "-1", '"strong"', "true"])
+def test_a_penalty_that_is_no_factor_is_refused(value: str, tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text(f'{{"repetition_penalty": {value}}}')
+    with pytest.raises(InputError, match=r"repetition_penalty must be a number above 0, not .*; mend it"):
+        ollama.export(file(tmp_path / "model.gguf"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("value", ['"hot"', "NaN", "-1", "true", "Infinity", "[1]"])

@@ -25,19 +25,14 @@ pytestmark = [
 BLOCK, BLOCKS = 32, 20
 
 
-class Small(Vllm):
-    """With a cache of prefixes and few small blocks, of which vLLM keeps one to itself."""
-
-    def _command(self, folder: str, port: int, options: RuntimeOptions) -> list[str]:
-        flags = ["--enable-prefix-caching", "--block-size", str(BLOCK), "--num-gpu-blocks-override", str(BLOCKS)]
-        return [*super()._command(folder, port, options), *flags]
-
-
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[VllmSession]:
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[VllmSession]:
+    """With a cache of prefixes and few small blocks, of which vLLM keeps one to itself."""
+    flags = f"--enable-prefix-caching --block-size {BLOCK} --num-gpu-blocks-override {BLOCKS}"
+    monkeypatch.setenv("QUANTWISE_VLLM_FLAGS", flags)
     folder = write_chain_model(tmp_path / "model")
     options = RuntimeOptions(context=500, parallel=4, timeout_s=120.0)
-    with Small().open(Artifact(str(folder), "safetensors", "", None), options) as opened:
+    with Vllm().open(Artifact(str(folder), "safetensors", "", None), options) as opened:
         yield opened
 
 

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from chain_model import CALL, LESS_LIKELY, LIKELIER, RECORD, write_chain_model
@@ -86,6 +87,11 @@ def test_a_temperature_that_vllm_does_not_take_is_refused_and_said(opened: tuple
 
 def test_top_p_leaves_the_likeliest_alone(opened: tuple[Bench, Arm]) -> None:
     assert heads(rows(opened, COINS, Decoding(temperature=1.0, top_p=0.7, repeats=4))) == 1.0
+
+
+@pytest.mark.parametrize("kept", [{"top_k": 1}, {"min_p": 0.5}])
+def test_top_k_and_min_p_leave_the_likeliest_alone(opened: tuple[Bench, Arm], kept: dict[str, Any]) -> None:
+    assert heads(rows(opened, COINS, Decoding(temperature=1.0, repeats=4, **kept))) == 1.0
 
 
 def test_greedy_is_greedy(opened: tuple[Bench, Arm]) -> None:

@@ -25,6 +25,7 @@ from quantwise.plan.machine_rates import (
     rates_path,
     read_by_type,
     read_rates,
+    waiting_now,
 )
 from quantwise.plan.measure_machine import cores, keep_rates, measure_machine
 from quantwise.plan.probe import matrix, memory, middle, undisturbed
@@ -115,6 +116,32 @@ def test_the_record_goes_to_disk_and_back(tmp_path: Path) -> None:
     assert read_rates(path) is None
     keep_rates(MACHINE, path)
     assert read_rates(path) == MACHINE
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ("", None, None), ("", " ", None), ("PASSIVE", "passive", None),
+        ("PASSIVE", None, "measured with OMP_WAIT_POLICY PASSIVE, and it is unset now; measure again with --measure-m"),
+        ("", "PASSIVE", "measured with OMP_WAIT_POLICY unset, and it is PASSIVE now; measure again with --measure-m"),
+        (None, None, "(OMP_WAIT_POLICY) when this machine was measured is not known; measure again with --measure-m"),
+    ],
+)  # fmt: skip
+def test_several_threads_that_wait_in_another_way_are_measured_again(
+    then: str | None, now: str | None, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if now is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", now)
+    told = rates_of(json.loads(json.dumps(replace(MACHINE, waiting=then).to_json()))).outdated()
+    assert told == said if said is None else told is not None and said in told
+    # One thread waits for nobody.
+    assert replace(MACHINE, waiting=then, threads=1).outdated() is None
+
+
+def test_a_record_from_before_waiting_was_kept_does_not_know_it() -> None:
+    old = {name: value for name, value in MACHINE.to_json().items() if name != "waiting"}
+    assert rates_of(json.loads(json.dumps(old))).waiting is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"kernels": 3}', "\x00"])
@@ -221,7 +248,7 @@ def test_a_part_that_crashes_costs_that_part_alone(monkeypatch: pytest.MonkeyPat
     found = measure_machine(0.1, tell=told.append)
     assert (found.bandwidth, found.rates, found.kernels, found.library) == (1e10, {}, {}, None)
     assert [line.split()[0] for line in told] == ["matrix", "kernels", "attention"]
-    assert found.threads == cores()
+    assert (found.threads, found.waiting) == (cores(), waiting_now())
     monkeypatch.setattr(measuring, "_probe", lambda *_: {"why": "it took too long"})
     with pytest.raises(EnvironmentFailure, match="it took too long"):
         measure_machine(0.1)

@@ -13,6 +13,7 @@ import pytest
 from fake_arms import fake
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError
+from quantwise.core.item import Message
 from quantwise.question import pose, propose
 from quantwise.question.pose import repose
 from quantwise.question.request import Request
@@ -354,3 +355,35 @@ def test_more_than_can_be_held_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=complaint):
         step(replace(request_, **given))  # type: ignore[arg-type]
+
+
+def hybrid(request: Request, told: str = "enable_thinking = false") -> Request:
+    """Asked of two folders whose template has a mode without thinking, which the scenario takes."""
+    path = Path(request.tasks[0]).parent
+    for place in (request.baseline, *request.candidates):
+        source = "{{ messages[0].content }}{% if enable_thinking is false %}<think></think>{% endif %}"
+        (Path(str(place)) / "chat_template.jinja").write_text(source)
+    scenario = path / "mine.toml"
+    scenario.write_text(f'base = "laptop"\nname = "laptop"\n[template_arguments]\n{told}\n')
+    return replace(request, scenario=str(scenario))
+
+
+def test_what_a_template_is_told_is_in_the_prompts_and_in_the_question(request_: Request) -> None:
+    asked = hybrid(request_)
+    posed, default = pose.pose(asked), pose.pose(replace(asked, scenario="laptop"))
+    prompts = {p.template.render([Message("user", "Why?")]) for p in (posed, default) if p.template is not None}
+    assert prompts == {"Why?<think></think>", "Why?"}
+    assert posed.question.template_hash != default.question.template_hash
+    assert posed.question.hash != default.question.hash
+    again = reposed(asked)
+    assert again.template is not None
+    assert again.template.render([Message("user", "Why?")]) == "Why?<think></think>"
+
+
+def test_what_no_template_reads_is_refused(request_: Request) -> None:
+    with pytest.raises(InputError, match="the chat template reads no argument 'thinking'"):
+        pose.pose(hybrid(request_, "thinking = false"))
+    for place in (request_.baseline, *request_.candidates):
+        (Path(str(place)) / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="no chat template is here to be told thinking; leave"):
+        pose.pose(replace(request_, scenario=str(Path(request_.tasks[0]).parent / "mine.toml")))

@@ -105,3 +105,18 @@ def test_a_row_says_whose_candidate_it_is_where_there_are_several_models(tmp_pat
     with Store(tmp_path, create=True) as store:
         assert {row["model"] for row in assemble(store, theirs)["candidates"]} == {"big"}
         assert {row.get("model") for row in assemble(store, ASKED)["candidates"]} == {None}
+
+
+def test_an_infinite_percentile_is_null_and_said_to_be_infinite(tmp_path: Path) -> None:
+    """So many of one time out that its p95 falls on them; nobody was asked often enough for a p99."""
+    runtime = fake(timeouts={"small": 0.2})
+    certify(tmp_path, ASKED, runtime)
+    with Store(tmp_path) as store:
+        for name, arm in arms(ASKED, runtime).items():
+            store.put("artifact", name, asdict(arm.artifact))
+        found = json.loads(json.dumps(assemble(store, ASKED), allow_nan=False))
+    late, base = ({row["candidate"]: row for row in found["costs"]}[f"{source}@fake"] for source in ("small", "base"))
+    for term in ("p95_seconds", "p95_first_token_seconds"):
+        assert (late[term], late[f"{term}_infinite"]) == (None, True)
+        assert (base[term], base[f"{term}_infinite"]) == (0.0, False)
+    assert [(row["p99_seconds"], row["p99_seconds_infinite"]) for row in (late, base)] == [(None, False)] * 2

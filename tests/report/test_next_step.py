@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from records import brought, undecided
 
+from quantwise.core.verdict import FloorVerdict
 from quantwise.report.next_step import next_step
 from quantwise.report.reading import Reading, settles
 from quantwise.testing.sample_record import specimen
@@ -85,6 +87,15 @@ def test_only_what_a_server_by_url_lost_is_asked_again(runtime: str, lost: int, 
     faults = [{"candidate": FOCUS, "asked": 96, "lost": lost, "refused": 9 - lost, "retried": 0, "example": "no"}]
     assert said(record, faults=faults).startswith(expected)
     assert settles(record["verdicts"][0]) == "too many answers are missing"
+
+
+def test_a_floor_that_lacks_answers_has_nobody_beside_it() -> None:
+    record = open_record()
+    next(c for c in record["candidates"] if c["name"] == FOCUS)["runtime"] = "openai"
+    floor = FloorVerdict(FOCUS, "mine", 0.5, "UNKNOWN", "missing", 96, 0.6, 0.4, 0.7, 1.0, 1.0, missing=9)
+    faults = [{"candidate": FOCUS, "asked": 96, "lost": 9, "refused": 0, "retried": 0, "example": "no"}]
+    told = said(record, floors=[asdict(floor)], faults=faults)
+    assert told == "the same command asks again what was lost"
 
 
 def test_a_server_that_is_away_is_to_be_started() -> None:

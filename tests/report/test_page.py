@@ -205,7 +205,7 @@ def test_reports_change_nothing() -> None:
 def test_what_a_solved_item_costs_stands_in_a_table_of_its_own(page: Page) -> None:
     found = Page(render(priced()))
     assert found.open == []
-    assert "Table 5. Cost of a solved item, in EUR: an hour of the machine costs 3.6" in found.text
+    assert "Table 6. Cost of a solved item, in EUR: an hour of the machine costs 3.6" in found.text
     assert "asked again up to 2 times; of what is left 25.0 % goes to a person at 0.6 each" in found.text
     for text in ("0.00131", "0.0012 to 0.0014", "1.31", "1.22 to 1.41", "30.0 %", "Energy is unknown."):
         assert text in found.text
@@ -240,3 +240,31 @@ def test_requests_that_failed_are_on_the_page() -> None:
     calm = specimen() | {"faults": [{"candidate": "x"} | faults | {"lost": 0, "refused": 0}]}
     assert "None of 300 did" in Page(render(calm)).text
     assert "no request was recorded" in Page(render(specimen() | {"faults": []})).text
+
+
+def test_whose_energy_it_is_stands_above_the_joules() -> None:
+    told = Page(render(specimen() | {"energy_meters": ["gpu"]})).text
+    assert "Joules are those of NVIDIA GPUs of this machine alone: its processors told nothing." in told
+    assert "Joules are unknown: they are metered where" in Page(render(specimen())).text
+
+
+def test_a_tail_without_end_is_told_from_an_unknown_one() -> None:
+    record = specimen()
+    row = next(cost for cost in record["costs"] if cost["candidate"] == "q4_0@llamacpp")
+    row |= {"p50_seconds": 0.25, "p95_seconds": 1.5, "p99_seconds": None, "p99_seconds_infinite": True}
+    row |= {"p50_first_token_seconds": 0.031, "p95_first_token_seconds": None}
+    record["question"]["scenario"]["max_p95_seconds"] = 20
+    found = Page(render(record))
+    assert "q4_0@llamacpp 250 ms 1.50 s ∞ 31 ms unknown" in found.text
+    assert "The scenario allows a p95 of 20.0 s." in found.text
+    row |= {"p99_over_p50": None, "p99_over_p50_infinite": True}
+    assert Page(render(record)).cells.count("∞") == found.cells.count("∞") + 1
+
+
+def test_what_a_server_counted_of_its_cache_is_on_the_page() -> None:
+    record = specimen()
+    use = {"blocks": 64, "block_tokens": 16, "most_blocks_seen": 8, "prefix_caching": False, "preemptions": 0}
+    record["candidates"][1]["cache_use"] = use | {"prefix_cache_hit_rate": None}
+    said = "at most 8 of 64 blocks of 16 tokens seen in use, prefix caching off, requests preempted 0."
+    assert f"Paged cache of {record['candidates'][1]['name']} : {said}" in Page(render(record)).text
+    assert "Paged cache" not in Page(render(specimen())).text

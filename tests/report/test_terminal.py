@@ -187,3 +187,29 @@ def test_what_more_items_might_settle_is_not_called_ruled_out(why: str) -> None:
     lines = shown(record).splitlines()
     assert [line for line in lines if line.startswith("ruled out")] == ["ruled out   q4_0@llamacpp  FAIL on code"]
     assert [line.split()[2] for line in lines if line.startswith("still open")] == ["q8_0@llamacpp"]
+
+
+@pytest.mark.parametrize(
+    ("meters", "said"), [(["gpu"], "NVIDIA GPUs of this machine alone"), (["cpu"], "no NVIDIA GPU")]
+)
+def test_whose_energy_it_is_is_said(meters: list[str], said: str) -> None:
+    assert said in " ".join(shown(specimen() | {"energy_meters": meters}).split())
+    assert "joules are those of" not in shown(specimen())
+
+
+def test_what_a_server_counted_of_its_cache_is_said_for_each_arm_that_has_it() -> None:
+    record = specimen()
+    assert "prefix caching" not in shown(record)
+    counted = {"blocks": 4096, "block_tokens": 16, "most_blocks_seen": 812, "prefix_caching": True}
+    record["candidates"][0]["cache_use"] = counted | {"prefix_cache_hit_rate": 0.375, "preemptions": 2}
+    record["candidates"][1]["cache_use"] = dict.fromkeys(counted) | {"prefix_caching": False}
+    told = " ".join(shown(record).split())
+    name, other = (row["name"] for row in record["candidates"][:2])
+    assert (
+        f"cache {name} at most 812 of 4,096 blocks of 16 tokens seen in use, prefix caching on, 37.5 % of prompt "
+        "tokens found there, requests preempted 2"
+    ) in told
+    assert (
+        f"{other} at most unknown of unknown blocks of unknown tokens seen in use, prefix caching off, requests "
+        "preempted unknown"
+    ) in told

@@ -115,6 +115,9 @@ def test_the_log_parser_adds_devices_and_admits_silence() -> None:
     log = "a: CPU_Mapped model buffer size =  10.00 MiB\nb: CUDA0 model buffer size = 1.50 MiB\n"
     log += "c: CPU KV buffer size = 2.0 MiB"
     assert buffer_bytes(log) == (round(11.5 * 2**20), 2 * 2**20, None)
+    state = "llama_memory_recurrent:        CPU RS buffer size =     0.50 MiB\n"
+    assert buffer_bytes(f"{log}\n{state}") == (round(11.5 * 2**20), round(2.5 * 2**20), None)
+    assert buffer_bytes(state) == (None, 2**19, None)
     assert buffer_bytes("nothing") == (None, None, None)
 
 

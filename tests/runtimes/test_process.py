@@ -48,6 +48,27 @@ def test_it_starts_is_measured_and_stops(logs: Path) -> None:
     assert server.peak_bytes() == peak
 
 
+# Starts a worker that takes memory and gives it back, and then serves.
+WORKS = """
+import subprocess, sys
+grows = "blob = bytearray(64 << 20); del blob; print(flush=True); import time; time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", grows], stdout=subprocess.PIPE).stdout.readline()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process tells what it holds now, not its peak")
+def test_the_peak_of_a_tree_is_the_sum_of_its_processes_peaks() -> None:
+    port = free_port()
+    command = [sys.executable, "-c", WORKS + SERVE, str(port)]
+    with ServerProcess(command, f"http://127.0.0.1:{port}", start_timeout_s=60) as server:
+        assert len(server.pids()) == 2
+        peak = server.peak_bytes()
+        assert peak is not None
+        # An upper bound: the worker has given its 64 MiB back before the server took its own.
+        assert 128 << 20 < peak < 256 << 20
+    assert server.peak_bytes() == peak
+
+
 def test_a_long_log_is_emptied_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as server:
         server.trim_log()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,35 @@ def test_another_familys_template_is_caught(adding_gguf: Artifact, adding_server
     found = compare(reference, ours)
     assert found.compared == "token ids"
     assert "differs at token 1" in str(found.differs)
+
+
+HYBRID = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def test_a_llama_servers_own_template_is_told_what_ours_is(
+    folder: Artifact, gguf_file: Artifact, options: RuntimeOptions
+) -> None:
+    """Both modes, since one of them is the server's own default."""
+    served: dict[bool, Any] = {}
+    reads: dict[bool, int | None] = {}
+    for url in _serve(gguf_file.location, "--chat-template", HYBRID):
+        with OpenAI().open(server_artifact(url), options) as session:
+            for thinks in (True, False):
+                turns = asks(None, chats=True, plain=False, arguments={"enable_thinking": thinks})
+                served[thinks] = probe(session, turns)
+                (reply,) = session.ask([replace(turns[USER], max_tokens=2)])
+                reads[thinks] = reply.prompt_tokens
+    for thinks, theirs in served.items():
+        template = ChatTemplate(HYBRID, arguments={"enable_thinking": thinks})
+        ours = told(Transformers(), folder, options, template)
+        assert (compare(ours, theirs).compared, compare(ours, theirs).differs) == ("token ids", None)
+        assert disagreement(theirs) is None, "its chat endpoint is told the same"
+        assert reads[thinks] == len(ours[USER].ids)
+    assert compare(served[True], served[False]).differs is not None
 
 
 def test_a_file_whose_tokenizer_and_template_both_begin_is_told_when_planning(

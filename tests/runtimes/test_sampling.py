@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,33 +18,55 @@ from quantwise.runtimes.sampling import Chance, next_tokens
 from quantwise.runtimes.transformers import Transformers
 
 
-def slow(logits: Tensor, temperature: float, top_p: float, number: float) -> int:
-    """Sort, cut, renormalize, and walk until the number is used up."""
-    probabilities = (logits.double() / temperature).softmax(-1)
-    order = sorted(range(len(logits)), key=lambda token: -float(probabilities[token]))
-    kept, reached = [], 0.0
-    for token in order:
-        kept.append(token)
-        reached += float(probabilities[token])
+def left(logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> dict[int, float]:
+    """Token to probability, likeliest first, one cut after the other, renormalized after each."""
+    probabilities = (logits.double() / temperature).softmax(-1).tolist()
+    order = sorted(range(len(logits)), key=lambda token: -probabilities[token])
+    kept = normal({token: probabilities[token] for token in (order[:top_k] if top_k else order)})
+    reached, likeliest = 0.0, {}
+    for token, probability in kept.items():
+        likeliest[token] = probability
+        reached += probability
         if reached >= top_p:
             break
-    left = number * reached
-    for token in kept:
-        left -= float(probabilities[token])
-        if left < 0:
+    kept = normal(likeliest)
+    return normal({token: p for token, p in kept.items() if p >= min_p * max(kept.values())})
+
+
+def normal(kept: dict[int, float]) -> dict[int, float]:
+    total = sum(kept.values())
+    return {token: probability / total for token, probability in kept.items()}
+
+
+def slow(kept: dict[int, float], number: float) -> int:
+    """Walk until the number is used up."""
+    for token, probability in kept.items():
+        number -= probability
+        if number < 0:
             return token
-    return kept[-1]
+    return list(kept)[-1]
+
+
+CUTS = [
+    (1.0, 0, 1.0, 0.0), (0.5, 0, 0.9, 0.0), (2.0, 0, 0.3, 0.0), (5.0, 0, 0.999, 0.0),
+    (5.0, 1, 1.0, 0.0), (5.0, 20, 1.0, 0.0), (9.0, 256, 1.0, 0.0), (9.0, 290, 1.0, 0.0), (9.0, 290, 0.99, 0.0),
+    (9.0, 5000, 0.999, 0.0), (2.0, 0, 1.0, 0.1), (9.0, 0, 1.0, 0.3), (9.0, 0, 1.0, 0.01), (5.0, 0, 1.0, 1.0),
+    (9.0, 0, 0.99, 0.02), (9.0, 0, 0.5, 0.001), (0.6, 20, 0.95, 0.0), (3.0, 40, 0.9, 0.05), (9.0, 270, 0.9, 0.3),
+]  # fmt: skip
+"""Temperature, top_k, top_p, min_p: each alone and together, few and more tokens than are sorted at first."""
 
 
 @pytest.mark.parametrize("size", [5, 300, 2000])
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 0.9), (2.0, 0.3), (5.0, 0.999)])
-def test_tokens_are_those_of_the_obvious_way(size: int, temperature: float, top_p: float) -> None:
+@pytest.mark.parametrize(("temperature", "top_k", "top_p", "min_p"), CUTS)
+def test_tokens_are_those_of_the_obvious_way(
+    size: int, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
     logits = torch.randn(8, size, generator=torch.Generator().manual_seed(size)) * 3
+    kept = [left(row, temperature, top_k, top_p, min_p) for row in logits]
     for seed in range(4):
-        chances = [Chance(temperature, top_p, seed + 100 * row) for row in range(8)]
+        chances = [Chance(temperature, top_p, seed + 100 * row, top_k, min_p) for row in range(8)]
         numbers = [Chance(temperature, top_p, seed + 100 * row).uniform() for row in range(8)]
-        wanted = [slow(logits[row], temperature, top_p, numbers[row]) for row in range(8)]
-        assert next_tokens(logits, list(chances)) == wanted
+        assert next_tokens(logits, list(chances)) == [slow(k, n) for k, n in zip(kept, numbers, strict=True)]
 
 
 def test_shares_are_the_probabilities_and_rows_without_a_chance_are_greedy() -> None:
@@ -88,3 +112,38 @@ def test_llamacpp_answers_are_drawn_by_their_seeds(
     with LlamaCpp().open(gguf_file, options) as session:
         asked, changed = composition(session, prompts)
     assert changed <= asked // 4, f"{changed} of {asked}"
+
+
+HOT = 3.0
+CUT: dict[str, dict[str, float]] = {
+    "top_k": {"top_k": 3}, "top_p": {"top_p": 0.5}, "min_p": {"min_p": 0.5},
+    "together": {"top_k": 20, "top_p": 0.7, "min_p": 0.4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_both_runtimes_draw_what_the_cuts_leave_after_the_temperature(
+    folder: Artifact, gguf_file: Artifact, options: RuntimeOptions, name: str
+) -> None:
+    cut = {"top_k": 0, "top_p": 1.0, "min_p": 0.0} | CUT[name]
+    asks = [Ask(text="once upon a", max_tokens=1, temperature=HOT, seed=seed, **cut) for seed in range(300)]  # type: ignore[arg-type]
+    with Transformers().open(folder, replace(options, parallel=64)) as session:
+        logits = logits_after(session, "once upon a")
+        kept, before = (set(texts(session, left(logits, heat, **cut))) for heat in (HOT, 1.0))  # type: ignore[arg-type]
+        ours = set(answers(session, asks))
+    with LlamaCpp().open(gguf_file, options) as session:
+        theirs = set(answers(session, asks))
+    assert ours == theirs == kept
+    assert len(kept) > 1
+    assert (kept == before) is (name == "top_k")
+
+
+def logits_after(session: Any, text: str) -> Tensor:
+    ids = torch.tensor([session.tokenize(text)])
+    with torch.inference_mode():
+        logits: Tensor = session._model.model(input_ids=ids).logits[0, -1].float()
+    return logits
+
+
+def texts(session: Any, tokens: Iterable[int]) -> list[str]:
+    return [session._text(session.tokenize("once upon a"), [token]) for token in tokens]

@@ -209,13 +209,26 @@ def test_further_flags_are_given_to_the_server_and_part_of_the_version(
     monkeypatch.setenv("QUANTWISE_VLLM_FLAGS", "--gpu-memory-utilization 0.4")
     assert Vllm("python").version() == "vllm 0.33.0 with --gpu-memory-utilization 0.4"
     assert Vllm("python")._command("folder", 80, options)[-2:] == ["--gpu-memory-utilization", "0.4"]
+    monkeypatch.setenv("QUANTWISE_VLLM_FLAGS", "--dtype float32")  # behind our own, and the last one counts
+    assert Vllm("python")._command("folder", 80, options)[-2:] == ["--dtype", "float32"]
     for line, why in (
         ("--max_model_len=8", "decided by --context"), ("--trust-remote-code", "never"), ("'", "as for a shell"),
-        ("--enable-prefix-caching", "must not depend"),
     ):  # fmt: skip
         monkeypatch.setenv("QUANTWISE_VLLM_FLAGS", line)
         with pytest.raises(InputError, match=why):
             Vllm("python")
+
+
+def test_a_cache_of_prefixes_is_off_unless_the_flag_turns_it_on(
+    monkeypatch: pytest.MonkeyPatch, options: RuntimeOptions
+) -> None:
+    monkeypatch.setattr("quantwise.runtimes.vllm._version", lambda python: "vllm 0.33.0")
+    assert "--no-enable-prefix-caching" in Vllm("python")._command("folder", 80, options)
+    for flag in ("--enable-prefix-caching", "--enable_prefix_caching"):
+        monkeypatch.setenv("QUANTWISE_VLLM_FLAGS", flag)
+        assert Vllm("python").version() == f"vllm 0.33.0 with {flag}"
+        said = [part for part in Vllm("python")._command("folder", 80, options) if "prefix" in part]
+        assert said == [flag]
 
 
 AMX = frozenset({"amx_tile", "amx_int8", "amx_bf16"})

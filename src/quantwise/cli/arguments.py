@@ -78,6 +78,10 @@ def add_decoding(p: argparse.ArgumentParser) -> None:
         "--temperature", type=float, metavar="T", help="draw answers at this temperature (default 0: greedy)"
     )
     p.add_argument("--top-p", type=float, metavar="P", help="of the likeliest tokens that reach P together (default 1)")
+    p.add_argument("--top-k", type=int, metavar="K", help="before it: of the K likeliest tokens (default 0: all)")
+    p.add_argument(
+        "--min-p", type=float, metavar="P", help="after it: of tokens at least P times as likely as the likeliest (0)"
+    )
     p.add_argument(
         "--repeats", type=positive, metavar="K", help="answers drawn of each item, which stays one observation"
     )
@@ -89,7 +93,7 @@ def add_decoding(p: argparse.ArgumentParser) -> None:
 
 def decoding_given(arguments: argparse.Namespace) -> dict[str, float | int]:
     """Those of them that were given."""
-    names = ("temperature", "top_p", "repeats", "thinking_cap")
+    names = ("temperature", "top_k", "top_p", "min_p", "repeats", "thinking_cap")
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
 
 

@@ -59,6 +59,9 @@ def add_parser(verbs: Any) -> None:
     asked.add_argument("--output-tokens", type=positive, metavar="N", help="tokens of each answer (default 64)")
     asked.add_argument("--chat", action="store_true", help="send made-up text to the chat endpoint")
     p.add_argument(
+        "--scenario", metavar="FILE", help="a scenario (.toml) with service_levels; --slo stands before them"
+    )
+    p.add_argument(
         "--slo", type=service_levels, metavar="LEVELS", default={},
         help="what a good request keeps, such as ttft=500ms,tpot=50ms,e2e=10s",
     )  # fmt: skip
@@ -130,7 +133,7 @@ def _trial(arguments: argparse.Namespace) -> Any:
     else:
         sizes = arguments.input_tokens or 256, arguments.output_tokens or 64
         workload = MadeUp(*sizes, seed=arguments.seed, chat=arguments.chat)
-    levels = arguments.slo
+    levels = _levels(arguments)
     return Trial(
         urls=tuple(arguments.urls),
         pace=arguments.users or Arrivals(arguments.rate, 1.0 if arguments.burstiness is None else arguments.burstiness),
@@ -143,6 +146,21 @@ def _trial(arguments: argparse.Namespace) -> Any:
         seed=arguments.seed,
         levels=ServiceLevels(levels.get("ttft"), levels.get("tpot"), levels.get("e2e")),
     )
+
+
+def _levels(arguments: argparse.Namespace) -> Mapping[str, float]:
+    """Milliseconds by name: those of the scenario but for what --slo gives."""
+    from quantwise.scenarios.reader import read_scenario
+
+    if arguments.scenario is None:
+        return dict(arguments.slo)
+    scenario = read_scenario(arguments.scenario)
+    if not scenario.service_levels:
+        raise InputError(
+            f"the scenario {scenario.name} has no service levels; add [service_levels] with ttft = 500 (milliseconds) "
+            "to it, or give --slo alone"
+        )
+    return {**scenario.service_levels, **arguments.slo}
 
 
 def _server(record: Mapping[str, Any]) -> Iterator[str]:

@@ -10,6 +10,8 @@ from typing import Any
 from quantwise.core.errors import InputError
 
 MOST_REPEATS = 64
+MOST_TOP_K = 1_000_000
+"""Beyond any vocabulary."""
 HOTTEST: Mapping[str, float] = {"vllm": 2.0}
 """The highest temperature of runtimes that refuse more (vLLM's sampling_params.py); a server by URL says so itself."""
 
@@ -18,15 +20,19 @@ HOTTEST: Mapping[str, float] = {"vllm": 2.0}
 class Decoding:
     """The same for every arm; part of the question where it is not the plain greedy one.
 
-    ``temperature`` 0 is greedy. ``top_p`` keeps the likeliest tokens that reach this probability together, after the
-    temperature. ``repeats`` is how many answers are drawn of each item; the item stays the unit of the statistics.
-    With ``thinking_cap`` (tokens) what a model thinks is stripped from its answer and may take no more than that.
+    ``temperature`` 0 is greedy. After it ``top_k`` keeps so many of the likeliest tokens (0: all), then ``top_p`` of
+    these the likeliest that reach this probability together, then ``min_p`` those with at least this share of the
+    likeliest one's probability. ``repeats`` is how many answers are drawn of each item; the item stays the unit of the
+    statistics. With ``thinking_cap`` (tokens) what a model thinks is stripped from its answer and may take no more than
+    that.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     repeats: int = 1
     thinking_cap: int | None = None
+    top_k: int = 0
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         if not _number(self.temperature) or not 0 <= self.temperature <= 5:
@@ -37,9 +43,14 @@ class Decoding:
             raise InputError(f"repeats must be a whole number from 1 to {MOST_REPEATS}, not {self.repeats!r:.40}")
         if self.thinking_cap is not None and (not _whole(self.thinking_cap) or self.thinking_cap < 1):
             raise InputError(f"thinking_cap must be a whole number of tokens above 0, not {self.thinking_cap!r:.40}")
-        if not self.sampled and (self.repeats > 1 or self.top_p < 1):
-            what = f"{self.repeats} repeats" if self.repeats > 1 else f"top_p {self.top_p:g}"
-            raise InputError(f"{what} of greedy decoding change nothing; add a temperature, such as 0.7")
+        if not _whole(self.top_k) or not 0 <= self.top_k <= MOST_TOP_K:
+            raise InputError(f"top_k must be a whole number from 0 (all) to {MOST_TOP_K:,}, not {self.top_k!r:.40}")
+        if not _number(self.min_p) or not 0 <= self.min_p <= 1:
+            raise InputError(f"min_p must be a number from 0 to 1, not {self.min_p!r:.40}")
+        idle = {f"{self.repeats} repeats": self.repeats > 1, f"top_p {self.top_p:g}": self.top_p < 1}
+        idle |= {f"top_k {self.top_k}": self.top_k > 0, f"min_p {self.min_p:g}": self.min_p > 0}
+        if not self.sampled and (what := [name for name, given in idle.items() if given]):
+            raise InputError(f"{what[0]} of greedy decoding change nothing; add a temperature, such as 0.7")
 
     @property
     def sampled(self) -> bool:

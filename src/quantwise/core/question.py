@@ -152,6 +152,11 @@ class Question:
         """Whether the absolute floors alone decide, and the baseline is only shown."""
         return bool(self.scenario.get("compare") == "floor")
 
+    @property
+    def template_arguments(self) -> Mapping[str, Any]:
+        """What chat templates are told beside the messages."""
+        return dict(self.scenario.get("template_arguments", {}))
+
     def baseline_of(self, candidate: Candidate) -> Candidate:
         """The baseline of the candidate's runtime, or the only baseline there is."""
         baselines = [c for c in self.candidates if c.baseline]

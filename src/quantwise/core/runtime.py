@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from quantwise.core.artifact import Artifact
@@ -39,9 +39,10 @@ class Ask:
     With ``choices`` nothing is generated: the reply carries the summed log-probability of each choice after the prompt.
     ``rendered`` says that ``text`` is complete, special tokens included, as a chat template
     leaves it; where it is False the tokenizer adds what it adds by default (a beginning-of-sequence token).
-    Decoding is greedy at ``temperature`` 0; else the answer is drawn, by ``seed``, after the temperature from the
-    likeliest tokens that reach ``top_p``, and what is asked beside it changes nothing but rounding. ``tools`` go with
-    ``messages``: what the server's own template is to show of functions that can be called.
+    Decoding is greedy at ``temperature`` 0; else the answer is drawn, by ``seed``, from what ``top_k``, ``top_p`` and
+    ``min_p`` leave as `core.decoding` has it, and what is asked beside it changes nothing but rounding. With
+    ``messages`` go ``tools``, what the server's own template is to show of functions that can be called, and
+    ``template_arguments``, what it is told besides.
     """
 
     text: str | None = None
@@ -54,6 +55,9 @@ class Ask:
     top_p: float = 1.0
     seed: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    top_k: int = 0
+    min_p: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,15 +121,24 @@ class RuledOut:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one candidate costs. Bytes and seconds; ``None`` reads as unknown."""
+    """What one candidate costs. Bytes and seconds; ``None`` reads as unknown.
+
+    Percentiles are of single requests, and infinite where they fall on one that was lost, or was answered only when
+    asked again; the mean is of the answers alone. First tokens are of the tasks in which they are told.
+    """
 
     candidate: str
     artifact_bytes: int | None
     memory_bytes: int | None
     seconds_per_item: float | None
-    p99_over_p50: float | None = None  # infinite where p99 falls on a request that failed
+    p99_over_p50: float | None = None
     tokens_per_s: float | None = None
     joules_per_item: float | None = None
+    p50_seconds: float | None = None
+    p95_seconds: float | None = None
+    p99_seconds: float | None = None
+    p50_first_token_seconds: float | None = None
+    p95_first_token_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from quantwise.core.artifact import Artifact, Candidate
@@ -26,6 +27,12 @@ def request_seconds(rows: Sequence[Measurement]) -> list[float]:
     failed = [row.finish in LOST or bool(row.error) for row in asked]
     known = zip(asked, failed, strict=True)
     return [math.inf if lost else row.seconds or 0.0 for row, lost in known if lost or row.seconds is not None]
+
+
+def first_token_seconds(rows: Sequence[Measurement]) -> list[float]:
+    """As `request_seconds`, but to the first token, of the tasks in which any answer tells it: choices have none."""
+    telling = {row.task for row in rows if row.first_token_seconds is not None}
+    return request_seconds([replace(row, seconds=row.first_token_seconds) for row in rows if row.task in telling])
 
 
 def p95_seconds(rows: Sequence[Measurement]) -> float | None:
@@ -54,14 +61,20 @@ def cost(
     real = candidate.computes_as_stored and (footprint is None or footprint.executes != "dequantized")
     timed = rows if real else []
     answered = [row for row in timed if row.seconds is not None and row.finish in ANSWERED]
+    requests, first_tokens = request_seconds(timed), first_token_seconds(timed)
     return Cost(
         candidate=candidate.name,
         artifact_bytes=artifact.bytes,
         memory_bytes=footprint.peak_process_bytes if real and footprint else None,
         seconds_per_item=_mean_over_tasks(answered),
-        p99_over_p50=_tail(request_seconds(timed)),
+        p99_over_p50=_tail(requests),
         tokens_per_s=tokens_per_second(answered),
         joules_per_item=_joules_per_request(timed, joules),
+        p50_seconds=percentile(requests, 0.5),
+        p95_seconds=percentile(requests, 0.95),
+        p99_seconds=percentile(requests, 0.99),
+        p50_first_token_seconds=percentile(first_tokens, 0.5),
+        p95_first_token_seconds=percentile(first_tokens, 0.95),
     )
 
 

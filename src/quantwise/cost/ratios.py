@@ -58,7 +58,8 @@ def ratios(
     """The interval of each of ``terms``; None where nothing can be said.
 
     That is where the arms share fewer than six turns, where a term is unknown of one of them, and for a tail of fewer
-    than 299 requests or of more failed ones than p99 bears.
+    than 299 requests. A bound is infinite, or 0, where p99 falls on requests that failed or were answered after a
+    further try.
     """
     one, two = _turns((first, second), joules)
     if len(one) < MIN_BLOCKS:
@@ -77,7 +78,7 @@ def ratios(
 def inverse(ratio: Ratio) -> Ratio:
     """That of the second candidate over the first."""
     low, high = ratio
-    return 1.0 / high, 1.0 / low if low else math.inf
+    return 1.0 / high if high else math.inf, 1.0 / low if low else math.inf
 
 
 def _turns(

@@ -149,7 +149,7 @@ def words(term: str) -> str:
 
 def number(value: float | None) -> str:
     if value is not None and math.isinf(value):
-        return "without end (its p99 falls on a request that failed)"
+        return "without end (its p99 falls on a request that failed or was asked again)"
     return "unknown" if value is None else f"{abs(value):,.4g}" if abs(value) < 1e4 else f"{abs(value):,.0f}"
 
 

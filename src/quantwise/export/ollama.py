@@ -23,7 +23,10 @@ from quantwise.formats.gguf.header import read_gguf_header, read_vocabulary
 CONTEXT = 4096
 """Tokens of context where nobody says how many: the whole context of a recent model would fill most machines."""
 _IDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+# What Transformers takes where generation_config.json does not say; Ollama's own defaults are others (0.8, 40, 0.9 and,
+# in older ones, a penalty of 1.1), so these are written.
+_DRAWN = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}
+_PENALTY = "repetition_penalty"
 _NO_TEMPLATE = (
     "TEMPLATE is left out, because this chat template is none that can be translated with certainty: Ollama takes the "
     "nearest of those it knows, and where none is near the file's own (before 0.30 it sent bare text); look at `ollama "
@@ -32,6 +35,10 @@ _NO_TEMPLATE = (
 _GREEDY = (
     "no generation_config.json was found, so temperature is left to Ollama (0.8 as documented); verdicts of quantwise "
     "are about greedy answers"
+)
+_PENALIZED = (
+    "generation_config.json has a repetition penalty, so the Modelfile has it; verdicts of quantwise were measured "
+    "without it"
 )
 
 
@@ -51,10 +58,12 @@ def export(artifact: Path, out: Path, *, context: int | None = None, model: Path
     kind, notes = _template(keys, vocabulary)
     if settings is None:
         notes.append(_GREEDY)
+    elif (settings.get(_PENALTY) or 1) != 1:
+        notes.append(_PENALIZED)
     stops = _stops(keys, vocabulary, settings or {})
     tokens = context or min(CONTEXT, most or CONTEXT)
     name = f"./{file.name}"
-    lines = _modelfile(name, kind, stops, tokens, settings or {})
+    lines = _modelfile(name, kind, stops, tokens, settings)
     place = str(out.absolute())
     exported = Exported(
         to="ollama",
@@ -118,7 +127,7 @@ def _generation(folder: Path, model: Path | None) -> dict[str, Any] | None:
 
 
 def _modelfile(
-    name: str, kind: Kind | None, stops: Sequence[str], context: int, settings: Mapping[str, Any]
+    name: str, kind: Kind | None, stops: Sequence[str], context: int, settings: Mapping[str, Any] | None
 ) -> list[str]:
     lines = ["# Written by quantwise; never run here.", f"FROM {name}"]
     if kind is not None:
@@ -129,17 +138,29 @@ def _modelfile(
     return lines
 
 
-def _sampling(settings: Mapping[str, Any]) -> dict[str, float | int]:
-    """How answers are drawn, as generation_config.json says: without ``do_sample`` Transformers takes the likeliest."""
-    if not settings:
+def _sampling(settings: Mapping[str, Any] | None) -> dict[str, float | int]:
+    """How answers are drawn, as generation_config.json says: without ``do_sample`` Transformers takes the likeliest.
+
+    A penalty on what came before changes that, too. Transformers looks at the whole text for it, Ollama at the last 64
+    tokens unless told otherwise.
+    """
+    if settings is None:
         return {}
-    if not settings.get("do_sample", False):
-        return {"temperature": 0}
-    found = {key: settings[key] for key in _SAMPLING if settings.get(key) is not None}
-    for key, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-            raise InputError(f"generation_config.json: {key} must be a number from 0 on, not {value!r:.40}; mend it")
-    return {"temperature": 1.0} | found
+    drawn = bool(settings.get("do_sample", False))
+    keys = (*_DRAWN, "min_p", _PENALTY) if drawn else (_PENALTY,)
+    said = {key: _number(key, settings[key]) for key in keys if settings.get(key) is not None}
+    penalty = said.pop(_PENALTY, 1.0)
+    found = _DRAWN | said if drawn else {"temperature": 0}
+    return found | {"repeat_penalty": penalty} | ({} if penalty == 1 else {"repeat_last_n": -1})
+
+
+def _number(key: str, value: Any) -> float | int:
+    """It, from 0 on; a penalty is a factor, so above 0."""
+    least = 1e-9 if key == _PENALTY else 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e9:
+        allowed = "above 0" if least else "from 0 on"
+        raise InputError(f"generation_config.json: {key} must be a number {allowed}, not {value!r:.40}; mend it")
+    return value
 
 
 def _quoted(text: str) -> str:

@@ -68,7 +68,8 @@ class MachineRates:
 
     ``bandwidth`` is in bytes per second, ``rates`` in operations per second by number type. ``kernels`` (by ggml type),
     ``cached`` (pairs, rising: bytes that are gone round, share of them found in the cache), ``attention`` (by cache
-    type) and ``node_seconds`` are those of an installed llama.cpp: empty and None without it. ``measured`` is a date.
+    type) and ``node_seconds`` are those of an installed llama.cpp: empty and None without it. ``measured`` is a date,
+    ``waiting`` what ``waiting_now`` was then, None where a record does not say.
     """
 
     cpu: str
@@ -81,6 +82,7 @@ class MachineRates:
     attention: Mapping[str, AttentionKernel] = field(default_factory=dict)
     node_seconds: float | None = None
     library: str | None = None
+    waiting: str | None = None
 
     def site(self, memory_bytes: int | None = None) -> Site:
         """The machine as a site of the roofline."""
@@ -95,9 +97,25 @@ class MachineRates:
             source=source,
         )
 
+    def outdated(self) -> str | None:
+        """Why several threads may not be as fast now as they were measured, in one line; None where they are."""
+        now = waiting_now()
+        if self.threads == 1 or self.waiting == now:
+            return None
+        again = "measure again with --measure-machine"
+        if self.waiting is None:
+            return f"how threads waited (OMP_WAIT_POLICY) when this machine was measured is not known; {again}"
+        then, now = self.waiting or "unset", now or "unset"
+        return f"this machine was measured with OMP_WAIT_POLICY {then}, and it is {now} now; {again}"
+
     def to_json(self) -> dict[str, Any]:
         """A record that ``read_rates`` reads back."""
         return asdict(self)
+
+
+def waiting_now() -> str:
+    """How threads of OpenMP wait for each other here, which decides how fast several are: OMP_WAIT_POLICY, "" unset."""
+    return os.environ.get("OMP_WAIT_POLICY", "").strip().upper()
 
 
 def rates_of(record: Mapping[str, Any]) -> MachineRates:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from quantwise.core.errors import EnvironmentFailure
-from quantwise.plan.machine_rates import AttentionKernel, Kernel, MachineRates
+from quantwise.plan.machine_rates import AttentionKernel, Kernel, MachineRates, waiting_now
 from quantwise.scenarios.cpu_name import cpu_name
 
 # Shares of the time; importing torch is not counted.
@@ -51,6 +51,7 @@ def measure_machine(
         attention=heads,
         node_seconds=found["kernels"].get("node_seconds"),
         library=f"xllamacpp {importlib.metadata.version('xllamacpp')}" if kernels else None,
+        waiting=waiting_now(),
     )
 
 

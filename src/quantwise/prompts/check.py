@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quantwise.core.errors import RuntimeFailure
-from quantwise.core.prompt_tokens import TellsPrompts
+from quantwise.core.prompt_tokens import PromptTokens, TellsPrompts
 from quantwise.core.question import Question
+from quantwise.core.runtime import Ask
 from quantwise.formats.gguf.beginning_token import beginning_twice
 from quantwise.measure import Arm, Bench, ItemSupply
 from quantwise.prompts import probes as prompt_probes
 from quantwise.prompts.changed import changed
 from quantwise.prompts.difference import Finding, compare, disagreement, doubled_beginning
-from quantwise.prompts.probes import Told
+from quantwise.prompts.probes import USER, Told
 from quantwise.store import Store
 
 _TRIES, _PAUSE_S = 3, 0.5
@@ -40,8 +42,11 @@ def wrong_prompts(store: Store, question: Question, arm: Arm, supply: ItemSupply
     served = arm.candidate.runtime == "openai"
     if known is not None and not served and known["differs"] is None:
         return None
-    told, why = _told(arm, _asks(question, arm, supply), bench)
+    wanted = _asks(question, arm, supply)
+    told, why = _told(arm, wanted, bench)
     record = _record(store, question, arm, told, why)
+    if (said := _unheeded(arm, wanted, told, bench)) is not None:
+        record["notes"].append(said)
     since = None
     if told and known is not None and known["differs"] is None and record["differs"] is None:
         since = changed(prompt_probes.from_json(known["told"]), told)
@@ -63,13 +68,14 @@ def prompts_of(store: Store, question: Question) -> list[dict[str, Any]]:
     ]
 
 
-def _asks(question: Question, arm: Arm, supply: ItemSupply) -> Mapping[str, Any]:
+def _asks(question: Question, arm: Arm, supply: ItemSupply) -> Mapping[str, Ask]:
     items = [item for task in question.tasks for item in supply(task.name, task.screen_items or 1)]
     plain = any(item.prompt is not None for item in items)
-    return prompt_probes.asks(arm.template, chats=any(item.messages for item in items), plain=plain)
+    chats = any(item.messages for item in items)
+    return prompt_probes.asks(arm.template, chats, plain, question.template_arguments)
 
 
-def _told(arm: Arm, wanted: Mapping[str, Any], bench: Bench) -> tuple[Told, str]:
+def _told(arm: Arm, wanted: Mapping[str, Ask], bench: Bench) -> tuple[Told, str]:
     """What the arm reads, or nothing and the reason."""
     session = bench.session(arm)
     if not isinstance(session, TellsPrompts):
@@ -85,6 +91,24 @@ def _told(arm: Arm, wanted: Mapping[str, Any], bench: Bench) -> tuple[Told, str]
             known = any(p.ids is not None or p.count is not None for p in told.values())
             return told, "" if known else "it tells neither token ids nor their number"
     return {}, why
+
+
+def _unheeded(arm: Arm, wanted: Mapping[str, Ask], told: Told, bench: Bench) -> str | None:
+    """One line where what a server's own template is told is not seen to change what it reads; else None."""
+    ask, session = wanted.get(USER), bench.session(arm)
+    if ask is None or not ask.template_arguments or not told or not isinstance(session, TellsPrompts):
+        return None
+    named = ", ".join(ask.template_arguments)
+    try:
+        without = session.prompt_tokens(replace(ask, template_arguments={}))
+    except RuntimeFailure:
+        without = PromptTokens()
+    found = compare({USER: without}, {USER: told[USER]})
+    if found.compared == "nothing":
+        return f"whether its template heeds {named} cannot be seen"
+    if found.differs is None:
+        return f"it reads the same prompt with {named} and without: that is its template's default, or it is ignored"
+    return None
 
 
 def _record(store: Store, question: Question, arm: Arm, told: Told, why: str) -> dict[str, Any]:

@@ -36,8 +36,11 @@ CONVERSATIONS: Mapping[str, tuple[Message, ...]] = {
 Told = dict[str, PromptTokens]
 
 
-def asks(template: ChatTemplate | None, chats: bool, plain: bool) -> dict[str, Ask]:
-    """What is asked, by name: conversations where items have turns, a text where they have none.
+def asks(
+    template: ChatTemplate | None, chats: bool, plain: bool, arguments: Mapping[str, Any] | None = None
+) -> dict[str, Ask]:
+    """What is asked, by name: conversations where items have turns, a text where they have none. A server that renders
+    by its own template is told the ``arguments``; those of ``template`` are in it.
 
     A conversation that our own template refuses is left out: no runtime is given one of that kind.
     """
@@ -47,7 +50,7 @@ def asks(template: ChatTemplate | None, chats: bool, plain: bool) -> dict[str, A
             text = template.render(turns) if template is not None else None
         except InputError:
             continue
-        found[name] = Ask(messages=turns) if text is None else Ask(text=text)
+        found[name] = Ask(messages=turns, template_arguments=arguments or {}) if text is None else Ask(text=text)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from quantwise.chat import ChatTemplate
 from quantwise.core.artifact import Artifact, Candidate
@@ -44,10 +45,13 @@ def describe(path: Path) -> Artifact:
     return Artifact(str(path), "gguf", content_hash(path), path.stat().st_size)
 
 
-def one_template(model: Path | None, artifacts: Mapping[str, Artifact]) -> ChatTemplate | None:
-    """The one template that every arm is rendered with.
+def one_template(
+    model: Path | None, artifacts: Mapping[str, Artifact], arguments: Mapping[str, Any]
+) -> ChatTemplate | None:
+    """The one template that every arm is rendered with, told these arguments.
 
-    Raises InputError where two arms bring different ones: that breaks more comparisons than quantization does.
+    Raises InputError where two arms bring different ones: that breaks more comparisons than quantization does. Likewise
+    for arguments that the template does not read, or that only a template could; servers render for themselves.
     """
     found: dict[str, ChatTemplate] = {}
     if model is not None and (own := ChatTemplate.from_folder(model)) is not None:
@@ -62,7 +66,12 @@ def one_template(model: Path | None, artifacts: Mapping[str, Artifact]) -> ChatT
             f"chat templates differ between {', '.join(found)}; give every arm the same template, or raw prompts"
         )
     local = [a for a in artifacts.values() if a.format != "server"] or model
-    return next(iter(found.values())) if found and local else None
+    if arguments and local and not found:
+        raise InputError(
+            f"no chat template is here to be told {', '.join(arguments)}; leave [template_arguments] out of the "
+            "scenario, or give the model its template"
+        )
+    return next(iter(found.values())).told(arguments) if found and local else None
 
 
 def template_of(artifact: Artifact) -> ChatTemplate | None:

@@ -95,7 +95,7 @@ def pose(request: Request) -> Posed:
     tasks = read_all(request.tasks or [suite.name for suite in SUITES])
     runtimes = {name: runtime_named(name) for name in dict.fromkeys(c.runtime for c in candidates)}
     brought = {c.name: made for c in candidates if (made := brought_by(c, model, runtimes)) is not None}
-    template = one_template(model, brought)
+    template = one_template(model, brought, scenario.template_arguments)
     texts: list[str] = []
     wanted = request.calibration or CalibrationSet(seed=request.seed)
     if any(map(reads_data, candidates)):
@@ -155,7 +155,7 @@ def repose(question: Question, model: Path | None, artifacts: Mapping[str, Artif
     as_it_is = model is None or any(made.location == str(model) for made in artifacts.values())
     if model is not None and not as_it_is and content_hash(model) != question.model_hash:
         raise InputError(f"{model} has changed since the question was frozen; decide again into a new --run")
-    template = one_template(model, artifacts)
+    template = one_template(model, artifacts, question.template_arguments)
     if (template.hash if template else None) != question.template_hash:
         raise InputError("the chat template has changed since the question was frozen; decide again into a new --run")
     return Posed(question, {t.name: t for t in tasks}, model, (), runtimes, artifacts, template)

@@ -114,7 +114,7 @@ def with_baselines(candidates: Sequence[Candidate], baseline: Candidate | None) 
 SAFEST: Mapping[str, tuple[str, ...]] = {
     "llamacpp": ("q8_0", "q6_k", "q5_k_m"),
     "transformers": ("llm-int8",),
-    "vllm": ("rtn:int8-channel",),
+    "vllm": ("rtn:int8-channel", "w8a8"),  # on a CPU it has a kernel for the second only
 }
 
 

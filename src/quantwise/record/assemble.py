@@ -28,6 +28,10 @@ from quantwise.stats.compare import compare
 from quantwise.stats.pairing import pairs
 from quantwise.store import Store
 
+_TAILS = (
+    "p50_seconds", "p95_seconds", "p99_seconds", "p99_over_p50", "p50_first_token_seconds", "p95_first_token_seconds"
+)  # fmt: skip
+
 
 def assemble(store: Store, question: Question) -> dict[str, Any]:
     """Verdicts, costs and the decision, with all they rest on, as plain JSON values."""
@@ -48,6 +52,7 @@ def assemble(store: Store, question: Question) -> dict[str, Any]:
         "noise": found.noise,
         "screen": screened(store, question),
         "costs": [_cost(found.costs[c.name]) for c in question.candidates if c.name in found.costs],
+        "energy_meters": list(found.meters),
         "timing": found.timing,
         "caveats": _caveats(seen.verdicts),
         "imported": [
@@ -86,8 +91,10 @@ def _candidates(store: Store, question: Question, found: Held, seen: Evidence) -
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
-    """JSON has no word for infinite, so that is null there, too."""
-    return {key: None if value == math.inf else value for key, value in asdict(cost).items()}
+    """JSON has no word for infinite: that is null there, and ``..._infinite`` beside it tells it from unknown."""
+    told = asdict(cost)
+    endless = {f"{key}_infinite": value == math.inf for key, value in told.items() if key in _TAILS}
+    return {key: None if value == math.inf else value for key, value in told.items()} | endless
 
 
 def _caveats(found: Sequence[Verdict]) -> list[dict[str, Any]]:

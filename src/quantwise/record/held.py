@@ -13,7 +13,7 @@ from quantwise.core.imported import Imported
 from quantwise.core.question import Question
 from quantwise.core.runtime import Executes, Footprint
 from quantwise.core.verdict import Cost
-from quantwise.cost.block_energy import BlockJoules, block_joules
+from quantwise.cost.block_energy import BlockJoules, block_joules, meters_of
 from quantwise.cost.candidate import cost, p95_seconds
 from quantwise.cost.ratios import Ratio, inverse, ratios
 from quantwise.cost.solved import priced, solved_items
@@ -29,7 +29,8 @@ class Held:
     """By the name of a candidate: its rows, its artifact, how its weights are computed with, memory, fit and costs.
 
     ``broken`` says why a candidate ended early, ``imported`` which rows came from elsewhere, ``accuracy`` is by task,
-    ``noise`` one row for each baseline and task, ``timing`` seconds by stage.
+    ``meters`` are those whose sum ``joules`` is, ``noise`` one row for each baseline and task, ``timing`` seconds by
+    stage.
     """
 
     rows: Mapping[str, Sequence[Measurement]]
@@ -41,6 +42,7 @@ class Held:
     fits: Mapping[str, Fit]
     costs: Mapping[str, Cost]
     joules: Mapping[str, BlockJoules]
+    meters: tuple[str, ...]
     accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]]
     noise: Sequence[Mapping[str, Any]]
     timing: Mapping[str, float | None]
@@ -49,7 +51,8 @@ class Held:
 def held(store: Store, question: Question) -> Held:
     """Everything of the folder that a record rests on."""
     rows = {c.name: store.rows("certify", c.name) for c in question.candidates}
-    imported, joules = store.imported(), block_joules(store.all("joules").values())
+    metered = list(store.all("joules").values())
+    imported, joules = store.imported(), block_joules(metered)
     artifacts = _artifacts(store, question, imported)
     told = {name: Footprint(**body) for name, body in store.all("footprint").items()}
     executes = {c.name: _executes(c, told.get(c.name)) for c in question.candidates}
@@ -71,6 +74,7 @@ def held(store: Store, question: Question) -> Held:
             if c.name in artifacts
         },
         joules=joules,
+        meters=meters_of(metered),
         accuracy={c.name: _accuracy(question, rows[c.name]) for c in question.candidates},
         noise=noise(store, question),
         timing=store.all("timing"),

@@ -46,7 +46,7 @@ def _served(reading: Reading) -> str | None:
 
 def _unanswered(reading: Reading, rows: Sequence[Row]) -> str:
     """Only of servers by URL is anything asked again (`certify`); what was refused would be refused again."""
-    arms = {row[side] for row in rows for side in ("candidate", "baseline")}
+    arms = {row.get(side) for row in rows for side in ("candidate", "baseline")}
     lost = {row["candidate"] for row in reading.record.get("faults") or () if row.get("lost")}
     if any(reading.candidate(name).get("runtime") == "openai" for name in arms & lost):
         return "the same command asks again what was lost"

@@ -17,6 +17,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from quantwise.report import charts, notation
+from quantwise.report.counter_lines import cache_lines, energy_of
 from quantwise.report.flips import choose
 from quantwise.report.next_step import next_step
 from quantwise.report.reading import MARKS, REASONS, Reading, role, settles
@@ -72,6 +73,7 @@ def _environment() -> Environment:
     environment.filters.update(_FILTERS)
     environment.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str)
     environment.globals.update(server_lines=server_lines, compared_by_ids=compared_by_ids)
+    environment.globals.update(cache_lines=cache_lines, energy_of=energy_of)
     environment.globals.update(ratio=notation.ratio, marks=MARKS, reasons=REASONS, role=role, settles=settles)
     return environment
 

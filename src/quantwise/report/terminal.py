@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantwise.report import notation
+from quantwise.report.counter_lines import cache_lines, energy_of
 from quantwise.report.encoded import write_encoded
 from quantwise.report.endpoint_table import endpoint_table
 from quantwise.report.floor_table import floor_table
@@ -60,6 +61,7 @@ class Screen:
         yield from _rests_on(reading)
         yield from _faults(reading)
         yield from _servers(reading)
+        yield from _counted(reading)
         yield from _rest(reading)
         yield from _provenance(reading, self._report_path)
 
@@ -199,6 +201,14 @@ def _servers(reading: Reading) -> Iterator[Table | Text]:
     for number, (names, said) in enumerate(server_lines(reading.record)):
         named = ", ".join(map(notation.plain, names))
         yield _line("" if number else "servers", Text.assemble((named, "bold"), "  ", notation.plain(said)))
+
+
+def _counted(reading: Reading) -> Iterator[Table | Text]:
+    """Whose energy was metered, and what servers counted of their paged caches."""
+    if (whose := energy_of(reading.record)) is not None:
+        yield _line("energy", f"joules are those of {whose}")
+    for number, (name, said) in enumerate(cache_lines(reading.record)):
+        yield _line("" if number else "cache", Text.assemble((notation.plain(name), "bold"), f"  {said}"))
 
 
 def _name_width(width: int) -> int:

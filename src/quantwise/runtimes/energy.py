@@ -12,13 +12,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
 POWERCAP = Path("/sys/class/powercap")
 _EVERY_MS = 200
+# Without a reading for longer than this, what was drawn meanwhile would be made up.
+_LONGEST_GAP_S = 5.0
+_END_S = 2.0
 
 
 class Joules:
@@ -44,19 +47,21 @@ def meter(powercap: Path | None = None) -> Iterator[Joules]:
     try:
         yield used
     finally:
-        used.gpu = smi.stop() if smi else None
         used.cpu = _spent(before, _packages(powercap), powercap)
+        used.gpu = smi.stop() if smi else None
 
 
 def _packages(powercap: Path) -> dict[str, int]:
-    """Microjoules by package zone. Zones below a package (``intel-rapl:0:1``) are part of it."""
+    """Microjoules by package zone. Zones below a package (``intel-rapl:0:1``) are part of it, and packages are part of
+    the zone ``psys``, which is the whole board's.
+    """
     found: dict[str, int] = {}
-    for zone in powercap.glob("intel-rapl:*"):
-        if zone.name.count(":") == 1:
-            try:
+    try:
+        for zone in powercap.glob("intel-rapl:*"):
+            if zone.name.count(":") == 1 and (zone / "name").read_text().startswith("package"):
                 found[zone.name] = int((zone / "energy_uj").read_text())
-            except (OSError, ValueError):
-                return {}
+    except (OSError, ValueError):
+        return {}
     return found
 
 
@@ -81,6 +86,7 @@ class _GpuMeter:
 
     def __init__(self) -> None:
         self._watts: dict[int, list[tuple[float, float]]] = {}
+        self._began = time.monotonic()
         command = ["nvidia-smi", "--query-gpu=index,power.draw", "--format=csv,noheader,nounits", f"-lms={_EVERY_MS}"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -95,13 +101,32 @@ class _GpuMeter:
                 continue  # "[N/A]" of a GPU that does not tell
 
     def stop(self) -> float | None:
-        """Joules by the trapezoidal rule, or None where fewer than two readings came."""
+        """Joules by the trapezoidal rule; the first and the last reading stand for what was before and after them.
+
+        None where no reading came, or none for too long.
+        """
+        ended = time.monotonic()
+        self._end()
+        joules = None
+        for told in list(self._watts.values()):
+            inside = [(at, watts) for at, watts in list(told) if at <= ended]
+            if not inside:
+                continue
+            spans = list(pairwise([(self._began, inside[0][1]), *inside, (ended, inside[-1][1])]))
+            if any(t2 - t1 > _LONGEST_GAP_S for (t1, _), (t2, _) in spans):
+                return None
+            joules = (joules or 0.0) + sum((t2 - t1) * (w1 + w2) / 2 for (t1, w1), (t2, w2) in spans)
+        return joules
+
+    def _end(self) -> None:
+        """A program that hangs with its driver holds up nothing."""
         self._process.terminate()
-        self._process.wait()
-        self._reader.join()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        spans = [list(pairwise(told)) for told in self._watts.values()]
-        if not any(spans):
-            return None
-        return sum((t2 - t1) * (w1 + w2) / 2 for span in spans for (t1, w1), (t2, w2) in span)
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_S)
+        self._reader.join(_END_S)
+        if self._process.stdout is not None and not self._reader.is_alive():
+            self._process.stdout.close()  # would wait for a reader that is still at it

@@ -15,11 +15,10 @@ from typing import Any
 import httpx
 
 from quantwise.core.errors import RuntimeFailure
-from quantwise.core.item import Message
 from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, Finish, Reply
 from quantwise.runtimes.forced_tokens import GREEDY, ForcedTokens, Refused
-from quantwise.runtimes.prompt import align
+from quantwise.runtimes.prompt import align, chat_fields
 
 _BESIDE = 64  # likeliest tokens reported beside a choice of one token; its rivals are mostly among them
 _BUSY = (408, 425, 429)  # of status 4xx those that are no word on the request
@@ -83,15 +82,14 @@ class LlamaServer:
         """
         ready = self._ready(ask)
         told = self.pieces(str(ready.text), not ready.rendered)
-        served = self._chat_count(ask.messages) if ask.text is None else None
+        served = self._chat_count(ask) if ask.text is None else None
         source = "/tokenize" if ask.text is not None else "/apply-template and /tokenize"
         return PromptTokens(tuple(i for i, _ in told), tuple(piece for _, piece in told), served, source)
 
-    def _chat_count(self, messages: Sequence[Message]) -> int | None:
+    def _chat_count(self, ask: Ask) -> int | None:
         """Tokens that ``/v1/chat/completions`` says it read, or None where there is no such endpoint."""
-        turns = [{"role": m.role, "content": m.content} for m in messages]
         try:
-            usage = self._post("/v1/chat/completions", {"messages": turns, "max_tokens": 1, **GREEDY}).get("usage")
+            usage = self._post("/v1/chat/completions", {**chat_fields(ask), "max_tokens": 1, **GREEDY}).get("usage")
         except Refused:
             return None
         count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
@@ -103,13 +101,11 @@ class LlamaServer:
         What ``/apply-template`` returns lacks the beginning token where the tokenizer adds one (llama.cpp takes it off
         the template's text, so that it does not come twice), so the tokenizer has to add it, as the chat endpoint does.
         """
-        return ask if ask.text is not None else replace(ask, text=self.render(ask.messages, ask.tools), rendered=False)
+        return ask if ask.text is not None else replace(ask, text=self.render(ask), rendered=False)
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        """The prompt that the server's own chat template makes."""
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        shown = {"tools": list(tools)} if tools else {}
-        return str(self._post("/apply-template", {"messages": turns, **shown})["prompt"])
+    def render(self, ask: Ask) -> str:
+        """The prompt that the server's own chat template makes of messages, tools and template arguments."""
+        return str(self._post("/apply-template", chat_fields(ask))["prompt"])
 
     def answer(self, ask: Ask) -> Reply:
         """One reply; raises what httpx raises, and Refused."""
@@ -204,11 +200,11 @@ def _text(piece: object) -> str:
 
 
 def _drawing(ask: Ask) -> Mapping[str, Any]:
-    """How the server is to choose tokens: temperature before top_p, as Transformers and vLLM do, and nothing else."""
+    """How the server is to choose tokens: the samplers of `core.decoding` in its order, and nothing else."""
     if ask.temperature == 0:
         return GREEDY
-    plain = {"temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed, "cache_prompt": True}
-    return plain | {"samplers": ["temperature", "top_p"]}
+    chosen = {"temperature": ask.temperature, "top_k": ask.top_k, "top_p": ask.top_p, "min_p": ask.min_p}
+    return chosen | {"samplers": list(chosen), "seed": ask.seed, "cache_prompt": True}
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:

@@ -38,7 +38,9 @@ _UNQUANTIZED = ("f32", "f16", "bf16")
 _MIB = 1024 * 1024
 # Getting to know a server that is up is no request of the user's, so it has a time limit of its own.
 _PROBE_S = 60.0
-_BUFFER = re.compile(r"(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_BUFFER = re.compile(r"(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+# Kinds of its buffers that are another's: RS is the state of recurrent layers, kept where others keep keys and values.
+_COUNTS_AS = {"output": "compute", "RS": "KV"}
 _QUESTION = "the question"
 _OURS = {
     flag: said
@@ -46,9 +48,9 @@ _OURS = {
         "the candidate": "-m --model -mu --model-url -hf -hfr --hf-repo -hff --hf-file -dr --docker-repo --models-dir "
         "--models-preset -ctk --cache-type-k -ctv --cache-type-v",
         f"{_QUESTION} (--parallel, --context)": "-np --parallel -c --ctx-size --kv-unified-per-slot",
-        f"{_QUESTION} (--temperature, --top-p), and by each item": "--temp --temperature --top-k --top-p --min-p -s "
-        "--seed --samplers --sampler-seq --sampling-seq --repeat-penalty --repeat-last-n --presence-penalty "
-        "--frequency-penalty --dry-multiplier --mirostat -n --predict --n-predict",
+        f"{_QUESTION} (--temperature, --top-k, --top-p, --min-p), and by each item": "--temp --temperature --top-k "
+        "--top-p --min-p -s --seed --samplers --sampler-seq --sampling-seq --repeat-penalty --repeat-last-n "
+        "--presence-penalty --frequency-penalty --dry-multiplier --mirostat -n --predict --n-predict",
         "quantwise, which starts and asks the server": "--host --port --api-key --api-key-file --api-prefix --fit -fit "
         "--ssl-key-file --ssl-cert-file --embedding --embeddings --rerank --reranking --log-disable",
         "the model's own template, which quantwise renders": "--chat-template --chat-template-file "
@@ -211,7 +213,7 @@ class LlamaCppSession:
         return self._server.answer(replace(ask, text=text, rendered=rendered))
 
     def footprint(self) -> Footprint:
-        """Buffers as llama.cpp's log states them; the process's own peak (memory-mapped weights as far as touched)."""
+        """Buffers as llama.cpp's log states them; its processes' peaks (memory-mapped weights as far as touched)."""
         weights, cache, compute = self._buffers
         return Footprint(weights, cache, compute, self.process.peak_bytes())
 
@@ -254,7 +256,7 @@ def buffer_bytes(log: str) -> tuple[int | None, int | None, int | None]:
     """(weights, cache, compute) in bytes from llama.cpp's start-up log; None for what it does not state."""
     sums: dict[str, float] = {}
     for kind, mib in _BUFFER.findall(log):
-        kind = "compute" if kind == "output" else kind
+        kind = _COUNTS_AS.get(kind, kind)
         sums[kind] = sums.get(kind, 0.0) + float(mib) * _MIB
     weights, cache, compute = (round(sums[k]) if k in sums else None for k in ("model", "KV", "compute"))
     return weights, cache, compute

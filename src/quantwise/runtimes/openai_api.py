@@ -19,6 +19,7 @@ from quantwise.core.errors import EnvironmentFailure
 from quantwise.core.runtime import Ask, Finish, Reply
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import checked
+from quantwise.runtimes.prompt import chat_fields
 
 _CUT_SHORT = ("abort", "error")  # vLLM's words for an answer that it gave up
 _EDITION = re.compile(r":latest|-\d{4}(-?\d\d){1,2}|-(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
@@ -47,9 +48,7 @@ class OpenAIServer:
         if ask.stop:
             body["stop"] = list(ask.stop)
         if ask.text is None:
-            turns = [{"role": m.role, "content": m.content} for m in ask.messages]
-            shown = {"tools": list(ask.tools)} if ask.tools else {}
-            got = self._post("/v1/chat/completions", body | {"messages": turns} | shown)
+            got = self._post("/v1/chat/completions", body | chat_fields(ask))
             message = got["choices"][0]["message"]
             text = _calls(message) or message.get("content")
             thinking = next((said for name in _THINKING if isinstance(said := message.get(name), str) and said), None)
@@ -142,7 +141,9 @@ def same_model(asked: str, told: str) -> bool:
 def _drawing(ask: Ask) -> dict[str, Any]:
     if ask.temperature == 0:
         return _GREEDY
-    return {"temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed, "stream": False}
+    # Not OpenAI's: vLLM, SGLang and llama.cpp know these two, and others are not troubled with them for nothing.
+    further = {name: value for name, value in (("top_k", ask.top_k), ("min_p", ask.min_p)) if value}
+    return {"temperature": ask.temperature, "top_p": ask.top_p, **further, "seed": ask.seed, "stream": False}
 
 
 def _calls(message: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask
 from quantwise.runtimes.forced_tokens import Refused
 from quantwise.runtimes.llama_server import UNREADABLE, checked
+from quantwise.runtimes.prompt import chat_fields
 
 
 def prompt_tokens(http: httpx.Client, model: str, ask: Ask) -> PromptTokens:
@@ -42,7 +43,7 @@ def prompt_tokens(http: httpx.Client, model: str, ask: Ask) -> PromptTokens:
 def _request(model: str, ask: Ask) -> tuple[str, dict[str, Any]]:
     body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": 0, "stream": False}
     if ask.text is None:
-        return "/v1/chat/completions", body | {"messages": _turns(ask)}
+        return "/v1/chat/completions", body | chat_fields(ask)
     extra = {"add_special_tokens": False} if ask.rendered else {}
     return "/v1/completions", body | {"prompt": ask.text} | extra
 
@@ -56,7 +57,7 @@ def _asked(http: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any
 
 def _tokenized(http: httpx.Client, model: str, ask: Ask) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
     """Ids and their texts by vLLM's ``/tokenize``; (None, ()) where there is none that understands this."""
-    what: dict[str, Any] = {"messages": _turns(ask), "add_generation_prompt": True}
+    what: dict[str, Any] = {**chat_fields(ask), "add_generation_prompt": True}
     if ask.text is not None:
         what = {"prompt": ask.text, "add_special_tokens": not ask.rendered}
     try:
@@ -66,10 +67,6 @@ def _tokenized(http: httpx.Client, model: str, ask: Ask) -> tuple[tuple[int, ...
     ids, pieces = _ids(got.get("tokens")), got.get("token_strs")
     fits = ids is not None and isinstance(pieces, list) and len(pieces) == len(ids)
     return ids, tuple(map(str, pieces)) if fits and pieces else ()
-
-
-def _turns(ask: Ask) -> list[dict[str, str]]:
-    return [{"role": m.role, "content": m.content} for m in ask.messages]
 
 
 def _ids(value: object) -> tuple[int, ...] | None:

@@ -21,7 +21,7 @@ from quantwise.core.packing import INT4_ROWS, INT8_COLUMNS, NARROW_ROWS, kernel_
 from quantwise.runtimes.stored_layer import StoredLayer
 
 _HIGH, _LOW = 4, 0x0F0F0F0F
-_PIECE_WEIGHTS = 1 << 20  # widened at once: 2 MiB of 16-bit numbers, which stay in a processor's cache
+_PIECE_WEIGHTS = 1 << 21  # widened at once: 4 MiB of 16-bit numbers, few enough for a cache and enough for two threads
 _KERNEL_ROWS = 16  # four-bit kernels were measured to take far longer for a row beyond these
 
 

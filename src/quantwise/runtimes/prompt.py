@@ -1,9 +1,10 @@
-"""What a runtime of ours reads for an ask, and where in it a choice begins."""
+"""What a runtime of ours reads for an ask, what a chat endpoint is given of it, and where a choice begins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import Any
 
 from quantwise.core.runtime import Ask
 
@@ -16,6 +17,16 @@ def prompt_text(ask: Ask) -> tuple[str, bool]:
     if ask.text is not None:
         return ask.text, ask.rendered
     return "\n".join(m.content for m in ask.messages), False
+
+
+def chat_fields(ask: Ask) -> dict[str, Any]:
+    """What a chat endpoint is given: messages, tools, and what the server's own template is told beside them.
+
+    ``chat_template_kwargs`` is the word of llama.cpp, vLLM and SGLang for it.
+    """
+    told = {"tools": list(ask.tools), "chat_template_kwargs": dict(ask.template_arguments)}
+    turns = [{"role": m.role, "content": m.content} for m in ask.messages]
+    return {"messages": turns} | {name: value for name, value in told.items() if value}
 
 
 def align(prompt: Sequence[int], wholes: Sequence[Sequence[int]], opening: int | None) -> tuple[int, list[list[int]]]:

@@ -3,8 +3,10 @@
 The token is found by inverting the distribution function of the sorted probabilities (Devroye 1986, "Non-Uniform Random
 Variate Generation", III.2), with one uniform number of the row's own generator for each token. So an answer depends on
 its seed and not on what is asked beside it, but for what the shape of a batch does to the last digits of the logits;
-and two models that nearly agree draw the same token from the same number nearly always. ``top_p`` keeps the fewest
-likeliest tokens that reach it together (Holtzman et al. 2020, arXiv 1904.09751), after the temperature.
+and two models that nearly agree draw the same token from the same number nearly always. After the temperature, as in
+Transformers' warpers: ``top_k`` keeps so many of the likeliest tokens (Fan et al. 2018, arXiv 1805.04833); ``top_p`` of
+these the fewest likeliest that reach it together (Holtzman et al. 2020, arXiv 1904.09751), ``min_p`` those that have
+this share of the likeliest one's probability (Nguyen et al. 2024, arXiv 2407.01082).
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ class Chance:
     temperature: float
     top_p: float
     seed: int
+    top_k: int = 0
+    min_p: float = 0.0
     _stream: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,30 +49,42 @@ def next_tokens(logits: Tensor, chances: Sequence[Chance | None]) -> list[int]:
     chosen = [chance for chance in chances if chance is not None]
     heat = torch.tensor([chance.temperature for chance in chosen], device=logits.device)[:, None]
     probabilities = (logits[drawn].float() / heat).softmax(-1)
-    best = probabilities.topk(min(_LIKELIEST, probabilities.shape[-1]), dim=-1)
+    size = probabilities.shape[-1]
+    best = probabilities.topk(min(max(_LIKELIEST, *(chance.top_k for chance in chosen)), size), dim=-1)
     reached = best.values.double().cumsum(-1)
     for row, (i, chance) in enumerate(zip(drawn, chosen, strict=True)):
         number = chance.uniform()
-        place = _place(reached[row], chance.top_p, number, whole=best.values.shape[-1] == probabilities.shape[-1])
+        place = _place(best.values[row], reached[row], chance, number, whole=best.values.shape[-1] == size)
         if place is not None:
             tokens[i] = int(best.indices[row, place])
             continue
         every = probabilities[row].sort(descending=True, stable=True)
-        place = _place(every.values.double().cumsum(-1), chance.top_p, number, whole=True)
+        place = _place(every.values, every.values.double().cumsum(-1), chance, number, whole=True)
         tokens[i] = int(every.indices[place])
     return tokens
 
 
-def _place(reached: Tensor, top_p: float, number: float, *, whole: bool) -> int | None:
-    """Where ``number`` falls in the cumulated probabilities [k], likeliest first; None where that is beyond them."""
-    last = int((reached < top_p).sum())
-    if last < len(reached) and top_p < 1.0:
-        total = float(reached[last])
-    elif whole:
-        total, last = float(reached[-1]), len(reached) - 1
-    elif top_p < 1.0:
-        return None
-    else:
-        total, last = 1.0, len(reached)
-    place = int((reached <= number * total).sum())
-    return min(place, last) if whole or place < len(reached) else None
+def _place(values: Tensor, reached: Tensor, chance: Chance, number: float, *, whole: bool) -> int | None:
+    """Where ``number`` falls in the probabilities [k], likeliest first, and ``reached`` by them together; None where
+    that may be beyond them. ``whole`` says that there are no others.
+    """
+    kept = _kept(values, reached, chance)
+    if kept is None and not whole:
+        place = int((reached <= number).sum())
+        return place if place < len(values) and chance.top_p >= 1.0 and chance.min_p == 0.0 else None
+    last = len(values) - 1 if kept is None else kept - 1
+    return min(int((reached <= number * float(reached[last])).sum()), last)
+
+
+def _kept(values: Tensor, reached: Tensor, chance: Chance) -> int | None:
+    """How many of the likeliest tokens may be drawn; None where all of these may, and what follows them too."""
+    counts: list[int] = []
+    size, total = len(values), 1.0
+    if 0 < chance.top_k <= size:
+        total = float(reached[chance.top_k - 1])
+        counts.append(chance.top_k)
+    if chance.top_p < 1.0 and (before := int((reached < chance.top_p * total).sum())) < size:
+        counts.append(before + 1)
+    if chance.min_p > 0.0 and (likely := int((values >= chance.min_p * values[0]).sum())) < size:
+        counts.append(likely)
+    return min(counts, default=None)

@@ -254,7 +254,7 @@ class TransformersSession:
 def _chance(ask: Ask) -> Chance | None:
     from quantwise.runtimes.sampling import Chance
 
-    return Chance(ask.temperature, ask.top_p, ask.seed) if ask.temperature > 0 else None
+    return Chance(ask.temperature, ask.top_p, ask.seed, ask.top_k, ask.min_p) if ask.temperature > 0 else None
 
 
 def _weights_bytes(model: Any) -> int:

@@ -52,7 +52,7 @@ class TransformersProcessSession:
         return [Reply(**{**record, "choice_logprobs": tuple(record["choice_logprobs"])}) for record in records]
 
     def footprint(self) -> Footprint:
-        """As in process, and the peak of the process; on a GPU that of its tensors there."""
+        """As in process, and the sum of its processes' peaks; on a GPU the peak of its tensors there."""
         known = (
             Footprint(**self._post("/footprint", {}, self._options.timeout_s)) if self.process.alive() else Footprint()
         )

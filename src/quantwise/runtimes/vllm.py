@@ -58,11 +58,12 @@ AMX_TILES, AMX_WITHOUT_FP8 = "amx_tiles.AmxTiles", "amx_without_fp8.AmxWithoutFp
 # Flags of the server that are decided elsewhere, and where.
 _OURS = {
     "--model": "the candidate", "--served-model-name": "quantwise", "--host": "quantwise", "--port": "quantwise",
-    "--api-key": "quantwise", "--dtype": "the folder", "--max-model-len": "--context", "--max-num-seqs": "--parallel",
+    "--api-key": "quantwise", "--max-model-len": "--context", "--max-num-seqs": "--parallel",
     "--max-logprobs": "quantwise", "--generation-config": "quantwise", "--worker-extension-cls": "quantwise",
     "--trust-remote-code": "quantwise: never",
-    "--enable-prefix-caching": "quantwise: an answer must not depend on what was asked before",
 }  # fmt: skip
+# vLLM's own default, and off here unless asked for: who serves with it certifies with it.
+_PREFIXES = "--enable-prefix-caching"
 # What the server says of every request once its engine has died, which leaves the server itself up for a while; and
 # what its log says of why, the plainest words first.
 _ENGINE_GONE = "EngineCore encountered an issue"
@@ -121,14 +122,16 @@ class Vllm:
             yield VllmSession(process, http, artifact.location, options)
 
     def _command(self, folder: str, port: int, options: RuntimeOptions) -> list[str]:
-        """Eager and without a cache of prefixes: an answer does not depend on what was asked before. Nor on a
-        generation_config.json, whose penalties and limits would otherwise stand in for whatever a request leaves out.
+        """Eager and without a cache of prefixes unless further flags say otherwise: an answer does not depend on what
+        was asked before. Nor on a generation_config.json, whose penalties and limits would otherwise stand in for
+        whatever a request leaves out.
         """
         path = str(Path(folder).resolve())
         head = [str(self.python), "-P", "-m", "vllm.entrypoints.openai.api_server", "--model", path]
         flags = ["--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port), "--dtype", "auto"]
         flags += ["--max-model-len", str(options.context), "--max-num-seqs", str(options.parallel)]
-        flags += ["--enforce-eager", "--no-enable-prefix-caching", "--max-logprobs", "-1"]
+        cached = any(flag.replace("_", "-") == _PREFIXES for flag in self.flags)
+        flags += ["--enforce-eager", *([] if cached else ["--no-enable-prefix-caching"]), "--max-logprobs", "-1"]
         flags += ["--generation-config", "vllm", *self.flags]
         extension = self._extension()
         return head + flags + (["--worker-extension-cls", extension] if extension else [])
@@ -168,7 +171,7 @@ class VllmSession:
             raise
 
     def footprint(self) -> Footprint:
-        """The process's own peak; vLLM reserves its cache at the start, whatever is asked."""
+        """The sum of its processes' peaks; vLLM reserves its cache at the start, whatever is asked."""
         return Footprint(peak_process_bytes=self.process.peak_bytes())
 
     def prompt_tokens(self, ask: Ask) -> PromptTokens:

@@ -12,10 +12,12 @@ from typing import Any
 
 from quantwise.core.decoding import decoding_of
 from quantwise.core.errors import InputError
+from quantwise.core.template_arguments import template_arguments_of
 from quantwise.scenarios.presets import PRESETS
 from quantwise.scenarios.prices import budget_of, prices_of, review_of
 from quantwise.scenarios.records import SUFFIXES, read_record
 from quantwise.scenarios.scenario import Scenario
+from quantwise.scenarios.service_levels import service_levels_of
 from quantwise.scenarios.site import Site
 from quantwise.scenarios.sites import refuse_unknown, site_of, sites
 
@@ -60,7 +62,10 @@ def _scenario(record: Mapping[str, Any], where: str) -> Scenario:
         refuse_unknown(given, FIELDS)
         if "site" in given:
             given["site"] = site_of(given["site"])
-        readers = {"prices": prices_of, "review": review_of, "budget": budget_of, "decoding": decoding_of}
+        readers = {
+            "prices": prices_of, "review": review_of, "budget": budget_of, "decoding": decoding_of,
+            "service_levels": service_levels_of, "template_arguments": template_arguments_of,
+        }  # fmt: skip
         for name, read in readers.items():
             if name in given:
                 given[name] = read(given[name])

@@ -10,7 +10,9 @@ from quantwise.core.decoding import GREEDY, Decoding
 from quantwise.core.endpoint import endpoint_margins
 from quantwise.core.errors import InputError
 from quantwise.core.solved_item import PER_SOLVED
+from quantwise.core.template_arguments import template_arguments_of
 from quantwise.scenarios.prices import Budget, Prices, Review
+from quantwise.scenarios.service_levels import service_levels_of
 from quantwise.scenarios.site import Site
 
 OBJECTIVES = (
@@ -27,15 +29,17 @@ class Scenario:
     """What a person wants from a model at a site.
 
     ``objective`` is compared term by term, smaller first. ``context`` is in tokens per request, ``concurrency`` in
-    requests at a time. ``max_p95_seconds`` is a service level for a whole request. ``margins`` (the largest acceptable
-    drop) and ``floors`` (the least acceptable score) lie in [0, 1]; margins are by kind of task or by a task's name,
-    floors by a task's name. ``budget_seconds`` bounds the measuring.
+    requests at a time. ``max_p95_seconds`` is a service level for a whole request; ``service_levels`` (milliseconds by
+    ``ttft``, ``tpot``, ``e2e``) are for `load` and decide nothing. ``margins`` (the largest acceptable drop) and
+    ``floors`` (the least acceptable score) lie in [0, 1]; margins are by kind of task or by a task's name, floors by a
+    task's name. ``budget_seconds`` bounds the measuring.
 
     With ``prices`` the decision also asks what a solved item costs: an answer that is not valid is asked again up to
     ``reruns`` times and then goes to ``review``; ``requests_per_month`` are the items to be solved in a month.
-    ``decoding`` is how the answers are drawn; ``endpoints`` are margins for signs that no scorer looks for.
-    A ``budget`` bounds what a solved item or a month may cost. With ``compare`` = "floor" the absolute floors alone
-    decide what is good enough, and the comparison with the baseline is only shown.
+    ``decoding`` is how the answers are drawn, ``template_arguments`` what chat templates are told beside the messages;
+    ``endpoints`` are margins for signs that no scorer looks for. A ``budget`` bounds what a solved item or a month may
+    cost. With ``compare`` = "floor" the absolute floors alone decide what is good enough, and the comparison with the
+    baseline is only shown.
     """
 
     name: str
@@ -57,6 +61,8 @@ class Scenario:
     endpoints: Mapping[str, float] = field(default_factory=dict)
     budget: Budget | None = None
     compare: Literal["baseline", "floor"] = "baseline"
+    service_levels: Mapping[str, float] = field(default_factory=dict)
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -79,6 +85,8 @@ class Scenario:
             if not _between(floor, 0, 1) and floor != 1:
                 raise InputError(f"floor of {task} must be above 0 and at most 1, such as 0.7, not {floor!r:.40}")
         endpoint_margins(self.endpoints)
+        service_levels_of(self.service_levels)
+        template_arguments_of(self.template_arguments)
         self._check_solving()
 
     def _check_solving(self) -> None:
@@ -116,7 +124,11 @@ class Scenario:
         }  # fmt: skip
         # A scenario that says nothing of these is the record that it was before there were any, and hashes alike.
         record |= {"decoding": self.decoding.to_json(), "endpoints": dict(self.endpoints)}
-        for name in ("prices", "reruns", "review", "requests_per_month", "budget", "decoding", "endpoints"):
+        record |= {"service_levels": dict(self.service_levels), "template_arguments": dict(self.template_arguments)}
+        for name in (
+            "prices", "reruns", "review", "requests_per_month", "budget", "decoding", "endpoints", "service_levels",
+            "template_arguments",
+        ):  # fmt: skip
             if not record[name]:
                 del record[name]
         if self.compare == "baseline":
