@@ -1,18 +1,11 @@
-"""The walk's words as stages that a tired person can read, and how arms are opened."""
+"""The walk's words as stages that a tired person can read."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
 
-import pytest
-
-from fake_arms import question
-from quantwise.core.artifact import Artifact, Candidate
-from quantwise.prepare import WalkStages, arms
-from quantwise.question.posed import Posed
+from quantwise.prepare import WalkStages
 from quantwise.report.progress import PlainProgress
-from quantwise.runtimes.transformers import Transformers
 
 
 def lines(*told: tuple[str, int, int]) -> list[str]:
@@ -60,12 +53,3 @@ def test_a_second_pass_and_other_work_are_stages_of_their_own() -> None:
 
 def test_what_an_earlier_process_did_is_where_a_stage_begins() -> None:
     assert lines(("quantize blocks", 3, 5), ("quantize blocks", 5, 5))[0] == "build: quantize blocks: 3 of 5"
-
-
-@pytest.mark.parametrize(("objective", "apart"), [(["bytes"], False), (["bytes", "memory_bytes"], True)])
-def test_where_memory_counts_each_arm_has_a_process_whose_peak_is_its_own(objective: list[str], apart: bool) -> None:
-    base = Candidate("16bit", "transformers", baseline=True)
-    asked = question(candidates=(base,), scenario={"name": "mine", "objective": objective})
-    posed = Posed(asked, {}, None, (), {"transformers": Transformers()}, {}, None)
-    runtime: Any = arms(posed, {base.name: Artifact("here", "safetensors", "", None)}, out=())[base.name].runtime
-    assert runtime.own_process is apart

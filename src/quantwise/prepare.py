@@ -128,7 +128,6 @@ class WalkStages:
 def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) -> dict[str, Arm]:
     """Candidates with their artifacts and the way they are run, in the question's order, but for those in ``out``."""
     question = posed.question
-    weighs = "memory_bytes" in question.scenario["objective"]  # only a process of its own has a peak of its own
     found = {}
     for candidate in question.candidates:
         if candidate.name in out or candidate.name not in artifacts:
@@ -142,7 +141,7 @@ def arms(posed: Posed, artifacts: Mapping[str, Artifact], out: Sequence[str]) ->
         found[candidate.name] = Arm(
             candidate=candidate,
             artifact=replace(artifact, location=gguf_path(artifact)),
-            runtime=elsewhere(posed.runtimes[candidate.runtime]) if weighs else posed.runtimes[candidate.runtime],
+            runtime=posed.runtimes[candidate.runtime],
             options=options,
             template=posed.of(candidate).template,
             decoding=question.decoding,

@@ -39,8 +39,6 @@ def _reply(session: TransformersSession, path: str, body: Mapping[str, Any]) -> 
         return [list(p.items()) for p in session.next_token_logprobs(body["text"], body["top"])]
     if path == "/tokenize":
         return session.tokenize(body["text"])
-    if path == "/prompt":
-        return asdict(session.prompt_tokens(ask_from_json(body["ask"])))
     if path == "/footprint":
         return asdict(replace(session.footprint(), peak_process_bytes=peak_bytes()))
     raise KeyError(path)

@@ -16,7 +16,6 @@ import httpx
 
 from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError, RuntimeFailure
-from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
 from quantwise.runtimes.process import ServerProcess, free_port
 from quantwise.runtimes.transformers_device import is_cuda
@@ -62,11 +61,6 @@ class TransformersProcessSession:
         """As in process."""
         pairs = self._post("/logprobs", {"text": text, "top": top}, self._options.timeout_s)
         return [{int(token): float(logprob) for token, logprob in position} for position in pairs]
-
-    def prompt_tokens(self, ask: Ask) -> PromptTokens:
-        """As in process."""
-        told = self._post("/prompt", {"ask": asdict(ask)}, self._options.timeout_s)
-        return PromptTokens(**{**told, "ids": tuple(told["ids"]), "pieces": tuple(told["pieces"])})
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a raw text."""
