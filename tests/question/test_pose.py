@@ -249,6 +249,36 @@ def test_the_context_is_what_every_model_was_made_for(request_: Request) -> None
     assert pose.pose(replace(request_, context=200)).question.context == 200
 
 
+@pytest.mark.parametrize(
+    ("says", "requests"),
+    [
+        ("", pose.BATCH),
+        ('objective = ["bytes", "-tokens_per_s"]', pose.BATCH),
+        ('objective = ["seconds_per_item", "bytes"]', 3),
+        ('objective = ["memory_bytes"]', 3),
+        ("max_p95_seconds = 20", 3),
+        ('[prices]\ncurrency = "EUR"\nmachine_hour = 1.8', 3),
+    ],
+)
+def test_transformers_is_asked_as_the_scenario_says_where_a_time_may_decide(
+    says: str, requests: int, request_: Request, tmp_path: Path
+) -> None:
+    """At 32 at once packed weights are slower than 16 bit, one at a time faster (docs/packed-kernels.md)."""
+    (tmp_path / "mine.toml").write_text(f'base = "laptop"\nname = "mine"\nconcurrency = 3\n{says}')
+    asked = replace(request_, scenario=str(tmp_path / "mine.toml"))
+    assert pose.pose(asked).question.parallel == {"transformers": requests}
+    assert pose.pose(replace(asked, parallel=5)).question.parallel == {"transformers": 5}
+
+
+def test_beside_a_server_of_unknown_bytes_a_time_may_decide(request_: Request) -> None:
+    beside = replace(request_, candidates=(*request_.candidates, "http://here:1"))
+    assert pose.pose(beside).question.parallel == {"transformers": 1, "openai": 1}
+
+
+def test_the_demo_stays_quick(request_: Request) -> None:
+    assert pose.pose(replace(request_, scenario="demo")).question.parallel == {"transformers": pose.BATCH}
+
+
 # -- the same question later ------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from meant_weights import meant
 from quantwise.build.walk import build
 from quantwise.core.artifact import Artifact
+from quantwise.core.errors import RuntimeFailure
 from quantwise.core.recipe import parse_recipe
 from quantwise.core.runtime import Ask, RuntimeOptions
 from quantwise.formats.safetensors_header import read_folder
@@ -137,3 +138,21 @@ def test_rounded_inputs_are_multiplied_in_eight_bits(folders: Mapping[str, Path]
     kinds = [type(m) for m in model.modules() if isinstance(m, nn.Linear | RoundedLinear)]
     assert kinds.count(RoundedLinear) == 28
     assert kinds.count(nn.Linear) == 1
+
+
+def test_elsewhere_than_on_a_processor_weights_are_expanded_and_said_to_be(
+    folders: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way to a GPU, walked on the processor under its other name."""
+    monkeypatch.setattr(transformers_folder, "device", lambda: "cpu:0")
+    for name in ("rtn:int8-channel", "rtn:int4-g64,layout=gptq"):
+        artifact = Artifact(str(folders[name]), folder_format(folders[name]), "", None)
+        with Transformers().open(artifact, RuntimeOptions(context=256)) as session:
+            (reply,) = session.ask([Ask(text="once upon a time", max_tokens=2)])
+            assert (reply.error, session.footprint().executes) == (None, "dequantized")
+    rounding = Artifact(str(folders["w8a8"]), "compressed-tensors", "", None)
+    with (
+        pytest.raises(RuntimeFailure, match="rounds inputs, which is computed here on a processor only; unset QUANT"),
+        Transformers().open(rounding, RuntimeOptions(context=256)),
+    ):
+        pass

@@ -38,7 +38,7 @@ from quantwise.tasks.task import Task
 
 BLOCK = 32
 BATCH = 32
-"""Requests in a batch of the Transformers runtime, which serves nobody: it only has to be quick."""
+"""Requests in a batch of the Transformers runtime where no time decides: then it only has to be quick."""
 ITEMS = 512
 """Certification items per task where they are made and nobody says how many."""
 SCREEN_ITEMS = 64
@@ -61,7 +61,7 @@ def fits_here(request: Request) -> dict[str, Fit]:
     scenario = read_scenario(request.scenario or ("demo" if is_demo(request) else "laptop"))
     _decoding(request, scenario, candidates)
     context = _context(request.context or scenario.context, model, candidates)
-    requests = {c.runtime: request.parallel or _requests(c.runtime, scenario) for c in candidates}
+    requests = {c.runtime: request.parallel or _requests(c.runtime, scenario, candidates) for c in candidates}
     recipes = [c for c in candidates if is_recipe(c)]
     fits = preflight(candidates, model, [c.source for c in recipes], context, requests)
     if model is not None:
@@ -115,7 +115,7 @@ def pose(request: Request) -> Posed:
         mode="fixed" if request.fixed else "sequential",
         multiplicity=request.multiplicity,
         block=BLOCK,
-        parallel={name: request.parallel or _requests(name, scenario) for name in runtimes},
+        parallel={name: request.parallel or _requests(name, scenario, candidates) for name in runtimes},
         context=_context(request.context or scenario.context, model, candidates),
         seed=request.seed,
         decoding=_decoding(request, scenario, candidates),
@@ -248,9 +248,15 @@ def _decoding(request: Request, scenario: Scenario, candidates: Sequence[Candida
     return wanted
 
 
-def _requests(runtime: str, scenario: Scenario) -> int:
-    """A server is asked as the scenario asks it; that also keeps the answers of llama.cpp the same in every run."""
-    return BATCH if runtime == "transformers" else scenario.concurrency
+def _requests(runtime: str, scenario: Scenario, candidates: Sequence[Candidate]) -> int:
+    """A server is asked as the scenario asks it; that also keeps the answers of llama.cpp the same in every run.
+
+    So is Transformers where a time may decide. Behind bytes it decides between artifacts of exactly the same size only,
+    which are of one layout and so computed alike; but nobody knows the bytes of a server by URL.
+    """
+    by_bytes = scenario.objective[0] == "bytes" and all(c.runtime != "openai" for c in candidates)
+    timed = not by_bytes or scenario.max_p95_seconds is not None or scenario.prices is not None
+    return BATCH if runtime == "transformers" and not timed else scenario.concurrency
 
 
 def _planned(request: Request, task: Task) -> int:

@@ -47,6 +47,7 @@ class CausalModel:
         self.eos = eos
         self.cache = cache
         self.cache_bytes = 0
+        self.device = next(model.parameters()).device
         accepts = inspect.signature(model.forward).parameters
         self._positions = "position_ids" in accepts
         self._last_only = "logits_to_keep" in accepts
@@ -55,7 +56,8 @@ class CausalModel:
     def decode(self, rows: Sequence[Row], deadline: float) -> float | None:
         """Fill ``new`` and ``finish`` of every row; what is unfinished at ``deadline`` (perf_counter) stays "timeout".
 
-        Returns when the first tokens were there (perf_counter).
+        Returns when the first tokens were there (perf_counter). Tokens are read back from the device before a clock is
+        read, so that nothing has to wait for a GPU apart.
         """
         live = list(rows)
         tokens, mask = self._left_padded([row.prompt for row in live])
@@ -67,9 +69,9 @@ class CausalModel:
             going = [i for i, row in enumerate(live) if self._extend(row, chosen[i])]
             if time.perf_counter() > deadline:
                 break
-            tokens = torch.tensor([[chosen[i]] for i in going])
+            tokens = self._on_device([[chosen[i]] for i in going])
             if len(going) < len(live) and going:
-                kept = torch.tensor(going)
+                kept = self._on_device(going)
                 mask = mask[kept]
                 cache.batch_select_indices(kept)
             live = [live[i] for i in going]
@@ -116,7 +118,7 @@ class CausalModel:
             for column, key in zip(logits.float(), keys, strict=True):
                 normal = column - column.logsumexp(-1, keepdim=True)
                 for index, count in wanted[key]:
-                    targets = torch.tensor(rows[index][-count:])
+                    targets = self._on_device(rows[index][-count:])
                     out[index] = normal[-count:].gather(1, targets[:, None])[:, 0].tolist()
         return out
 
@@ -136,9 +138,13 @@ class CausalModel:
     def _left_padded(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """Tokens and mask, both int64 [B, T]; 0 in the mask is padding."""
         width = max(len(row) for row in rows)
-        tokens = torch.tensor([[self.pad] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        tokens = self._on_device([[self.pad] * (width - len(row)) + row for row in rows])
+        mask = self._on_device([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         return tokens, mask
+
+    def _on_device(self, numbers: Sequence[Any]) -> Tensor:
+        """Whole numbers as an int64 tensor where the model is."""
+        return torch.tensor(numbers, dtype=torch.int64, device=self.device)
 
     def _fresh(self, mask: Tensor) -> Any:
         """An empty cache for a batch of this mask; None lets the model make its own."""

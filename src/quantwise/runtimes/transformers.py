@@ -17,6 +17,7 @@ from quantwise.core.loads import loading, refused
 from quantwise.core.prompt_tokens import PromptTokens
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions, Session
 from quantwise.runtimes.prompt import align, prompt_text
+from quantwise.runtimes.transformers_device import is_cuda
 
 if TYPE_CHECKING:
     from quantwise.runtimes.sampling import Chance
@@ -37,11 +38,15 @@ class Transformers:
         self.own_process = own_process
 
     def version(self) -> str:
-        """Transformers and torch. Raises EnvironmentFailure when one is missing."""
+        """Transformers, torch, and that it is a GPU which computes.
+
+        Raises EnvironmentFailure when one is missing, InputError for a device that is none.
+        """
         try:
-            return ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("transformers", "torch"))
+            builds = [f"{p} {importlib.metadata.version(p)}" for p in ("transformers", "torch")]
         except importlib.metadata.PackageNotFoundError as error:
             raise EnvironmentFailure(_MISSING) from error
+        return ", ".join([*builds, *(["on cuda"] if is_cuda() else [])])
 
     def refuses(self, artifact: Artifact) -> str | None:
         """It takes folders of safetensors, plain or quantized in a format that it or we can read."""

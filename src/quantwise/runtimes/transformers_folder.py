@@ -17,6 +17,7 @@ from quantwise.runtimes.mixture_folder import holds_mixture, round_mixture, roun
 from quantwise.runtimes.packed_folder import packed_model
 from quantwise.runtimes.packed_linear import PackedInt4, PackedInt8
 from quantwise.runtimes.rounded_inputs import RoundedLinear, round_inputs
+from quantwise.runtimes.transformers_device import device
 
 _FIXED: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
@@ -24,7 +25,7 @@ _FIXED: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 def load(folder: str) -> tuple[Any, Any, Executes]:
     """Model, tokenizer, and how its weights are computed with; safetensors only, no code of the checkpoint's own.
 
-    Raises RuntimeFailure.
+    Raises RuntimeFailure, and what ``device`` raises.
     """
     from transformers import AutoTokenizer
     from transformers.utils import logging
@@ -33,10 +34,11 @@ def load(folder: str) -> tuple[Any, Any, Executes]:
     if not (path / "config.json").is_file():
         raise RuntimeFailure(f"{folder} is no model folder (no config.json); give a folder in the Hugging Face layout")
     logging.disable_progress_bar()
+    place = device()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **_FIXED)
         with without_bars():
-            model = model_of(path)
+            model = model_of(path, place)
             executes = executes_of(path, model)
     except RuntimeFailure:
         raise
@@ -46,16 +48,29 @@ def load(folder: str) -> tuple[Any, Any, Executes]:
     return model, tokenizer, executes
 
 
-def model_of(path: Path) -> Any:
-    """The model alone, ready to answer. Raises RuntimeFailure, and what Transformers raises."""
+def model_of(path: Path, place: str = "cpu") -> Any:
+    """The model alone, ready to answer on the device ``place``; packed layers are made for a processor only.
+
+    Raises RuntimeFailure, and what Transformers raises.
+    """
     from transformers import AutoModelForCausalLM
 
     settings = quantization_settings(path)
-    if (packed := _packed(path, settings)) is not None:
+    if place != "cpu" and _rounds_inputs(settings):
+        raise RuntimeFailure(
+            f"{path} rounds inputs, which is computed here on a processor only; unset QUANTWISE_DEVICE, or serve the "
+            "folder with vLLM and give its address"
+        )
+    if place == "cpu" and (packed := _packed(path, settings)) is not None:
         return packed
     if read_here(path, settings):
-        return _read_here(path, settings)
-    model = AutoModelForCausalLM.from_pretrained(str(path), dtype="auto", use_safetensors=True, **_FIXED).eval()
+        return _read_here(path, settings).to(place)
+    # bitsandbytes puts its weights on a GPU where there is one, unless it is told a place.
+    put = {"device_map": {"": place}} if settings.get("quant_method") == "bitsandbytes" else {}
+    load = AutoModelForCausalLM.from_pretrained
+    model = load(str(path), dtype="auto", use_safetensors=True, **put, **_FIXED).eval()
+    if not put:
+        model = model.to(place)
     if settings.get("quant_method") == "compressed-tensors" and _rounds_inputs(settings) and not round_inputs(model):
         raise RuntimeFailure(
             f"{path} rounds inputs, but its config has Transformers expand its weights (dequantize), and then inputs "

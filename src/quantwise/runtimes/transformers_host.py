@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -20,6 +20,7 @@ from quantwise.core.errors import QuantwiseError
 from quantwise.core.item import Message
 from quantwise.core.runtime import Ask, RuntimeOptions
 from quantwise.runtimes.transformers import Transformers, TransformersSession
+from quantwise.runtimes.transformers_device import peak_bytes
 
 KEY_VARIABLE = "QUANTWISE_HOST_KEY"
 
@@ -39,7 +40,7 @@ def _reply(session: TransformersSession, path: str, body: Mapping[str, Any]) -> 
     if path == "/tokenize":
         return session.tokenize(body["text"])
     if path == "/footprint":
-        return asdict(session.footprint())
+        return asdict(replace(session.footprint(), peak_process_bytes=peak_bytes()))
     raise KeyError(path)
 
 

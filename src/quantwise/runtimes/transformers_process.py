@@ -18,6 +18,7 @@ from quantwise.core.artifact import Artifact
 from quantwise.core.errors import InputError, RuntimeFailure
 from quantwise.core.runtime import Ask, Footprint, Reply, RuntimeOptions
 from quantwise.runtimes.process import ServerProcess, free_port
+from quantwise.runtimes.transformers_device import is_cuda
 
 _HOST = "quantwise.runtimes.transformers_host"
 
@@ -50,11 +51,11 @@ class TransformersProcessSession:
         return [Reply(**{**record, "choice_logprobs": tuple(record["choice_logprobs"])}) for record in records]
 
     def footprint(self) -> Footprint:
-        """As in process, and the sum of its processes' peaks."""
+        """As in process, and the sum of its processes' peaks; on a GPU the peak of its tensors there."""
         known = (
             Footprint(**self._post("/footprint", {}, self._options.timeout_s)) if self.process.alive() else Footprint()
         )
-        return replace(known, peak_process_bytes=self.process.peak_bytes())
+        return known if is_cuda() else replace(known, peak_process_bytes=self.process.peak_bytes())
 
     def next_token_logprobs(self, text: str, top: int) -> list[dict[int, float]]:
         """As in process."""
