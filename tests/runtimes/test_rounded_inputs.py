@@ -92,6 +92,22 @@ def test_float8_outputs_are_close_to_exact_arithmetic_on_the_same_codes() -> Non
         assert torch.allclose(got[t].double(), wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_float8_codes_are_those_of_vllm_also_where_a_quotient_lies_between_two() -> None:
+    """Numbers of 16 bit often do; dividing by the scale and multiplying by its reciprocal then give different codes."""
+    found = []
+    for top in torch.arange(1.0, 2.0, 1 / 128).bfloat16():
+        for value in torch.arange(0.5, 1.0, 1 / 256).bfloat16():
+            step = top.float() / 448
+            divided, times = (v.to(torch.float8_e4m3fn) for v in (value.float() / step, value.float() * (1 / step)))
+            if divided != times:
+                found.append((top, value, times))
+    assert found
+    identity = torch.eye(2).to(torch.float8_e4m3fn)
+    for top, value, times in found:
+        (out,) = RoundedLinear(identity, torch.ones(2), None, None)(torch.stack([top, value])[None].float())
+        assert out[1] == times.float() * (top.float() / 448)
+
+
 def small_model(folder: Path) -> ModelFolder:
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging
@@ -154,7 +170,7 @@ def test_a_folder_loads_and_its_layers_compute_with_rounded_inputs(name: str, tm
             rounded = codes.double() * step.double()
         else:
             step = x.float().abs().amax(-1, keepdim=True) / 448 if fixed is None else fixed.bfloat16().float()
-            rounded = (x.float() / step).clamp(-448, 448).to(torch.float8_e4m3fn).double() * step.double()
+            rounded = (x.float() * (1 / step)).clamp(-448, 448).to(torch.float8_e4m3fn).double() * step.double()
         wanted = rounded @ made[n][1].double().T
         if f"{n}.bias" in source:
             wanted = wanted + source[f"{n}.bias"].double()

@@ -17,6 +17,9 @@ from quantwise.core.errors import RuntimeFailure
 from quantwise.grids.float8 import LARGEST
 from quantwise.grids.int8_inputs import round_fixed, round_tokens
 
+# vLLM's, of 8-bit floats (model_executor/layers/quantization/input_quant_fp8.py, 0.32).
+_LEAST = 1.0 / (LARGEST * 512.0)
+
 
 class RoundedLinear(nn.Module):
     """A linear layer of codes.
@@ -106,8 +109,10 @@ def _int8(inputs: Tensor, fixed: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _float8(inputs: Tensor, fixed: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Codes float8_e4m3fn (tokens, in) and their scale, (tokens, 1) or (1,)."""
+    """Codes float8_e4m3fn (tokens, in) and their scale, (tokens, 1) or (1,).
+
+    As vLLM computes them, to the bit: times the reciprocal of a scale that is not below its smallest one.
+    """
     values = inputs.float()
-    largest = values.abs().amax(-1, keepdim=True) / LARGEST
-    scale = torch.where(largest > 0, largest, torch.ones_like(largest)) if fixed is None else fixed
-    return (values / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
+    scale = (values.abs().amax(-1, keepdim=True) / LARGEST).clamp(min=_LEAST) if fixed is None else fixed.float()
+    return (values * scale.reciprocal()).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale
