@@ -39,21 +39,26 @@ class Compared:
     again_off: Reals
 
 
-def page(told: str, found: Sequence[Compared], failed: Sequence[str]) -> str:
+_ON_AMX = """"Beside int8 inputs" is vLLM as it is, beside Transformers and exact numbers with the inputs of quantized
+layers rounded to int8, token by token: what vLLM does of its own for 4-bit weights on a processor with AMX;
+"16-bit inputs" is vLLM with that switched off (`VLLM_CPU_INT4_W4A8=0`).
+"""
+
+
+def page(told: str, found: Sequence[Compared], failed: Sequence[str], amx: bool) -> str:
     """The whole page."""
     lost = "".join(f"\nNot measured: {one}\n" for one in failed)
-    return f"""# vLLM on a CPU beside Transformers
+    return f"""# vLLM on a CPU{" with AMX" if amx else ""} beside Transformers
 
 How often vLLM and the Transformers runtime name the same next token for one and the same folder; made by
 `benchmarks/vllm_agreement.py`. {told}
 
 "Exact" are the stored numbers computed in float64, read from the files by other code than the runtime's. "Other
 attention" is Transformers beside itself with `eager` for `sdpa`: the same sums in another order, and no
-vLLM in it. "Beside int8 inputs" is vLLM as it is, beside Transformers and exact numbers with the inputs of quantized
-layers rounded to int8, token by token: what vLLM does of its own for 4-bit weights on a processor with AMX;
-"16-bit inputs" is vLLM with that switched off (`VLLM_CPU_INT4_W4A8=0`). "Both in float32": the same files with float32
+vLLM in it. "Both in float32": the same files with float32
 as the folder's dtype, which both runtimes then compute in, beside 16-bit weights computed so; of GPTQ and AWQ vLLM
 does not take it. Intervals resample whole texts.
+{_ON_AMX if amx else "A processor with AMX is on [another page](vllm-agreement-amx.md): vLLM computes otherwise there."}
 
 {agreement(found)}
 
@@ -102,9 +107,11 @@ def conclusion(found: Sequence[Compared]) -> str:
     at = [one.name for one, share in zip(others, shares, strict=True) if share >= -ALLOWED]
     whole = f"{', '.join(within)} {'is' if len(within) == 1 else 'are'}" if within else "none is"
     places = "all are" if len(at) == len(others) else f"{', '.join(at) or 'none'} {'is' if len(at) < 2 else 'are'}"
+    itself = [f"{one.name} {100 * float(one.same.mean() - one.again.mean()):+.2f}" for one in found]
     return (
         f"Not more than 1 point below what 16 bit reaches: over all positions, by the whole interval, {whole}; "
-        f"at answers, by the share alone, {places}."
+        f"at answers, by the share alone, {places}.\nPoints above or below what Transformers agrees with itself (other "
+        f"attention): {', '.join(itself)}."
     )
 
 
