@@ -128,6 +128,7 @@ def _layers(
     window = fields.optional(family.window)
     layers: list[Layer] = []
     tensors: list[Alike] = []
+    written: dict[tuple[tuple[str, ...], tuple[tuple[str, int], ...]], list[Alike]] = {}
     for number, kind in enumerate(kinds):
         sparse = family.sparse is not None and family.sparse(fields, number)
         if sparse and sizes["e"] == 0 and "?e" not in " ".join(family.experts):
@@ -139,7 +140,11 @@ def _layers(
             *(family.experts if sparse else family.dense),
         )
         own = {**sizes, **family.adjust(fields, number, kind)} if family.adjust else sizes
-        tensors += write_out(lines, own, fields, f"{family.blocks}.{number}.")
+        alike = lines, tuple(own.items())
+        if alike not in written:
+            written[alike] = list(write_out(lines, own, fields))
+        before = f"{family.blocks}.{number}."
+        tensors += [Alike(before + one.name, one.shape, one.count) for one in written[alike]]
         layers.append(_layer(kind, own, window, sparse=sparse))
     return layers, tensors
 

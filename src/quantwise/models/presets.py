@@ -6,6 +6,7 @@ they are copied right is tested by the exact counts of parameters that the hub s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -35,6 +36,12 @@ def preset_decoder(name: str) -> Decoder:
         same = [known for known in PRESETS if known.split("-")[0] == key.split("-")[0]] or list(PRESETS)
         shown = ", ".join(same[:_NEAREST])
         raise InputError(f"unknown preset {name!r:.60}; there are {shown}{', ...' if len(same) > _NEAREST else ''}")
+    return _decoder(key)
+
+
+@functools.cache
+def _decoder(key: str) -> Decoder:
+    """A plan asks for the same presets again and again, to offer them instead."""
     return decoder_of(PRESETS[key].config, key, f"preset {key}")
 
 

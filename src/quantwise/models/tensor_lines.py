@@ -19,8 +19,8 @@ from quantwise.models.fields import Fields
 from quantwise.models.tensor_table import Alike
 
 
-def write_out(lines: Iterable[str], sizes: Mapping[str, int], fields: Fields, before: str = "") -> Iterator[Alike]:
-    """Names and shapes, each name behind ``before``. Raises InputError where a switch of the config is none."""
+def write_out(lines: Iterable[str], sizes: Mapping[str, int], fields: Fields) -> Iterator[Alike]:
+    """Names and shapes. Raises InputError where a switch of the config is none."""
     for line in lines:
         path, dimensions, *switches = line.split()
         if not all(_on(switch[1:], sizes, fields) for switch in switches if switch[0] == "?"):
@@ -30,7 +30,7 @@ def write_out(lines: Iterable[str], sizes: Mapping[str, int], fields: Fields, be
         count = sizes["e"] if "*" in path else 1
         if count < 1:
             continue
-        module = before + path.replace("*", "0")
+        module = path.replace("*", "0")
         if module.endswith("!"):
             yield Alike(module[:-1], shape, count)
             continue

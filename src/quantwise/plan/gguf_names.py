@@ -69,7 +69,7 @@ class GgufTable:
 
 _MADE: list[tuple[Decoder, GgufTable]] = []
 """The last decoders asked for, which are compared by identity: a plan asks for the same one again and again."""
-_KEPT = 4
+_KEPT = 16
 
 
 def gguf_table(decoder: Decoder) -> GgufTable:
