@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from quantwise.core.errors import InputError
 from quantwise.formats.gguf.graph import GgufArchitecture
 
 _SUFFIX = re.compile(r"(.+)\.(weight|bias)")
+_NUMBERED = re.compile(r"(.+\.experts\.)(\d+)(\..+)")
 # Buffers of older folders, which are recomputed.
 _BUFFERS = ("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
 # (1, columns) in a folder, (columns,) in the file.
@@ -78,6 +80,12 @@ def expert_count(made: Iterable[Target]) -> int:
     return max((target.shape[0] for target in made if target.stacked), default=0)
 
 
+@functools.cache
+def _inside(blocks: str) -> re.Pattern[str]:
+    """The number of a block, and the path in it."""
+    return re.compile(rf"{re.escape(blocks)}\.(\d+)\.(.+)")
+
+
 def _place(name: str, architecture: GgufArchitecture) -> tuple[str, int] | None:
     """The name in the file and the number of the expert, 0 where it is none."""
     split = _SUFFIX.fullmatch(name)
@@ -87,10 +95,10 @@ def _place(name: str, architecture: GgufArchitecture) -> tuple[str, int] | None:
     part = architecture.whole.get(module)
     before, expert = "", 0
     if part is None:
-        inside = re.fullmatch(rf"{re.escape(architecture.blocks)}\.(\d+)\.(.+)", module)
+        inside = _inside(architecture.blocks).fullmatch(module)
         if inside is None:
             return None
-        numbered = re.fullmatch(r"(.+\.experts\.)(\d+)(\..+)", inside[2])
+        numbered = _NUMBERED.fullmatch(inside[2])
         path = f"{numbered[1]}*{numbered[3]}" if numbered else inside[2]
         part = architecture.parts.get(path)
         before, expert = f"blk.{inside[1]}.", int(numbered[2]) if numbered else 0
