@@ -74,7 +74,8 @@ class Graph:
             return
         self._seen.add(id(node))
         for source in node.sources:
-            self.expand(source)
+            if id(source) not in self._seen:
+                self.expand(source)
         (self.leaves if node.operation == "none" else self.nodes).append(node)
 
 
